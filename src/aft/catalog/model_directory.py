@@ -1,0 +1,43 @@
+"""A Kedro dataset for model directories: it saves and loads handles, never weights."""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import JSONPreview
+
+from aft.errors import ModelError
+from aft.files import MANIFEST, read_manifest
+from aft.models.directory import ModelDirectory, open_model, publish
+
+
+class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
+    """Saving makes `filepath` a directory with the model's files (linked, not copied); loading gives a handle on it."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> ModelDirectory:
+        """The handle; raises `ModelError` if the model was not made yet."""
+        if not self._exists():
+            raise ModelError(
+                f"There is no finished model in {self._filepath}; run the pipeline that makes it first "
+                "(ingest, vft_train or align_train)."
+            )
+        return open_model(self._filepath)
+
+    def save(self, data: ModelDirectory) -> None:
+        """Publish the model at `filepath`, replacing an earlier one in one step."""
+        publish(data, self._filepath)
+
+    def preview(self) -> JSONPreview:
+        """What the model was made from, for Kedro-Viz."""
+        path = self._filepath / MANIFEST
+        return JSONPreview(path.read_text() if path.is_file() else "{}")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+    def _exists(self) -> bool:
+        return read_manifest(self._filepath) is not None

@@ -1,0 +1,59 @@
+"""`kedro run` of this project: the same options; a mistake of the user ends in one sentence instead of a traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.config import MissingConfigException
+from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import KedroCliError
+
+from aft.errors import AftError, SettingsError
+
+
+@click.group(name="aft")
+def cli() -> None:
+    """Commands of the project."""
+
+
+def _run(**options: Any) -> Any:
+    try:
+        _check_recipe(options.get("env"), Path(options.get("conf_source") or "conf"))
+        return kedro_run.callback(**options)  # type: ignore[misc]
+    except Exception as error:
+        sentence = _one_sentence(error)
+        if sentence is None:
+            raise
+        raise click.ClickException(sentence) from error
+
+
+run = click.Command("run", callback=_run, params=kedro_run.params, help=kedro_run.help)
+cli.add_command(run)
+
+
+def _check_recipe(env: str | None, conf: Path) -> None:
+    """Raise `SettingsError` with the list of recipes if there is none of the name `env`."""
+    recipes = sorted(path.name for path in conf.iterdir() if path.is_dir()) if conf.is_dir() else []
+    if env is not None and recipes and env not in recipes:
+        shown = ", ".join(name for name in recipes if name != "local")
+        raise SettingsError(f"There is no recipe '{env}' in {conf}; choose one of {shown}.")
+
+
+def _one_sentence(error: BaseException) -> str | None:
+    """What the user should read, if the error is one that a user can cause: it or what caused it is ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AftError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, MissingConfigException | KedroCliError | ValueError) and _is_kedros(error):
+        return str(error).strip()
+    return None
+
+
+def _is_kedros(error: BaseException) -> bool:
+    """Whether Kedro raised the error itself: an unknown pipeline, namespace, node, tag or parameter key."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("kedro.")

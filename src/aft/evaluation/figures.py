@@ -1,0 +1,265 @@
+"""Figures of the evaluation: matplotlib figures made without pyplot or any other global state.
+
+The colour of a variant is fixed: baselines grey, methods without a constraint warm, constrained ones blue.
+The two kinds of response differ in shape as well as colour (positives filled or solid, negatives outlined or
+dashed). Every line is labelled where it stands, and variants keep the order of the table they come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+VARIANT_COLORS = {
+    "vft": "#5f6368",
+    "rft": "#8a8f94",
+    "aft": "#b3261e",
+    "aft_rank": "#cc4b1c",
+    "rrhf": "#d97706",
+    "pro": "#e0913f",
+    "pro_no_temperature": "#b5722d",
+    "dpo": "#c2694f",
+    "aft_dc": "#0b4f8a",
+    "aft_bc": "#2b7bba",
+    "aft_rdc1": "#0b4f8a",
+    "aft_rdc2": "#5fa2d0",
+    "aft_rbc": "#2b7bba",
+    "rrhf_dc": "#1d6996",
+    "rrhf_bc": "#4d96bd",
+    "pro_dc": "#2f4b8f",
+    "pro_bc": "#5b79bd",
+    "pro_no_temperature_dc": "#44619e",
+    "dpo_dc": "#2a6f97",
+    "dpo_bc": "#56a3bf",
+}
+OTHER_COLOR = "#7b5ea7"  # a variant that someone added
+POSITIVE_COLOR, NEGATIVE_COLOR = "#00806b", "#8e3b8e"
+_INK, _FAINT = "#303236", "#d9dbde"
+_DASHES = (0, (4, 2))
+_SCORE_TICKS = (0, -0.5, -1, -2, -5, -10, -20, -50, -100)
+_WIDTH, _MIN_HEIGHT, _DPI = 7.5, 4.2, 120  # inches: 900 x 504 pixels at the least
+_MOST_COLUMNS = 3
+_BINS = 40
+
+
+def variant_color(variant: str) -> str:
+    """The colour in which a variant stands in every figure."""
+    return VARIANT_COLORS.get(variant, OTHER_COLOR)
+
+
+def accuracy_figure(comparison: pd.DataFrame) -> Figure:
+    """Accuracy of each variant with its interval, one row per variant, and a line at the accuracy of VFT.
+
+    `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`,
+    a list of the accuracies of single seeds, drawn as small dots.
+    """
+    fig = _new_figure(height=1 + 0.42 * len(comparison))
+    ax = fig.subplots()
+    _plain(ax, grid_axis="x")
+    for row, record in enumerate(comparison.to_dict("records")):
+        color = variant_color(record["variant"])
+        point, low, high = (100 * record[name] for name in ("accuracy", "low", "high"))
+        seeds = 100 * np.atleast_1d(np.asarray(record.get("per_seed", []), dtype=float))
+        ax.plot(
+            [low, high],
+            [row, row],
+            color=color,
+            linewidth=3,
+            alpha=0.55,
+            solid_capstyle="butt",
+            label="_interval",
+        )
+        ax.plot(
+            point,
+            row,
+            "o",
+            color=color,
+            markersize=8,
+            markeredgecolor="white",
+            markeredgewidth=1.2,
+            label="_accuracy",
+        )
+        ax.plot(
+            seeds, np.full(seeds.size, row + 0.27), ".", color=color, markersize=5, alpha=0.8, label="_seeds"
+        )
+        text = f"{point:.1f}  [{low:.1f}, {high:.1f}]"
+        ax.annotate(
+            text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK
+        )
+        if record["variant"] == "vft":
+            _mark_vft(ax, point)
+    ax.set_yticks(range(len(comparison)), comparison["variant"].tolist(), fontweight="bold")
+    for label in ax.get_yticklabels():
+        label.set_color(variant_color(label.get_text()))
+    ax.set_ylim(len(comparison) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    note = "; small dots: single seeds" if "per_seed" in comparison else ""
+    ax.set_xlabel(f"accuracy, % (bars: intervals{note})", fontsize=9, color=_INK)
+    return fig
+
+
+def score_histogram_figure(scores: pd.DataFrame) -> Figure:
+    """Distribution of the scores of positives and of negatives, one panel per variant on common axes.
+
+    `scores` holds `variant`, `is_correct` (bool) and `score` (mean token log-probability), one row per
+    response. Each kind has its median marked and sums to one. The axis starts at the lowest hundredth of all
+    scores; what lies below is counted in the first bin. Below -1 the axis is logarithmic, with bins of equal
+    width on it, so that a variant that collapsed leaves the others readable.
+    """
+    variants = list(dict.fromkeys(scores["variant"]))
+    fig, panels = _small_multiples(len(variants))
+    ends = np.quantile(scores["score"].to_numpy(), [0.01, 1]) if variants else np.array([-1.0, 0.0])
+    for ax, variant in zip(panels, variants, strict=True):
+        _score_scale(ax.set_xscale, ax.xaxis, ends[0])
+        scale = ax.xaxis.get_transform()
+        edges = scale.inverted().transform(np.linspace(*scale.transform(ends), num=_BINS + 1))
+        own = scores[scores["variant"] == variant]
+        for is_correct in (True, False):
+            score = own.loc[own["is_correct"] == is_correct, "score"].to_numpy()
+            _draw_histogram(ax, score, edges, is_correct)
+        ax.margins(y=0.38)  # the upper quarter stays free for the text of the medians
+        _panel_title(ax, variant)
+    _kinds_legend(fig)
+    fig.supxlabel(
+        f"score: mean token log-probability{_scale_note(ends[0])} (first bin: all below {ends[0]:.2f})",
+        fontsize=9,
+        color=_INK,
+    )
+    fig.supylabel("share of responses", fontsize=9, color=_INK)
+    return fig
+
+
+def training_curves_figure(curves: pd.DataFrame) -> Figure:
+    """Mean score of positives and of negatives over training, one panel per variant on common axes.
+
+    `curves` holds `variant`, `seed`, `step`, `score_positive` and `score_negative`, one row per logged step.
+    Thin lines are seeds, bold ones their mean; all are running means over 1/25 of the logged steps; the
+    figure states the window. A variant that scores no groups (all NaN) has no panel and is named below. Below
+    -1 the axis is logarithmic, so that a variant that collapsed leaves the others readable.
+    """
+    scored = curves.dropna(subset=["score_positive", "score_negative"], how="all")
+    variants = list(dict.fromkeys(scored["variant"]))
+    left_out = [variant for variant in dict.fromkeys(curves["variant"]) if variant not in variants]
+    lowest = float(np.nanmin(scored[["score_positive", "score_negative"]].to_numpy(), initial=0))
+    window = max(1, round(len(curves["step"].unique()) / 25))
+    fig, panels = _small_multiples(len(variants))
+    for ax, variant in zip(panels, variants, strict=True):
+        own = scored[scored["variant"] == variant]
+        for is_correct, column in ((True, "score_positive"), (False, "score_negative")):
+            _draw_curves(ax, own.pivot_table(index="step", columns="seed", values=column), window, is_correct)
+        _score_scale(ax.set_yscale, ax.yaxis, lowest)
+        _panel_title(ax, variant)
+    _kinds_legend(fig)
+    smoothing = f"running mean over {window} logged steps" if window > 1 else "not smoothed"
+    missing = f"\nwithout scored groups in training: {', '.join(left_out)}" if left_out else ""
+    fig.supxlabel(f"training step ({smoothing}; thin: single seeds){missing}", fontsize=9, color=_INK)
+    fig.supylabel(f"mean score of the batch{_scale_note(lowest)}", fontsize=9, color=_INK)
+    return fig
+
+
+def _mark_vft(ax: Axes, accuracy: float) -> None:
+    color = VARIANT_COLORS["vft"]
+    ax.axvline(accuracy, color=color, linestyle=_DASHES, linewidth=1, zorder=0, label="_vft")
+    ax.annotate(
+        "vft", (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color
+    )
+
+
+def _draw_histogram(ax: Axes, score: np.ndarray, edges: np.ndarray, is_correct: bool) -> None:
+    if score.size == 0:
+        return
+    color = POSITIVE_COLOR if is_correct else NEGATIVE_COLOR
+    share = np.histogram(np.clip(score, edges[0], edges[-1]), edges)[0] / score.size
+    ax.stairs(share, edges, fill=is_correct, color=color, alpha=0.45 if is_correct else 1, linewidth=1.3)
+    median = float(np.median(score))
+    ax.axvline(
+        median,
+        ymax=0.72,
+        color=color,
+        linestyle="-" if is_correct else _DASHES,
+        linewidth=1.4,
+        label="_median",
+    )
+    text, height = f"median {median:.2f} (n = {score.size:,})", 0.97 if is_correct else 0.85
+    ax.text(0.03, height, text, transform=ax.transAxes, va="top", fontsize=8, color=color)
+
+
+def _draw_curves(ax: Axes, scores: pd.DataFrame, window: int, is_correct: bool) -> None:
+    """Draw scores [step, seed] of one kind, smoothed along the steps."""
+    color, style = (POSITIVE_COLOR, "-") if is_correct else (NEGATIVE_COLOR, _DASHES)
+    smooth = scores.rolling(window, center=True, min_periods=1).mean()
+    for seed in smooth:
+        ax.plot(scores.index, smooth[seed], color=color, linewidth=0.7, alpha=0.4, label="_seed")
+    mean = scores.mean(axis=1).rolling(window, center=True, min_periods=1).mean()
+    ax.plot(scores.index, mean, color=color, linestyle=style, linewidth=2, label="_mean")
+
+
+def _score_scale(set_scale: Callable[..., None], axis: Axis, lowest: float) -> None:
+    """Scores are read linearly down to -1 and logarithmically below, where only a collapse leads."""
+    if lowest < -1:
+        set_scale("symlog", linthresh=1)
+        axis.set_ticks([tick for tick in _SCORE_TICKS if tick >= lowest])
+        axis.set_ticks([], minor=True)
+        axis.set_major_formatter("{x:g}")
+
+
+def _scale_note(lowest: float) -> str:
+    return ", logarithmic below -1" if lowest < -1 else ""
+
+
+def _new_figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(
+        figsize=(_WIDTH, max(_MIN_HEIGHT, height)), dpi=_DPI, layout="constrained", facecolor="white"
+    )
+
+
+def _small_multiples(n_panels: int) -> tuple[Figure, list[Axes]]:
+    """A grid of panels on common axes, without the empty places of its last row."""
+    n_rows = max(1, ceil(n_panels / _MOST_COLUMNS))
+    n_columns = max(1, ceil(n_panels / n_rows))
+    fig = _new_figure(height=0.8 + 1.7 * n_rows)
+    axes = fig.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    panels, empty = axes[:n_panels], axes[n_panels:]
+    for ax in panels:
+        _plain(ax, grid_axis="y")
+    for ax in empty:
+        ax.remove()
+    for ax in panels[-n_columns:]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
+    return fig, panels
+
+
+def _panel_title(ax: Axes, variant: str) -> None:
+    ax.set_title(variant, loc="left", fontsize=10, fontweight="bold", color=variant_color(variant))
+
+
+def _kinds_legend(fig: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=POSITIVE_COLOR, linewidth=2, label="positives (correct)"),
+        Line2D([], [], color=NEGATIVE_COLOR, linewidth=2, linestyle=_DASHES, label="negatives (wrong)"),
+    ]
+    fig.legend(
+        handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor="linecolor"
+    )
+
+
+def _plain(ax: Axes, grid_axis: Literal["x", "y"]) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(_FAINT)
+    ax.grid(axis=grid_axis, color=_FAINT, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=_INK, labelsize=9)

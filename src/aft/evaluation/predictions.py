@@ -1,0 +1,86 @@
+"""What a variant answered to the test questions, and how it scores responses that it did not write."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from aft.evaluation.assessment import assessment_accuracy, paper_assessment_accuracy, perplexity_of_positives
+from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
+from aft.models.directory import ModelDirectory, default_device
+from aft.models.tokens import encode_prompt
+from aft.tasks import Question, get_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+GREEDY = -1
+PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
+_ROWS = 256  # responses that are scored side by side
+
+
+def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
+    """`PREDICTION_COLUMNS` of labelled generations; the score is the mean token log-probability under the writer."""
+    scores = labelled["sum_logprob"] / labelled["n_tokens"]
+    return labelled.assign(score=scores)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
+
+
+def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> dict[str, float]:
+    """All figures of one variant and seed: accuracy, maj@k, pass@k, assessment accuracy, perplexity of positives.
+
+    `rows` are predictions, `scored_groups` the held-out groups with this variant's scores.
+    """
+    greedy = rows[rows["sample_index"] == GREEDY]
+    correct = int(greedy["is_correct"].sum())
+    low, high = wilson_interval(correct, len(greedy))
+    figures = {"accuracy": correct / len(greedy), "accuracy_low": low, "accuracy_high": high}
+    figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
+    sampled = rows[rows["sample_index"] != GREEDY].groupby("question_id", sort=True)
+    for k in ks:
+        figures[f"maj_at_{k}"] = float(
+            np.mean([maj_at_k(group["extracted_answer"].tolist(), group["is_correct"].tolist(), k) for _, group in sampled])
+        )
+        figures[f"pass_at_{k}"] = float(
+            np.mean([pass_at_k(len(group), int(group["is_correct"].sum()), k) for _, group in sampled])
+        )
+    ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
+    figures["assessment_accuracy"] = ours.macro
+    figures["assessment_accuracy_low"], figures["assessment_accuracy_high"] = ours.low, ours.high
+    figures["assessment_accuracy_micro"] = ours.micro
+    figures["assessment_questions"] = ours.n_questions
+    figures["paper_assessment_accuracy"] = papers.accuracy
+    figures["paper_assessment_questions"] = papers.n_questions
+    figures["perplexity_of_positives"] = perplexity_of_positives(scored_groups)
+    return figures
+
+
+def score_groups(
+    source: ModelDirectory, groups: pd.DataFrame, questions: Mapping[str, Question], label: str
+) -> pd.DataFrame:
+    """The groups with the `score` (Eq. 2) that `source` gives each response; order and rows as given."""
+    import torch
+    from tqdm import tqdm
+
+    tokenizer = source.tokenizer()
+    model = source.model().to(default_device())
+    prompts = {
+        question_id: encode_prompt(tokenizer, get_task(questions[question_id].dataset).prompt(questions[question_id]))
+        for question_id in groups["question_id"].unique()
+    }
+    rows = [(prompts[q], list(t)) for q, t in zip(groups["question_id"], groups["token_ids"], strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    scores = np.empty(len(rows))
+    with torch.inference_mode(), tqdm(total=len(rows), desc=label, unit="response", mininterval=1) as bar:
+        for first in range(0, len(order), _ROWS):
+            chosen = order[first : first + _ROWS]
+            scores[chosen] = _scores(model, [rows[i] for i in chosen])
+            bar.update(len(chosen))
+    return groups.assign(score=scores)
+
+
+def _scores(model: "PreTrainedModel", rows: list[tuple[list[int], list[int]]]) -> Any:
+    from aft.scoring.naive import token_logprobs
+
+    prompts, responses = zip(*rows, strict=True)
+    return token_logprobs(model, prompts, responses).scores_R.double().cpu().numpy()

@@ -1,0 +1,210 @@
+"""Statistics of an evaluation: intervals, paired comparisons, pass@k and maj@k.
+
+Pure functions of results per question. The suffix `_N` says one entry per question, in the same order
+wherever two such arrays meet; accuracies are fractions in [0, 1]. scipy is imported where it is needed, so
+that a machine without it can still count pass@k and maj@k.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from aft.errors import DataError, SettingsError
+
+_CHUNK_ENTRIES = 1_000_000  # of the table of resample counts held at a time: 8 MB
+
+
+class Difference(NamedTuple):
+    """A mean difference between two variants over questions, with the ends of its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of an accuracy of `correct` out of `total` questions.
+
+    With p = correct / total and z the normal quantile of (1 + level) / 2, the interval is (p + z²/2n ± z
+    √(p(1-p)/n + z²/4n²)) / (1 + z²/n); unlike p ± z·se it stays inside [0, 1] and has a width at p = 0 and 1.
+
+    Raises DataError when there is no question.
+    """
+    from scipy.stats import binomtest
+
+    if total == 0:
+        raise DataError(
+            "An accuracy over no questions has no interval; check that the test split is not empty."
+        )
+    interval = binomtest(correct, total).proportion_ci(confidence_level=level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    values_N: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `values_N`, by drawing N questions with replacement, many times.
+
+    Questions of equal value are interchangeable, so a resample is drawn as the counts of each distinct value,
+    a multinomial with probabilities count / N. This is the same distribution as drawing questions, and its
+    cost does not grow with N. The result depends on the values, not on their order.
+
+    Raises DataError when there is no question or a value is not finite.
+    """
+    values_N = np.asarray(values_N, dtype=np.float64)
+    n_questions = values_N.size
+    if n_questions == 0:
+        raise DataError("The bootstrap needs at least one question; there is none to compare.")
+    if not np.isfinite(values_N).all():
+        broken = np.flatnonzero(~np.isfinite(values_N))[:5].tolist()
+        raise DataError(f"The bootstrap needs a finite value for each question; those at {broken} are not.")
+    distinct_D, counts_D = np.unique(values_N, return_counts=True)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_ENTRIES // distinct_D.size)
+    means = [
+        generator.multinomial(n_questions, counts_D / n_questions, size=min(chunk, resamples - start))
+        @ distinct_D
+        for start in range(0, resamples, chunk)
+    ]
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means) / n_questions, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_bootstrap(
+    difference_N: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Difference:
+    """Mean of the per-question differences [N] of two variants, with its percentile interval over questions.
+
+    Entry i is (result of variant a) - (result of variant b) on question i; with several seeds, of their means
+    over seeds. Pairing removes the spread of difficulty between questions, which is most of the spread of
+    either accuracy.
+
+    Raises DataError when there is no question or a difference is not finite.
+    """
+    low, high = bootstrap_interval(difference_N, resamples=resamples, level=level, seed=seed)
+    return Difference(float(np.mean(np.asarray(difference_N, dtype=np.float64))), low, high)
+
+
+def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
+    """Two-sided p-value of the exact McNemar test that variants a and b are equally often right.
+
+    Both are booleans [N], is question i answered correctly.     Only discordant questions speak: of n_10 +
+    n_01 of them, n_10 is Binomial(n_10 + n_01, 1/2) if neither is better. Without a discordant question there
+    is no evidence at all, p = 1.
+
+    Raises DataError when the two do not cover the same number of questions.
+    """
+    from scipy.stats import binomtest
+
+    a_N, b_N = np.asarray(a_N, dtype=bool), np.asarray(b_N, dtype=bool)
+    if a_N.shape != b_N.shape:
+        raise DataError(
+            f"A paired test needs the same questions on both sides, not {a_N.size} and {b_N.size}."
+        )
+    only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (divisor n - 1) over seeds; the deviation of a single seed is NaN.
+
+    Raises DataError when there is no value.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        raise DataError("There is no seed to average over.")
+    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else float("nan")
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Probability that a uniformly drawn k-subset of n samples holds at least one of the c correct ones.
+
+    1 - C(n-c, k) / C(n, k), the unbiased estimator of Chen et al. (arXiv 2107.03374), from integers, so
+    nothing overflows or cancels.
+
+    Raises SettingsError when k is not in 1..n, DataError when c is not in 0..n.
+    """
+    _check_k(n, k)
+    if not 0 <= c <= n:
+        raise DataError(f"{c} correct samples of {n} cannot be; check how the samples were counted.")
+    subsets = comb(n, k)
+    return (subsets - comb(n - c, k)) / subsets
+
+
+def maj_at_k(answers: Sequence[Hashable], is_correct: Sequence[bool], k: int) -> float:
+    """Expected accuracy of a majority vote over a uniformly drawn k-subset of a question's n samples.
+
+    `answers` holds the canonical answer of each sample (None or NaN where none could be read), `is_correct`
+    whether it is right. The answer with the most votes in the subset wins, ties are broken uniformly. A
+    sample without an answer takes a place in the subset and casts no vote; a subset without any vote is
+    wrong. Several answers may be right. Exact: the subsets are counted in integers, not drawn, so maj@1 is
+    the accuracy of the samples and maj@n the vote of all.
+
+    Raises SettingsError when k is not in 1..n, DataError when one answer is flagged both right and wrong, or
+    a missing one as right.
+    """
+    n = len(answers)
+    _check_k(n, k)
+    abstains = [bool(pd.isna(answer)) for answer in answers]
+    votes = Counter(answer for answer, abstained in zip(answers, abstains, strict=True) if not abstained)
+    right = {answer for answer, flag in zip(answers, is_correct, strict=True) if flag}
+    wrong = {answer for answer, flag in zip(answers, is_correct, strict=True) if not flag}
+    contradictions = [answer for answer in right if answer in wrong or answer not in votes]
+    if contradictions:
+        raise DataError(
+            f"Answer {contradictions[0]!r} is labelled right, yet missing or also labelled wrong; label anew."
+        )
+    wins = Fraction(0)
+    for answer in right:
+        rivals = [count for other, count in votes.items() if other != answer]
+        wins += _subsets_won(votes[answer], rivals, sum(abstains), k)
+    return float(wins / comb(n, k))
+
+
+def _subsets_won(own: int, rivals: list[int], abstentions: int, k: int) -> Fraction:
+    """Number of k-subsets won by an answer with `own` samples, 1 / (t + 1) of one that t rivals tie."""
+    won_T: Counter[int] = Counter()
+    fewest = max(1, k - sum(rivals) - abstentions)  # votes of its own in a subset that holds all the others
+    for votes in range(fewest, min(own, k) + 1):
+        contenders = [rival for rival in rivals if rival >= votes]
+        harmless = abstentions + sum(rival for rival in rivals if rival < votes)
+        for ties, ways in enumerate(_ways_of_the_rest(contenders, harmless, votes, k - votes)):
+            won_T[ties] += comb(own, votes) * int(ways)
+    return sum((Fraction(won, ties + 1) for ties, won in won_T.items()), Fraction(0))
+
+
+def _ways_of_the_rest(contenders: list[int], harmless: int, votes: int, rest: int) -> np.ndarray:
+    """Ways [T] to draw the `rest` of a subset so that no contender has more than `votes` and T have as many.
+
+    The coefficients of y^T x^rest in (1 + x)^harmless · Π over contenders c of (Σ_{j<votes} C(c, j) x^j +
+    y C(c, votes) x^votes), built up contender by contender in a table [ties, samples drawn].
+    """
+    n = sum(contenders) + harmless
+    # No entry exceeds C(n, n // 2): 64-bit integers are exact up to n = 66, Python's own beyond.
+    dtype = np.int64 if comb(n, n // 2) < 2**63 else object
+    table = np.zeros((rest // votes + 1, rest + 1), dtype=dtype)
+    table[0] = [comb(harmless, drawn) for drawn in range(rest + 1)]
+    for contender in contenders:
+        grown = table.copy()
+        for drawn in range(1, min(votes - 1, rest) + 1):
+            grown[:, drawn:] += comb(contender, drawn) * table[:, :-drawn]
+        if votes <= rest:
+            grown[1:, votes:] += comb(contender, votes) * table[:-1, :-votes]
+        table = grown
+    return table[:, rest]
+
+
+def _check_k(n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise SettingsError(
+            f"k = {k} of {n} samples cannot be drawn; choose k between 1 and {n}, or sample more."
+        )

@@ -1,0 +1,54 @@
+"""Refuse a parameter that no node reads: a misspelt key must not silently leave the default in force."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import CatalogProtocol
+
+from aft.errors import SettingsError
+
+_PREFIX = "params:"
+
+
+class UnknownParametersHook:
+    """Compares the keys of all parameters with those that the project's nodes read."""
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
+        """Raise `SettingsError` naming the unknown keys and the nearest known ones."""
+        read = {
+            name.removeprefix(_PREFIX)
+            for pipeline in pipelines.values()
+            for name in pipeline.inputs()
+            if name.startswith(_PREFIX)
+        }
+        unknown = [
+            key
+            for key in _keys(catalog.load("parameters"))
+            if not any(key == known or key.startswith(f"{known}.") for known in read)
+        ]
+        if unknown:
+            raise SettingsError(" ".join(_sentence(key, sorted(read)) for key in unknown))
+
+
+def _sentence(key: str, known: list[str]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    top = sorted({name.split(".", 1)[0] for name in known})
+    hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(top)}."
+    return f"There is no parameter '{key}': {hint}"
+
+
+def _keys(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the leaves of nested dictionaries and dataclasses."""
+    items = value.items() if isinstance(value, dict) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        items = ((field.name, getattr(value, field.name)) for field in fields(value))
+    if items is None:
+        yield prefix
+        return
+    for name, inner in items:
+        yield from _keys(inner, f"{prefix}.{name}" if prefix else str(name))

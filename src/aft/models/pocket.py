@@ -1,0 +1,62 @@
+"""The architecture and the tokenizer of the pocket base model: small, in plain Hugging Face classes, random weights."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aft.tasks import pocket
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+_TOKEN = r" ?[A-Za-z]+| ?[0-9]|\n| ?[^\sA-Za-z0-9]"
+BEGIN, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The size of the pocket base model."""
+
+    hidden_size: int = 96
+    layers: int = 3
+    heads: int = 4
+    seed: int = 0  # of the initial weights
+
+
+def build_tokenizer() -> "PreTrainedTokenizerFast":
+    """A word-level tokenizer in which every digit is a token and decoding gives back the exact text."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = [BEGIN, END, PAD, UNKNOWN, *pocket.vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), behavior="isolated")  # type: ignore[assignment]
+    tokenizer.decoder = decoders.Fuse()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokens.index(BEGIN))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD, unk_token=UNKNOWN
+    )
+
+
+def build_model(architecture: Architecture, vocabulary_size: int) -> "LlamaForCausalLM":
+    """A Llama decoder with random weights that follow from the seed; tied embeddings, float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=architecture.hidden_size,
+        intermediate_size=4 * architecture.hidden_size,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        num_key_value_heads=architecture.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(architecture.seed)
+        return LlamaForCausalLM(config)

@@ -1,0 +1,44 @@
+"""Where a base model comes from: a folder, or a pinned revision on the Hugging Face hub."""
+
+import logging
+from pathlib import Path
+
+from aft.errors import ModelError
+from aft.models.directory import ModelDirectory, open_model
+
+logger = logging.getLogger(__name__)
+
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
+
+
+def find_model(source: str, revision: str | None, fingerprint: str | None) -> ModelDirectory:
+    """The model in the folder `source`, or fetched from the hub at `revision` if there is no such folder.
+
+    Raises `ModelError` if it cannot be found, is incomplete, or has another fingerprint than the one pinned.
+    """
+    path = Path(source)
+    model = open_model(path if path.is_dir() else _fetch(source, revision))
+    if fingerprint is not None and model.fingerprint != fingerprint:
+        raise ModelError(
+            f"The model {source} has the fingerprint {model.fingerprint}, but {fingerprint} is pinned; "
+            "give the pinned model, or change base_model.fingerprint."
+        )
+    logger.info("Base model %s has the fingerprint %s.", source, model.fingerprint)
+    return model
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"There is no model directory {name}; give a folder, or a name on the hub (owner/name).")
+    if revision is None:
+        raise ModelError(f"Pin the hub's model {name}: set base_model.revision to a commit of its repository.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"The model {name} at {revision} cannot be fetched: {reason}; check the name and the network, or give a folder."
+        ) from error

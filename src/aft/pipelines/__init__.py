@@ -1,0 +1,1 @@
+"""The six stages: each pipeline.py says what flows where, each nodes.py calls the core."""

@@ -1,0 +1,3 @@
+from aft.pipelines.align_train.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,3 @@
+from aft.pipelines.sample_cots.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,22 @@
+"""The VFT model answers every training question k times."""
+
+from kedro.pipeline import Node, Pipeline
+
+from aft.pipelines.sample_cots.nodes import sample_cots
+
+
+def create_pipeline() -> Pipeline:
+    """The wiring of `sample_cots`."""
+    return Pipeline(
+        [
+            Node(
+                sample_cots,
+                inputs=["vft_model", "train_questions", "params:sampling", "params:seed", "params:sample_cache"],
+                outputs="candidates",
+                name="sample_cots",
+            )
+        ],
+        namespace="sample_cots",
+        prefix_datasets_with_namespace=False,
+        tags="sample_cots",
+    )

@@ -1,0 +1,3 @@
+from aft.pipelines.vft_train.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

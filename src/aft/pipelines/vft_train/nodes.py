@@ -1,0 +1,20 @@
+"""VFT: maximum likelihood on the references (Eq. 1), from the base model."""
+
+import pandas as pd
+
+from aft.models.directory import ModelDirectory
+from aft.pipelines.parameters import Training
+from aft.pipelines.training import train_on
+from aft.training.settings import Objective
+
+
+def train_vft(
+    base_model: ModelDirectory,
+    train_questions: pd.DataFrame,
+    held_out: list[str],
+    training: Training,
+    seed: int,
+    model_cache: str,
+) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
+    """The VFT model and its training curve."""
+    return train_on(base_model, train_questions, None, held_out, training, Objective(), seed, model_cache)

@@ -1,0 +1,27 @@
+"""The base model learns the references: the VFT model, from which chains of thought are sampled."""
+
+from kedro.pipeline import Node, Pipeline
+
+from aft.pipelines.variants import BASELINE, namespace
+from aft.pipelines.vft_train.nodes import train_vft
+
+
+def create_pipeline() -> Pipeline:
+    """The wiring of `vft_train`."""
+    return Pipeline(
+        [
+            Node(
+                train_vft,
+                inputs=[
+                    *("base_model", "train_questions", "held_out_hashes"),
+                    *("params:training", "params:seed", "params:model_cache"),
+                ],
+                outputs=["vft_model", f"{namespace(BASELINE)}.training_curve"],
+                name="train_vft",
+                tags=f"run.train.{BASELINE}",
+            )
+        ],
+        namespace="vft_train",
+        prefix_datasets_with_namespace=False,
+        tags="vft_train",
+    )

@@ -1,0 +1,83 @@
+"""The sample store: append-only shards, one per block of questions, in a folder named by what they are made from.
+
+    <store>/<key>/description.json        model, settings and seed; the key is their hash
+    <store>/<key>/<block>-<hash>.parquet  one block's rows; the name carries the hash of the block's questions
+
+A shard is written beside its name, synced and renamed, with the hash of its bytes in a small file next to it. A rerun finds the
+finished shards and makes the others; shards of other settings, models or questions are never mixed in.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aft.files import Description, digest, hash_file, locked, write_atomically, write_json, writing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+class SampleStore:
+    """The shards that are made from one `description` (model fingerprint, sampling settings, seed)."""
+
+    def __init__(self, root: Path, description: Description) -> None:
+        self.directory = root / digest(description)
+        self.description = description
+
+    def fill(
+        self, blocks: Sequence[tuple[str, Callable[[], "pd.DataFrame"]]], report: Callable[[int], object] | None = None
+    ) -> list[Path]:
+        """Make the shard of every block that is not finished yet; the shards of all blocks, in their order.
+
+        A block is the hash of what it is made from and the function that makes its rows. `report` hears how many of the
+        blocks are finished. Raises `StoreError` if another run is filling the store or the disk is full.
+        """
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        with locked(self.directory / ".lock"):
+            write_json(self.directory / "description.json", self.description)
+            shards = [self.directory / f"{i:05d}-{content}.parquet" for i, (content, _) in enumerate(blocks)]
+            for number, (shard, (_, make)) in enumerate(zip(shards, blocks, strict=True)):
+                if not is_finished(shard):
+                    self._write(shard, make())
+                if report is not None:
+                    report(number + 1)
+        return shards
+
+    def _write(self, shard: Path, rows: "pd.DataFrame") -> None:
+        write_atomically(shard, lambda staged: rows.to_parquet(staged, index=False))
+        write_json(_seal(shard), {"sha256": hash_file(shard), "rows": len(rows)})
+
+
+def is_finished(shard: Path) -> bool:
+    """Whether a shard is there and has the bytes that its seal names; a damaged one is told and counts as missing."""
+    if not shard.is_file() or not _seal(shard).is_file():
+        return False
+    try:
+        expected = json.loads(_seal(shard).read_text())["sha256"]
+    except (ValueError, KeyError):
+        expected = None
+    if hash_file(shard) == expected:
+        return True
+    logger.warning("The shard %s is damaged and is made anew.", shard.name)
+    return False
+
+
+def read_shards(shards: Sequence[Path]) -> "pd.DataFrame":
+    """The rows of the shards, in their order. Raises `StoreError` for a missing or damaged one."""
+    import pandas as pd
+
+    from aft.errors import StoreError
+
+    broken = [shard.name for shard in shards if not is_finished(shard)]
+    if broken:
+        raise StoreError(f"The shards {', '.join(broken[:3])} are missing or damaged; run the sampling stage again.")
+    return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+
+
+def _seal(shard: Path) -> Path:
+    return shard.with_suffix(".json")

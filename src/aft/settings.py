@@ -1,0 +1,28 @@
+"""Kedro's settings of the project: hooks, and how configuration is found and merged."""
+
+import os
+import warnings
+
+from aft.hooks.mlflow_tracking import MlflowTrackingHook
+from aft.hooks.run_summary import RunSummaryHook
+from aft.hooks.unknown_parameters import UnknownParametersHook
+
+# No telemetry: kedro-telemetry is a dependency of Kedro and listens to this variable before anything else.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# A parallel tokenizer before a fork only warns; one process is all that these pipelines use.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is deprecated.*")
+# Variants live in namespaces and are joined by their full names; Kedro warns that this is no unit of deployment.
+warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.' characters")
+warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nodes")
+
+# Hooks run last to first: unknown parameters are refused before a run is recorded.
+HOOKS = (MlflowTrackingHook(), RunSummaryHook(), UnknownParametersHook())
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "globals": "soft", "catalog": "soft"},
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"]},
+}

@@ -1,0 +1,39 @@
+"""Task families: one module each, found by name."""
+
+import importlib
+import pkgutil
+from typing import cast
+
+from aft.errors import SettingsError
+from aft.tasks.base import Question, Task, content_hash
+
+__all__ = ["Question", "Task", "content_hash", "get_task", "task_names"]
+
+_NOT_FAMILIES = {"base", "answers"}
+_NAMES = ("Settings", "load_questions", "prompt", "extract_answer", "answers_equal")
+
+
+def task_names() -> list[str]:
+    """The task families that this package ships."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
+
+
+def get_task(name: str) -> Task:
+    """The task family `name`: one of `task_names()`, or the dotted name of a module that satisfies `Task`.
+
+    Raises `SettingsError` if there is no such module or if it lacks a name of the protocol.
+    """
+    if "." not in name and name not in task_names():
+        raise SettingsError(
+            f"There is no task family '{name}'; choose one of {', '.join(task_names())}, "
+            "or give the dotted name of a module of your own."
+        )
+    dotted = name if "." in name else f"{__name__}.{name}"
+    try:
+        module = importlib.import_module(dotted)
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"The task family '{name}' cannot be imported: {error}.") from error
+    missing = [attribute for attribute in _NAMES if not hasattr(module, attribute)]
+    if missing:
+        raise SettingsError(f"The task family '{name}' lacks {', '.join(missing)}; see aft.tasks.base.Task.")
+    return cast(Task, module)

@@ -1,0 +1,59 @@
+"""What a question is, and what a task family must say about it.
+
+A task family is a module of `aft.tasks` with the five names of `Task`. It owns the prompt *and* the answer check, so that
+training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted module name.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with its reference chain of thought (COT), as it stands in the `questions` table."""
+
+    question_id: str  # stable, for example "gsm8k/train/00017"
+    dataset: str  # the task family that owns prompt and check
+    split: str  # "train", "validation" or "test"
+    question: str  # the text as asked
+    choices: tuple[str, ...] | None  # the options of a multiple-choice question
+    reference: str  # the COT with its final answer, as trained on
+    answer: str  # the final answer in canonical form
+    content_hash: str  # of question and choices; equal hashes are the same question
+
+
+class Task(Protocol):
+    """The interface of a task family; a plain module satisfies it."""
+
+    Settings: type[Any]  # frozen dataclass with the family's own settings
+
+    def load_questions(self, settings: Any) -> Mapping[str, list[Question]]:
+        """Questions of each split in `SPLITS`, in a stable order; raises `DataError` for a malformed row."""
+        ...
+
+    def prompt(self, question: Question) -> str:
+        """The text that the model continues with a response; it ends exactly where the response begins."""
+        ...
+
+    def extract_answer(self, response: str, *, strict: bool = True) -> str | None:
+        """The canonical final answer of a response, None if there is none; total and linear in time.
+
+        `strict` accepts the family's own answer marker only; otherwise other models' ways to answer count too.
+        """
+        ...
+
+    def answers_equal(self, answer: str, other: str) -> bool:
+        """Whether two canonical answers are the same answer."""
+        ...
+
+
+def content_hash(question: str, choices: tuple[str, ...] | None = None) -> str:
+    """Hash of what is asked: case, white space and punctuation at the ends do not make a new question."""
+    parts = [question, *(choices or ())]
+    normalised = "\x1f".join(re.sub(r"\s+", " ", part).strip(" .?!").casefold() for part in parts)
+    return hashlib.sha256(normalised.encode()).hexdigest()[:16]

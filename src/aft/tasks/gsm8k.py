@@ -1,0 +1,243 @@
+"""GSM8K (Cobbe et al., arXiv 2110.14168): grade-school mathematics with one number as the answer.
+
+It is published as a train and a test set. The AFT paper (arXiv 2309.02144) takes 400 of the 1,319 test
+questions for validation, which leaves 919; the setting `validation_from` can spare the test set instead.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from aft.errors import DataError, SettingsError
+from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
+from aft.tasks.base import Question, content_hash
+
+logger = logging.getLogger(__name__)
+
+HUB_DATASET = "openai/gsm8k"
+
+_PROMPT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{question}\n\n### Response:\n"
+)
+_CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
+_MARKED = re.compile(r"(?<!#)####(?!#)([^\n]*)")
+_NUMBER_FIRST = re.compile(r"[\W_]{0,12}[0-9]")  # "#### 7 packs and 2", but not the heading "#### Step 1"
+_NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:Q:|Question:|### Instruction)")
+# "Final answer: How many are left?" only repeats the question: the line of a marker with a colon must hold
+# a number and no question mark, or nothing, the number being on the next line.
+_ANSWER_IS = re.compile(
+    r"""\banswer[ ]is
+      | (?:\banswer\*{0,2}: | (?:^|\n)A:)
+        (?= [\W_]{0,12}\n | [^\n0-9?]{0,300}+[0-9][^\n?]{0,300}+(?:\n|\Z) )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where GSM8K comes from and how it is split."""
+
+    path: str | None = None
+    """Folder with `train.jsonl` and `test.jsonl` as published; without it, the hub's `openai/gsm8k`."""
+
+    revision: str = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+    """Commit of the hub's data set; not used with `path`."""
+
+    validation_from: Literal["test", "train"] = "test"
+    """Published set that validation is taken from: "test" as in the paper, "train" to keep the test whole."""
+
+    validation_size: int = 400
+    """How many questions go to validation."""
+
+    split_seed: int = 0
+    """Seed of the hash order that chooses the validation questions; the order in the file plays no part."""
+
+    train_limit: int | None = None
+    """Only the first so many training questions in published order, for small trials."""
+
+    validation_limit: int | None = None
+    """Only the first so many validation questions in published order, for small trials."""
+
+    test_limit: int | None = None
+    """Only the first so many test questions in published order, for small trials."""
+
+    keep_calculator_marks: bool = True
+    """Whether references keep GSM8K's calculator marks, <<48/2=24>>, as in the paper."""
+
+    def __post_init__(self) -> None:
+        """Raise `SettingsError` for a value that has no meaning."""
+        if self.validation_from not in ("test", "train"):
+            raise SettingsError(
+                f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'."
+            )
+        for name in ("validation_size", "train_limit", "validation_limit", "test_limit"):
+            if (getattr(self, name) or 0) < 0:
+                raise SettingsError(f"The setting '{name}' is {getattr(self, name)}; use a number from 0 on.")
+
+
+def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
+    """Questions of each split in published order, named by the published set and the 0-based row in it.
+
+    A question that is asked twice (by `content_hash`) is kept once, in test rather than in train; a warning
+    counts what that drops. Raises `DataError` for a missing file or a malformed row, `SettingsError` for a
+    validation set larger than what it is taken from.
+    """
+    published = {name: _published(settings, name) for name in ("train", "test")}
+    test, asked = _without_repeats(published["test"], frozenset())
+    train, _ = _without_repeats(published["train"], asked)
+    questions = {"train": train, "test": test}
+    source = questions[settings.validation_from]
+    chosen = _validation_ids(source, settings)
+    questions["validation"] = [replace(q, split="validation") for q in source if q.question_id in chosen]
+    questions[settings.validation_from] = [q for q in source if q.question_id not in chosen]
+    return {
+        "train": questions["train"][: settings.train_limit],
+        "validation": questions["validation"][: settings.validation_limit],
+        "test": questions["test"][: settings.test_limit],
+    }
+
+
+def prompt(question: Question) -> str:
+    """Alpaca's template for an instruction without input; the response begins after its last line break."""
+    return _PROMPT.format(question=question.question)
+
+
+def extract_answer(response: str, *, strict: bool = True) -> str | None:
+    """The canonical number that a response ends on, None if there is none; total and linear in time.
+
+    Strict: the number, with at most a unit, on the line of the *first* `####`. The first, because a model
+    that does not stop at its answer goes on with further questions and answers; for the same reason nothing
+    counts from the next "Question:" on. Flexible, where the strict reading finds nothing: the first of the
+    number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and, without
+    such a marker, the last number.
+    """
+    next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
+    own = response[: next_question.start()] if next_question else response
+    marked = _MARKED.search(own)
+    answer = canonical_number(marked[1]) if marked else None
+    return answer if strict or answer else _flexible_answer(own, marked)
+
+
+answers_equal = numbers_equal
+
+
+def _flexible_answer(own: str, marked: re.Match[str] | None) -> str | None:
+    if marked and _NUMBER_FIRST.match(marked[1]):
+        return stated_number(marked[1])
+    boxed = boxed_number(own)
+    if boxed:
+        return boxed
+    statement = None
+    for statement in _ANSWER_IS.finditer(own):  # noqa: B007 (only the last one is wanted)
+        pass
+    return stated_number(own[statement.end() :]) if statement else last_number(own)
+
+
+def _published(settings: Settings, name: str) -> list[Question]:
+    """The questions of one published set, in published order."""
+    rows = (
+        _hub_rows(settings.revision, name) if settings.path is None else _file_rows(Path(settings.path), name)
+    )
+    return [
+        _question(row, where, f"gsm8k/{name}/{number:05d}", name, settings.keep_calculator_marks)
+        for number, (where, row) in enumerate(rows)
+    ]
+
+
+def _file_rows(folder: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """Each row of `<name>.jsonl` with the words that name it in an error."""
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"There is no file {path}; the setting 'path' must name a folder with train.jsonl and test.jsonl "
+            "as published at github.com/openai/grade-school-math."
+        )
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        where = f"{path}, line {number}"
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON ({error}); restore the published file.") from error
+
+
+def _hub_rows(revision: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Each row of the hub's set with the words that name it in an error."""
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(HUB_DATASET, "main", split=name, revision=revision)
+    except (OSError, ValueError) as error:  # offline, or no such revision
+        raise DataError(
+            f"The data set {HUB_DATASET} at revision {revision} cannot be fetched ({error}); "
+            "check the connection, or let the setting 'path' name a folder with train.jsonl and test.jsonl."
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{HUB_DATASET}, {name} row {number}", row
+
+
+def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bool) -> Question:
+    """A published row as a `Question`; `DataError` says what is wrong with a malformed one."""
+    fields = row if isinstance(row, dict) else {}
+    question, reference = fields.get("question"), fields.get("answer")
+    if not isinstance(question, str) or not isinstance(reference, str):
+        raise DataError(f"{where} lacks the text fields 'question' and 'answer'; restore the published file.")
+    if not question.strip():
+        raise DataError(f"{where} has an empty question; restore the published file.")
+    answer = extract_answer(reference)
+    if answer is None:
+        raise DataError(
+            f"{where} has no last line '#### <number>' in its answer; restore the published file."
+        )
+    try:
+        (question + reference).encode()
+    except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell but no table can hold
+        raise DataError(f"{where} is not Unicode text ({error}); restore the published file.") from error
+    return Question(
+        question_id=question_id,
+        dataset="gsm8k",
+        split=split,
+        question=question,
+        choices=None,
+        reference=reference if keep_marks else _CALCULATOR_MARK.sub("", reference),
+        answer=answer,
+        content_hash=content_hash(question),
+    )
+
+
+def _without_repeats(questions: list[Question], asked: Set[str]) -> tuple[list[Question], set[str]]:
+    """The questions that were not `asked` before (by content hash), and all that have been asked now."""
+    asked_now = set(asked)
+    kept = []
+    for question in questions:
+        if question.content_hash not in asked_now:
+            kept.append(question)
+        asked_now.add(question.content_hash)
+    if len(kept) < len(questions):
+        logger.warning(
+            "Dropped %d of the %d %s questions of GSM8K: they are asked twice there, or in the test set too.",
+            len(questions) - len(kept),
+            len(questions),
+            questions[0].split,
+        )
+    return kept, asked_now
+
+
+def _validation_ids(source: list[Question], settings: Settings) -> set[str]:
+    """Ids of the questions whose seeded hashes come first."""
+    if settings.validation_size > len(source):
+        raise SettingsError(
+            f"The setting 'validation_size' is {settings.validation_size}, but the set that "
+            f"'validation_from' names, {settings.validation_from}, has {len(source)} questions; choose fewer."
+        )
+
+    def seeded_hash(question: Question) -> str:
+        return hashlib.sha256(f"{settings.split_seed}:{question.content_hash}".encode()).hexdigest()
+
+    return {question.question_id for question in sorted(source, key=seeded_hash)[: settings.validation_size]}

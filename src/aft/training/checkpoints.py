@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or absent, in safetensors and JSON only, and from which a run continues bit by bit."""
+
+import json
+import logging
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # noqa: TID253
+from safetensors.torch import load_file, save_file
+
+from aft.files import finish_directory, is_intact
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZER, STATE = "optimizer.safetensors", "training_state.json"
+
+
+def latest(directory: Path) -> Path | None:
+    """The newest intact checkpoint in `directory`; broken ones are named and passed over."""
+    for path in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
+        if is_intact(path):
+            return path
+        logger.warning("%s is incomplete or damaged and is passed over.", path.name)
+    return None
+
+
+def step_of(path: Path) -> int:
+    """The optimiser step after which a checkpoint was written."""
+    return int(path.name.rsplit("-", 1)[1])
+
+
+def finish(staged: Path, final: Path) -> None:
+    """Rename a written checkpoint to its final name and remove the older ones: one is enough to continue."""
+    finish_directory(staged, final, {"kind": "checkpoint", "step": step_of(final)})
+    for older in final.parent.glob("checkpoint-*"):
+        if older != final:
+            shutil.rmtree(older)
+
+
+def save_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Write the states of optimiser (tensors per parameter) and learning-rate schedule, and all random states."""
+    state = optimizer.state_dict()
+    tensors = {f"{i}/{name}": value for i, values in state["state"].items() for name, value in values.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / OPTIMIZER)
+    content = {
+        "param_groups": state["param_groups"],
+        "scheduler": scheduler.state_dict(),
+        "random": _random_states(),
+    }
+    (directory / STATE).write_text(json.dumps(content))
+
+
+def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Restore what `save_optimizer` wrote, but for the random states."""
+    content = json.loads((directory / STATE).read_text())
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(directory / OPTIMIZER).items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in content["param_groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict(content["scheduler"])
+
+
+def _random_states() -> dict[str, Any]:
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(directory: Path) -> None:
+    """Set the random states of Python, numpy and torch to those of a checkpoint."""
+    states = json.loads((directory / STATE).read_text())["random"]
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])

@@ -1,0 +1,105 @@
+"""Training examples: a question, the responses to imitate and the group of responses to rank."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aft.errors import DataError
+from aft.files import digest
+from aft.models.tokens import encode_prompt, encode_response
+from aft.tasks import Question, get_task
+from aft.training.settings import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One unit of training, as token ids. An example without candidates is plain maximum likelihood."""
+
+    question_id: str
+    prompt: Sequence[int]
+    targets: Sequence[Sequence[int]]  # responses to imitate (the VFT term), end-of-sequence token included
+    candidates: Sequence[Sequence[int]] = field(default_factory=tuple)  # responses to rank
+    ranks: Sequence[int] = field(default_factory=tuple)  # of the candidates, 0 = best
+
+    @property
+    def cost(self) -> int:
+        """Tokens that a forward pass reads for this example."""
+        responses = [*self.targets, *self.candidates]
+        return len(self.prompt) * len(responses) + sum(map(len, responses))
+
+
+def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
+    """Raise `DataError` if the content hash of any question is among those held out for validation and test."""
+    forbidden = set(held_out)
+    leaked = [question.question_id for question in questions if question.content_hash in forbidden]
+    if leaked:
+        raise DataError(
+            f"{len(leaked)} training questions are also validation or test questions ({', '.join(leaked[:3])} ...); "
+            "run ingest again and check the source's splits."
+        )
+
+
+def build_examples(
+    questions: Sequence[Question],
+    feedback: Iterable[Mapping[str, Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    objective: Objective,
+    max_tokens: int,
+) -> list[Example]:
+    """Examples of the questions, with their feedback rows joined by question id; what is too long is left out and counted.
+
+    Under `learn_positives` (RFT) every distinct correct sample becomes an example of its own beside the reference.
+    Raises `DataError` for feedback on an unknown question, for empty feedback where the objective needs some, and if no
+    example is left.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {question.question_id: [] for question in questions}
+    for row in feedback:
+        if row["question_id"] not in groups:
+            raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
+        groups[row["question_id"]].append(row)
+    needs_feedback = objective.term != "none" or objective.learn_positives
+    if needs_feedback and not any(groups.values()):
+        raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
+
+    examples: list[Example] = []
+    too_long = 0
+    for question in questions:
+        prompt = encode_prompt(tokenizer, get_task(question.dataset).prompt(question))
+        reference = encode_response(tokenizer, question.reference)
+        rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
+        too_long += len(groups[question.question_id]) - len(rows)
+        if len(prompt) + len(reference) > max_tokens:
+            too_long += 1
+            continue
+        examples += _examples_of(question.question_id, prompt, reference, rows, objective)
+    if too_long:
+        logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
+    if not examples:
+        raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
+    return examples
+
+
+def _examples_of(
+    question_id: str, prompt: list[int], reference: list[int], rows: list[Mapping[str, Any]], objective: Objective
+) -> list[Example]:
+    if objective.learn_positives:
+        kept = {tuple(reference), *(tuple(row["token_ids"]) for row in rows if row["is_correct"])}
+        return [Example(question_id, prompt, [target]) for target in sorted(kept)]
+    if objective.term == "none":
+        return [Example(question_id, prompt, [reference])]
+    candidates = [list(row["token_ids"]) for row in rows]
+    ranks = [int(row["rank"]) for row in rows]
+    if objective.reference_as_positive and reference not in candidates:
+        candidates, ranks = [*candidates, reference], [*ranks, 0]
+    return [Example(question_id, prompt, [reference], candidates, ranks)]
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of all that a training run reads; the same examples in the same order have the same one."""
+    return digest([[e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks)] for e in examples])

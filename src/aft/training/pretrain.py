@@ -1,0 +1,47 @@
+"""Pretraining of the pocket base model: a language model of flawed texts, with misconceptions that fine-tuning inherits."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+
+from aft.models import pocket as architecture
+from aft.tasks import pocket
+from aft.training.examples import Example
+from aft.training.run import TrainedModel, train_once
+from aft.training.settings import Objective, TrainingSettings
+
+
+def pretrain_pocket(
+    corpus: pocket.Corpus,
+    model: architecture.Architecture,
+    settings: TrainingSettings,
+    excluded: Collection[str],
+    workspace: Path,
+) -> TrainedModel:
+    """The pocket base model: every token of the corpus is learned, questions included. Trained once per settings.
+
+    `excluded` holds the content hashes of all splits' questions: none of them is in the corpus.
+    """
+    tokenizer = architecture.build_tokenizer()
+    texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]
+    encoded: list[list[int]] = tokenizer(texts)["input_ids"]  # type: ignore[assignment]
+    examples = [
+        Example(f"pocket/corpus/{i:06d}", ids[:1], [[*ids[1:], tokenizer.eos_token_id]]) for i, ids in enumerate(encoded)
+    ]
+    description = {
+        "kind": "pocket base model",
+        "corpus": asdict(corpus),
+        "architecture": asdict(model),
+        "training": asdict(settings),
+        "excluded": sorted(excluded),
+    }
+    return train_once(
+        description,
+        lambda: (architecture.build_model(model, len(tokenizer)), tokenizer),
+        examples,
+        settings,
+        Objective(),
+        corpus.seed,
+        workspace,
+        "pretrain base model",
+    )

@@ -1,0 +1,114 @@
+"""One training run from start to finished model: reused if it was made before, resumed if it was interrupted."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aft.errors import ModelError
+from aft.files import Description, build_once, write_json
+from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.training.examples import Example
+from aft.training.examples import fingerprint as fingerprint_of
+from aft.training.settings import Objective, TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+CURVE = "training_curve.json"
+CURVE_COLUMNS = (
+    *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
+    *("score_negative", "margin", "grad_norm", "learning_rate", "tokens_per_s"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A finished model and how its training went: one row per optimiser step, with `CURVE_COLUMNS`."""
+
+    directory: ModelDirectory
+    curve: list[dict[str, float]]
+
+
+def train(
+    start: ModelDirectory,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    objective: Objective,
+    seed: int,
+    workspace: Path,
+    label: str,
+) -> TrainedModel:
+    """Train from the weights of `start`. The same start, examples, settings and seed are trained once per `workspace`."""
+    description = {
+        "kind": f"model {label}",
+        "start": start.fingerprint,
+        "examples": fingerprint_of(examples),
+        "training": asdict(settings),
+        "objective": asdict(objective),
+        "seed": seed,
+    }
+    return train_once(
+        description, lambda: (start.model(), start.tokenizer()), examples, settings, objective, seed, workspace, label
+    )
+
+
+def train_once(
+    description: Description,
+    load: "Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    objective: Objective,
+    seed: int,
+    workspace: Path,
+    label: str,
+) -> TrainedModel:
+    """Train what `load` gives, in a directory of `workspace` that is named by the hash of `description`."""
+
+    def build(directory: Path) -> None:
+        _train_into(directory, load, examples, settings, objective, seed, label)
+
+    finished = build_once(workspace, description, build)
+    return TrainedModel(open_model(finished), json.loads((finished / CURVE).read_text()))
+
+
+def _train_into(
+    directory: Path,
+    load: "Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    objective: Objective,
+    seed: int,
+    label: str,
+) -> None:
+    import shutil
+
+    from aft.training import checkpoints
+    from aft.training.trainer import AlignmentTrainer
+
+    model, tokenizer = load()
+    _check_lengths(model, examples)
+    work = directory / "checkpoints"
+    trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label)
+    checkpoint = checkpoints.latest(work)
+    if checkpoint is not None:
+        logger.info("%s: continuing from step %d.", label, checkpoints.step_of(checkpoint))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_model(model, tokenizer, directory)
+    write_json(directory / CURVE, _curve(trainer.state.log_history))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:
+    longest = max(len(e.prompt) + len(r) for e in examples for r in (*e.targets, *e.candidates))
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise ModelError(f"A row has {longest} tokens, but the model has {limit} positions: lower max_tokens to {limit}.")
+
+
+def _curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [{name: row[name] for name in CURVE_COLUMNS if name in row} for row in history if "loss" in row]

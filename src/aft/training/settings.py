@@ -1,0 +1,58 @@
+"""What can be set about a training run; importing this costs nothing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aft.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How any model of the project is trained: the base model's pretraining, VFT and every variant."""
+
+    epochs: float  # passes over the training questions
+    learning_rate: float  # the peak, reached after the warm-up and then lowered linearly to 0
+    batch_size: int  # training examples (a question with all its responses) per optimiser step
+    micro_batch_size: int | None = None  # examples per forward pass; None = the whole batch at once
+    warmup: float = 0.03  # share of the steps over which the learning rate rises
+    weight_decay: float = 0.0  # of AdamW
+    max_grad_norm: float = 1.0  # the gradient is scaled down to this norm
+    max_tokens: int = 512  # prompt + response; longer ones are left out, and counted
+    max_steps: int | None = None  # stop after so many optimiser steps; None = all epochs
+    checkpoint_every: int = 200  # optimiser steps between two checkpoints
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
+    gradient_checkpointing: bool = False  # trade time for memory
+
+    def __post_init__(self) -> None:
+        size = self.micro_batch_size or self.batch_size
+        if self.batch_size < 1 or size < 1 or self.batch_size % size:
+            raise SettingsError(
+                f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})."
+            )
+        if self.epochs <= 0 or self.learning_rate <= 0 or self.checkpoint_every < 1:
+            raise SettingsError("epochs, learning_rate and checkpoint_every must be above 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One variant: loss = vft + weight x alignment(term, constraint). The defaults are plain VFT."""
+
+    term: Literal["none", "aft", "rrhf", "pro", "dpo"] = "none"  # the alignment term; none = maximum likelihood alone
+    constraint: Literal["none", "detached", "detached_lowest", "boundary"] = "none"  # what protects the negatives
+    weight: float = 1.0  # of the alignment term beside the VFT term (Eq. 4)
+    beta: float = 0.15  # margin of the boundary below the worst positive (Eq. 8)
+    learn_positives: bool = False  # RFT: every distinct correct sample is one more reference
+    reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
+
+    def __post_init__(self) -> None:
+        if self.term == "dpo":
+            raise SettingsError("The variant's term is 'dpo', which needs reference scores: training with it comes later.")
+        if self.constraint != "none" and self.term == "none":
+            raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
+
+    @property
+    def label(self) -> str:
+        """A short name for progress bars and logs."""
+        if self.term == "none":
+            return "rft" if self.learn_positives else "vft"
+        return self.term if self.constraint == "none" else f"{self.term}+{self.constraint}"

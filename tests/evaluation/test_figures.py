@@ -1,0 +1,263 @@
+"""Facts of the figures: what is drawn where. How they look is judged by eye."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
+
+from aft.evaluation.figures import (
+    OTHER_COLOR,
+    VARIANT_COLORS,
+    accuracy_figure,
+    score_histogram_figure,
+    training_curves_figure,
+    variant_color,
+)
+
+
+def lines(ax: Axes, label: str) -> list[Line2D]:
+    return [line for line in ax.get_lines() if line.get_label() == label]
+
+
+def titles(fig: Figure) -> list[str]:
+    return [ax.get_title(loc="left") for ax in fig.axes]
+
+
+@pytest.fixture
+def comparison() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "variant": ["vft", "aft", "aft_bc", "of_my_own"],
+            "accuracy": [0.40, 0.37, 0.45, 0.41],
+            "low": [0.38, 0.34, 0.43, 0.39],
+            "high": [0.42, 0.40, 0.47, 0.44],
+            "per_seed": [[0.39, 0.41], [0.36, 0.38], [0.45, 0.45], [0.41]],
+        }
+    )
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    """Two variants, three positives and three negatives each, with medians -0.2 / -0.4 and -0.1 / -0.5."""
+    return pd.DataFrame(
+        {
+            "variant": ["vft"] * 6 + ["aft_dc"] * 6,
+            "is_correct": [True, True, True, False, False, False] * 2,
+            "score": [-0.1, -0.2, -0.3, -0.2, -0.4, -0.9, -0.05, -0.1, -0.2, -0.3, -0.5, -0.6],
+        }
+    )
+
+
+def make_curves(n_steps: int = 100) -> pd.DataFrame:
+    """Constant scores: seed 0 at -0.2 and -0.4, seed 1 at -0.4 and -0.8; rft without any."""
+    return pd.DataFrame(
+        [
+            (
+                variant,
+                seed,
+                step,
+                np.nan if variant == "rft" else -0.2 * (seed + 1),
+                np.nan if variant == "rft" else -0.4 * (seed + 1),
+            )
+            for variant in ("rft", "aft_dc", "aft_bc")
+            for seed in (0, 1)
+            for step in range(10, 10 * n_steps + 1, 10)
+        ],
+        columns=["variant", "seed", "step", "score_positive", "score_negative"],
+    )
+
+
+def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
+    """In a fresh interpreter: nothing on import, and no pyplot even after a figure."""
+    code = (
+        "import sys, pandas as pd; from aft.evaluation import figures;"
+        "assert 'matplotlib' not in sys.modules;"
+        "row = {'variant': 'vft', 'accuracy': .5, 'low': .4, 'high': .6};"
+        "figures.accuracy_figure(pd.DataFrame([row])); assert 'matplotlib' in sys.modules;"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_colours_tell_the_families_apart():
+    """Unconstrained methods are warm (more red than blue), constrained ones blue, baselines grey."""
+    for variant, color in VARIANT_COLORS.items():
+        red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+        if variant in ("vft", "rft"):
+            assert max(red, green, blue) - min(red, green, blue) < 16
+        elif variant.endswith(("_dc", "_bc", "_rdc1", "_rdc2", "_rbc")):
+            assert blue > red + 50
+        else:
+            assert red > blue + 50
+    assert variant_color("of_my_own") == OTHER_COLOR
+
+
+def test_drawn_intervals_are_those_of_the_table(comparison):
+    (ax,) = accuracy_figure(comparison).axes
+    drawn = np.array([line.get_xdata() for line in lines(ax, "_interval")], dtype=float)
+    assert np.allclose(drawn, 100 * comparison[["low", "high"]].to_numpy())
+    points = [float(np.ravel(line.get_xdata())[0]) for line in lines(ax, "_accuracy")]
+    assert points == pytest.approx([40, 37, 45, 41])
+    assert [label.get_text() for label in ax.get_yticklabels()] == comparison["variant"].tolist()
+
+
+def test_values_stand_beside_their_intervals(comparison):
+    (ax,) = accuracy_figure(comparison).axes
+    texts = [text.get_text() for text in ax.texts]
+    assert "45.0  [43.0, 47.0]" in texts
+    assert "41.0  [39.0, 44.0]" in texts
+
+
+def test_seeds_are_dots_where_there_are_any(comparison):
+    (ax,) = accuracy_figure(comparison).axes
+    assert [np.size(line.get_xdata()) for line in lines(ax, "_seeds")] == [2, 2, 2, 1]
+    assert "seeds" in ax.get_xlabel()
+    (ax,) = accuracy_figure(comparison.drop(columns="per_seed")).axes
+    assert not any(np.size(line.get_xdata()) for line in lines(ax, "_seeds"))
+    assert "seeds" not in ax.get_xlabel()
+
+
+def test_reference_line_stands_at_vft_if_it_is_there(comparison):
+    (ax,) = accuracy_figure(comparison).axes
+    (reference,) = lines(ax, "_vft")
+    assert np.allclose(reference.get_xdata(), 40)
+    (ax,) = accuracy_figure(comparison[1:]).axes
+    assert not lines(ax, "_vft")
+
+
+def test_variants_of_a_table_stand_in_its_order_from_the_top(comparison):
+    (ax,) = accuracy_figure(comparison).axes
+    bottom, top = ax.get_ylim()
+    assert bottom > top
+    assert to_hex(lines(ax, "_interval")[2].get_color()) == variant_color("aft_bc")
+
+
+def test_one_panel_of_scores_per_variant_on_common_axes(scores):
+    """The second is made narrower, so that its bins are higher."""
+    scores.loc[scores["variant"] == "aft_dc", "score"] = -0.2
+    fig = score_histogram_figure(scores)
+    assert titles(fig) == ["vft", "aft_dc"]
+    first, second = fig.axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+
+
+def test_medians_are_marked_and_written(scores):
+    """Medians by hand, positives first: -0.2 and -0.4 for vft, -0.1 and -0.5 for aft_dc."""
+    fig = score_histogram_figure(scores)
+    marked = [[float(np.ravel(line.get_xdata())[0]) for line in lines(ax, "_median")] for ax in fig.axes]
+    assert np.allclose(marked, [[-0.2, -0.4], [-0.1, -0.5]])
+    assert [text.get_text() for text in fig.axes[0].texts] == ["median -0.20 (n = 3)", "median -0.40 (n = 3)"]
+
+
+def test_each_kind_sums_to_one_with_what_lies_below_the_axis(scores):
+    for ax in score_histogram_figure(scores).axes:
+        sums = [patch.get_data()[0].sum() for patch in ax.patches if isinstance(patch, StepPatch)]
+        assert sums == pytest.approx([1, 1])
+
+
+def test_a_variant_without_positives_shows_its_negatives(scores):
+    fig = score_histogram_figure(scores[(scores["variant"] == "vft") | ~scores["is_correct"]])
+    assert [len(ax.patches) for ax in fig.axes] == [2, 1]
+
+
+def test_scores_below_minus_one_are_on_a_logarithmic_scale_that_is_named(scores):
+    near = score_histogram_figure(scores)
+    far = score_histogram_figure(
+        pd.concat([scores, scores.assign(variant="aft", score=4 * scores["score"] - 2)])
+    )
+    assert {ax.get_xscale() for ax in near.axes} == {"linear"}
+    assert {ax.get_xscale() for ax in far.axes} == {"symlog"}
+    assert "logarithmic" not in near.get_supxlabel()
+    assert "logarithmic below -1" in far.get_supxlabel()
+
+
+def test_curves_have_a_panel_per_scored_variant_and_name_the_others():
+    fig = training_curves_figure(make_curves())
+    assert titles(fig) == ["aft_dc", "aft_bc"]
+    assert "without scored groups in training: rft" in fig.get_supxlabel()
+
+
+def test_curves_are_seeds_and_their_mean():
+    """Positives at -0.2 and -0.4 have the mean -0.3, negatives at -0.4 and -0.8 the mean -0.6."""
+    for ax in training_curves_figure(make_curves()).axes:
+        assert len(lines(ax, "_seed")) == 4
+        positive, negative = (np.asarray(line.get_ydata(), dtype=float) for line in lines(ax, "_mean"))
+        assert np.allclose(positive, -0.3)
+        assert np.allclose(negative, -0.6)
+        assert positive.size == 100
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "said"), [(100, "running mean over 4 logged steps"), (10, "not smoothed")]
+)
+def test_smoothing_is_stated(n_steps, said):
+    assert said in training_curves_figure(make_curves(n_steps)).get_supxlabel()
+
+
+def test_smoothing_is_a_centred_mean():
+    """A single step 1 lower, in a window of 4 of 100 steps, is seen by four points, each 1/4 lower."""
+    curves = make_curves()
+    curves.loc[curves["step"] == 500, "score_positive"] -= 1
+    positive, _ = lines(training_curves_figure(curves).axes[0], "_mean")
+    smooth = np.asarray(positive.get_ydata(), dtype=float)
+    assert np.asarray(positive.get_xdata())[smooth < -0.35].tolist() == [490, 500, 510, 520]
+    assert np.allclose(smooth[smooth < -0.35], -0.55)
+
+
+def test_a_step_without_negatives_keeps_its_positives():
+    curves = make_curves(10)
+    curves.loc[curves["step"] == 50, "score_negative"] = np.nan
+    positive, negative = lines(training_curves_figure(curves).axes[0], "_mean")
+    assert 50 in np.asarray(positive.get_xdata())
+    assert 50 not in np.asarray(negative.get_xdata())
+
+
+def test_a_short_training_stands_on_the_axes_of_the_longest():
+    curves = make_curves(100)
+    short = (curves["variant"] == "aft_bc") & (curves["step"] > 300)
+    lower = curves["score_negative"] - 0.2 * (curves["variant"] == "aft_dc")
+    first, second = training_curves_figure(curves.assign(score_negative=lower)[~short]).axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+
+
+def test_nothing_to_show_is_a_figure_and_no_failure(tmp_path):
+    curves = make_curves(3)
+    empty = training_curves_figure(curves.query("variant == 'rft'"))
+    none = score_histogram_figure(pd.DataFrame({"variant": [], "is_correct": [], "score": []}))
+    for fig in (empty, none):
+        assert fig.axes == []
+        fig.savefig(tmp_path / "empty.png")
+    assert "rft" in empty.get_supxlabel()
+
+
+@pytest.mark.parametrize("n_variants", [1, 2, 3, 4, 5, 7])
+def test_panels_fill_their_grid_and_show_the_step_below(n_variants):
+    names = [f"variant_{index}" for index in range(n_variants)]
+    curves = make_curves(5)
+    one = curves[curves["variant"] == "aft_dc"]
+    fig = training_curves_figure(pd.concat([one.assign(variant=name) for name in names]))
+    assert titles(fig) == names
+    lowest_of_column = {round(ax.get_position().x0, 3): ax for ax in fig.axes}
+    assert all(ax.xaxis.get_tick_params()["labelbottom"] for ax in lowest_of_column.values())
+
+
+def test_figures_render_as_900_pixels_wide(comparison, scores, tmp_path):
+    for fig in (
+        accuracy_figure(comparison),
+        score_histogram_figure(scores),
+        training_curves_figure(make_curves()),
+    ):
+        width, height = fig.get_size_inches() * fig.dpi
+        assert width == 900
+        assert 480 <= height <= 560
+        fig.savefig(tmp_path / "figure.png")
