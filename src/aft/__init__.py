@@ -1,3 +1,3 @@
-"""Alignment Fine-Tuning: language models that reason better by learning from their own right and wrong chains of thought."""
+"""Alignment Fine-Tuning: models that reason better by learning from their own right and wrong chains of thought."""
 
 __version__ = "0.1.0"

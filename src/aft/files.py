@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from aft.errors import StoreError
+from aft.errors import AftError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,26 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden folder into one sentence that names the place and the way out."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"The disk is full while writing {path}; free some space and run the same command again: "
-                "finished work is kept."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise StoreError(f"Cannot write {path}: {error.strerror}; choose another data folder.") from error
+    except AftError:
         raise
+    except Exception as error:
+        number = _errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(
+                f"The disk is full ({os.strerror(number)}) while writing {path}; free some space and run the same "
+                "command again: finished work is kept."
+            ) from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StoreError(f"Cannot write {path}: {os.strerror(number)}; choose another data folder.") from error
+        raise
+
+
+def _errno(error: Exception) -> int | None:
+    """The operating system's number of an error; safetensors and tokenizers say it in their text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(told.group(1)) if told else None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -74,27 +86,41 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def finish_directory(staged: Path, final: Path, description: Description) -> None:
-    """Give a filled directory its manifest (what it is made from, a hash per file), sync it and rename it."""
+    """Give a filled directory its manifest (what it is made from, a hash per file), sync it and rename it.
+
+    An earlier `final` is moved aside first and removed last: there is never a part of it.
+    """
+    replaced = final.with_name(f".{final.name}.replaced")
     with writing(final):
+        remove_leftovers(staged)
         files = sorted(path for path in staged.rglob("*") if path.is_file() and path.name != MANIFEST)
         for path in files:
             _sync(path)
         hashes = {str(path.relative_to(staged)): hash_file(path) for path in files}
         write_json(staged / MANIFEST, {"made_from": description, "files": hashes})
+        shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(replaced)
         staged.rename(final)
         _sync(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files of writes that were killed; only whoever holds the directory's lock may do that."""
+    for path in directory.rglob(".*.partial"):
+        if path.is_file():
+            path.unlink()
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a finished directory; None if there is none, or if a file that it names is missing."""
+    """The manifest of a finished directory; None if there is none of ours, or if a file that it names is missing."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
-        complete = all((directory / name).is_file() for name in manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
-    return manifest if complete else None
+    ours = isinstance(manifest, dict) and "made_from" in manifest and isinstance(manifest.get("files"), dict)
+    return manifest if ours and all((directory / name).is_file() for name in manifest["files"]) else None
 
 
 def is_intact(directory: Path) -> bool:
@@ -117,7 +143,11 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
         root.mkdir(parents=True, exist_ok=True)
     with locked(root / f".{key}.lock"):
         if is_intact(final):
-            logger.info("Reusing %s (%s): same inputs, same settings.", final.name, description.get("kind", "directory"))
+            logger.info(
+                "Reusing %s (%s): same inputs, same settings.",
+                final.name,
+                description.get("kind", "directory"),
+            )
             return final
         if final.exists():
             logger.warning("%s is incomplete or changed since it was finished; it is made anew.", final)
@@ -135,7 +165,8 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        with writing(path):
+            lock.acquire()
     except Timeout as error:
         raise StoreError(
             f"Another run is working on {path.parent}; wait until it has ended, or stop it, and run again."
@@ -150,5 +181,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without sync, as that of a linked read-only image
+            raise
     finally:
         os.close(descriptor)

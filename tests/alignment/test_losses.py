@@ -10,6 +10,9 @@ from aft.alignment.losses import CONSTRAINTS, TERMS, alignment_loss
 from aft.errors import AftError, DataError, SettingsError
 
 LN2 = math.log(2)
+SCORES = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
+RANKS = torch.tensor([[0, 1], [0, 1]])
+MASK = torch.ones(2, 2, dtype=torch.bool)
 
 
 def loss_and_gradients(scores, ranks, mask=None, **settings: Any):
@@ -56,9 +59,7 @@ class TestByHand:
         none: s_0 -(32 + 2), s_1 +32 - 1, s_2 2 + 1;
         boundary: s_0 -34, s_1 (32 - 2) - 1, s_2 (2 - 32) + (1 - 16).
         """
-        result = loss_and_gradients(
-            in_bits(-2, -1, -5), [[0, 1, 2]], term="aft", constraint=constraint, beta=LN2
-        )
+        result = loss_and_gradients(in_bits(-2, -1, -5), [[0, 1, 2]], term="aft", constraint=constraint, beta=LN2)
         check(result, loss, gradients)
 
     @pytest.mark.parametrize(
@@ -76,9 +77,7 @@ class TestByHand:
 
         boundary: s_2 lies 2 below B_2 = -3, once for each response above it: 1 + 2 + 2 = 5, pulled up by 2.
         """
-        result = loss_and_gradients(
-            in_bits(*scores), [[0, 1, 2]], term="rrhf", constraint=constraint, beta=LN2
-        )
+        result = loss_and_gradients(in_bits(*scores), [[0, 1, 2]], term="rrhf", constraint=constraint, beta=LN2)
         check(result, loss, gradients)
 
     @pytest.mark.parametrize(
@@ -150,9 +149,7 @@ class TestByHand:
         E = e^-1.2 = .301194, K = e^(-.6 + 1.5) = e^.9 = 2.459603, Z' = 3.760797, log Z' = 1.324631;
         dL/ds_p = -E/Z' = -.080088 (were T not a constant it would be +.574), dL/ds_n = (E - K)/Z' = -.573923.
         """
-        loss, gradient, metrics = loss_and_gradients(
-            [[-0.3, -1.5]], [[0, 1]], constraint="boundary", beta=0.15
-        )
+        loss, gradient, metrics = loss_and_gradients([[-0.3, -1.5]], [[0, 1]], constraint="boundary", beta=0.15)
         assert loss == pytest.approx(1.324631, abs=1e-6)
         assert gradient[0].tolist() == pytest.approx([-0.080088, -0.573923], abs=1e-6)
         assert metrics["alignment_term"] == pytest.approx(math.log(1.301194), abs=1e-6)
@@ -178,6 +175,17 @@ class TestByHand:
             dpo_beta=-1,
         )
         assert loss == pytest.approx(LN2)
+
+    def test_reference_scores_get_no_gradient(self):
+        reference = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+        loss, _ = alignment_loss(
+            SCORES[:1].clone().requires_grad_(),
+            RANKS[:1],
+            MASK[:1],
+            term="dpo",
+            reference_scores_Q_K=reference,
+        )
+        assert torch.autograd.grad(loss, reference, allow_unused=True) == (None,)
 
     def test_unrated_response_sets_the_temperatures_of_its_question_to_one(self):
         """Two questions of scores -1, -2 (ln 2). Ratings 5, 3: E = 2^(2 (-2) - 2 (-1)) = 1/4, log 5/4.
@@ -305,18 +313,18 @@ class TestPrintedEquations:
 
 class TestMetrics:
     def test_by_hand(self):
-        """Question 0: best -1 and -3, others -5. Question 1: best rank 2 (-2), other -4. Question 2: ties.
+        """Question 0: best -1 and -3, others -5. Question 1: best rank 2 (-3), other -4. Question 2: ties.
 
-        score_positive = (-1 - 3 - 2)/3, score_negative = (-5 - 4)/2, margin = ((-2 + 5) + (-2 + 4))/2 = 2.5.
+        score_positive = (-1 - 3 - 3)/3, score_negative = (-5 - 4)/2, margin = ((-2 + 5) + (-3 + 4))/2 = 2.
         """
         _, _, metrics = loss_and_gradients(
-            [[-1, -3, -5], [-2, -4, -9], [-7, -8, -9]],
+            [[-1, -3, -5], [-3, -4, -9], [-7, -8, -9]],
             [[0, 0, 3], [2, 4, 0], [0, 0, 0]],
             [[True, True, True], [True, True, False], [True, True, True]],
         )
-        assert metrics["score_positive"] == pytest.approx(-2.0)
+        assert metrics["score_positive"] == pytest.approx(-7 / 3)
         assert metrics["score_negative"] == pytest.approx(-4.5)
-        assert metrics["margin"] == pytest.approx(2.5)
+        assert metrics["margin"] == pytest.approx(2.0)
         assert metrics["comparable"] == 2.0
 
     def test_without_a_pair_the_means_are_nan_and_the_loss_is_zero(self):
@@ -362,11 +370,6 @@ def test_precision_of_the_computation(given, computed):
     assert loss.dtype == computed
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.0078125)), rel=1e-6)
     assert scores.grad is not None and scores.grad.dtype == given
-
-
-SCORES = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
-RANKS = torch.tensor([[0, 1], [0, 1]])
-MASK = torch.ones(2, 2, dtype=torch.bool)
 
 
 @pytest.mark.parametrize(

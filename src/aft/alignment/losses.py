@@ -104,7 +104,7 @@ def alignment_loss(
     """
     _check_settings(term, constraint, reference_scores_Q_K, dpo_beta)
     _check_batch(scores_Q_K, ranks_Q_K, mask_Q_K, ratings_Q_K, reference_scores_Q_K)
-    # Padding goes before any arithmetic: whatever it holds must not become 0 * inf = NaN in a gradient.
+    # Padding is emptied first, so that no arithmetic below can make a NaN gradient of what it holds.
     scores = _lift(scores_Q_K).masked_fill(~mask_Q_K, 0.0)
     ranks_above = ranks_Q_K[:, :, None] < ranks_Q_K[:, None, :]
     better = ranks_above & mask_Q_K[:, :, None] & mask_Q_K[:, None, :]  # [q, i, j]: i is strictly above j
@@ -191,16 +191,12 @@ def _check_settings(term: str, constraint: str, reference: Tensor | None, dpo_be
         raise SettingsError(f"The term 'dpo' needs a dpo_beta above 0, not {dpo_beta}.")
 
 
-def _check_batch(
-    scores: Tensor, ranks: Tensor, mask: Tensor, ratings: Tensor | None, reference: Tensor | None
-) -> None:
+def _check_batch(scores: Tensor, ranks: Tensor, mask: Tensor, ratings: Tensor | None, reference: Tensor | None) -> None:
     if scores.ndim != 2 or not scores.numel():
         raise DataError(f"scores_Q_K needs a question and a response, [Q, K], but is {list(scores.shape)}.")
     others = {"ranks_Q_K": ranks, "mask_Q_K": mask, "ratings_Q_K": ratings, "reference_scores_Q_K": reference}
     for name, tensor in others.items():
         if tensor is not None and tensor.shape != scores.shape:
-            raise DataError(
-                f"{name} is {list(tensor.shape)} but must be {list(scores.shape)} like scores_Q_K."
-            )
+            raise DataError(f"{name} is {list(tensor.shape)} but must be {list(scores.shape)} like scores_Q_K.")
     if mask.dtype != torch.bool:
         raise DataError(f"mask_Q_K is {mask.dtype} but must be bool, with False for padding.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
-    """A file that names the shards of one finished sampling run, with the hash of each; the shards stay in their store."""
+    """A file that names the shards of one finished sampling run, with their hashes; the shards stay in their store."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
@@ -23,19 +23,29 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
 
     def load(self) -> "pd.DataFrame":
         """The rows of all shards, in the questions' order; raises `StoreError` if one is missing or changed."""
-        from aft.sampling.store import read_shards
+        import pandas as pd
 
-        listed = json.loads(self._filepath.read_text()) if self._exists() else {"shards": []}
-        shards = [self._filepath.parent / shard["path"] for shard in listed["shards"]]
-        if not shards:
+        listed = json.loads(self._filepath.read_text())["shards"] if self._exists() else []
+        if not listed:
             raise StoreError(f"Nothing was sampled into {self._filepath} yet; run the pipeline that samples first.")
-        return read_shards(shards)
+        shards = {self._home / shard["path"]: shard["sha256"] for shard in listed}
+        broken = [path.name for path, value in shards.items() if not path.is_file() or hash_file(path) != value]
+        if broken:
+            raise StoreError(
+                f"{len(broken)} shards that {self._filepath} names are missing or changed ({broken[0]} ...); "
+                "run the pipeline that samples again."
+            )
+        return pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
 
     def save(self, data: list[Path]) -> None:
         """Name the shards of a finished run, relative to the file."""
-        home = self._filepath.parent
-        shards = [{"path": os.path.relpath(shard, home), "sha256": hash_file(shard)} for shard in data]
+        shards = [{"path": os.path.relpath(shard.resolve(), self._home), "sha256": hash_file(shard)} for shard in data]
         write_json(self._filepath, {"shards": shards})
+
+    @property
+    def _home(self) -> Path:
+        """The file's folder without symbolic links: a relative path through one would lead elsewhere."""
+        return self._filepath.parent.resolve()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -1,0 +1,1 @@
+"""Accuracy, assessment, statistics and figures."""

@@ -7,9 +7,15 @@ import pandas as pd
 
 from aft.errors import DataError
 from aft.evaluation.predictions import GREEDY, measure
-from aft.evaluation.statistics import bootstrap_interval, mcnemar_exact, mean_std, paired_bootstrap, wilson_interval
+from aft.evaluation.statistics import (
+    bootstrap_interval,
+    mcnemar_exact,
+    mean_std,
+    paired_bootstrap,
+    wilson_interval,
+)
 
-Seeds = Mapping[str, pd.DataFrame]  # tables of one variant, by seed
+Seeds = Mapping[int, pd.DataFrame]  # tables of one variant, by seed
 
 
 def greedy_correctness(predictions: Seeds) -> pd.DataFrame:
@@ -28,7 +34,12 @@ def greedy_correctness(predictions: Seeds) -> pd.DataFrame:
 
 
 def comparison_table(
-    predictions: Mapping[str, Seeds], groups: Mapping[str, Seeds], ks: list[int], baseline: str, level: float, resamples: int
+    predictions: Mapping[str, Seeds],
+    groups: Mapping[str, Seeds],
+    ks: list[int],
+    baseline: str,
+    level: float,
+    resamples: int,
 ) -> pd.DataFrame:
     """One row per variant: every figure as a mean over its seeds, with intervals, and the difference to `baseline`.
 
@@ -42,7 +53,7 @@ def comparison_table(
         accuracy, std = mean_std([one["accuracy"] for one in figures])
         low, high = _interval(correct[variant], level, resamples)
         means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0] if "accuracy_" not in name}
-        row = {"variant": variant, "seeds": len(seeds), "questions": len(correct[variant])}
+        row = {"variant": variant, "seeds": " ".join(map(str, seeds)), "questions": len(correct[variant])}
         row |= {"accuracy": accuracy, "low": low, "high": high, "std_over_seeds": std}
         row |= _difference(correct[variant], correct[baseline], level, resamples)
         row |= {name: value for name, value in means.items() if name not in row}
@@ -52,7 +63,7 @@ def comparison_table(
 
 
 def paired_differences(predictions: Mapping[str, Seeds], level: float, resamples: int) -> pd.DataFrame:
-    """The difference in greedy accuracy between every two variants, with its paired interval and exact McNemar tests."""
+    """The difference in greedy accuracy between every two variants, its paired interval and exact McNemar tests."""
     correct = {variant: greedy_correctness(seeds) for variant, seeds in predictions.items()}
     names = list(correct)
     return pd.DataFrame(
@@ -70,7 +81,9 @@ def _interval(correct: pd.DataFrame, level: float, resamples: int) -> tuple[floa
     return bootstrap_interval(correct.mean(axis=1), resamples=resamples, level=level)
 
 
-def _difference(correct: pd.DataFrame, other: pd.DataFrame, level: float, resamples: int) -> dict[str, float | str | int]:
+def _difference(
+    correct: pd.DataFrame, other: pd.DataFrame, level: float, resamples: int
+) -> dict[str, float | str | int]:
     shared = [seed for seed in correct.columns if seed in other.columns]
     if not shared:
         raise DataError("Two variants have no seed in common; run align_train and evaluate for the same seeds.")

@@ -2,7 +2,7 @@
 
 The colour of a variant is fixed: baselines grey, methods without a constraint warm, constrained ones blue.
 The two kinds of response differ in shape as well as colour (positives filled or solid, negatives outlined or
-dashed). Every line is labelled where it stands, and variants keep the order of the table they come in.
+dashed), and variants keep the order of the table they come in.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def variant_color(variant: str) -> str:
 
 
 def accuracy_figure(comparison: pd.DataFrame) -> Figure:
-    """Accuracy of each variant with its interval, one row per variant, and a line at the accuracy of VFT.
+    """Accuracy of each variant with its interval, one row per variant, and a line at VFT if it is there.
 
     `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`,
     a list of the accuracies of single seeds, drawn as small dots.
@@ -88,13 +88,9 @@ def accuracy_figure(comparison: pd.DataFrame) -> Figure:
             markeredgewidth=1.2,
             label="_accuracy",
         )
-        ax.plot(
-            seeds, np.full(seeds.size, row + 0.27), ".", color=color, markersize=5, alpha=0.8, label="_seeds"
-        )
+        ax.plot(seeds, np.full(seeds.size, row + 0.27), ".", color=color, markersize=5, alpha=0.8, label="_seeds")
         text = f"{point:.1f}  [{low:.1f}, {high:.1f}]"
-        ax.annotate(
-            text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK
-        )
+        ax.annotate(text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK)
         if record["variant"] == "vft":
             _mark_vft(ax, point)
     ax.set_yticks(range(len(comparison)), comparison["variant"].tolist(), fontweight="bold")
@@ -170,9 +166,7 @@ def training_curves_figure(curves: pd.DataFrame) -> Figure:
 def _mark_vft(ax: Axes, accuracy: float) -> None:
     color = VARIANT_COLORS["vft"]
     ax.axvline(accuracy, color=color, linestyle=_DASHES, linewidth=1, zorder=0, label="_vft")
-    ax.annotate(
-        "vft", (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color
-    )
+    ax.annotate("vft", (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color)
 
 
 def _draw_histogram(ax: Axes, score: np.ndarray, edges: np.ndarray, is_correct: bool) -> None:
@@ -220,9 +214,7 @@ def _scale_note(lowest: float) -> str:
 def _new_figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(
-        figsize=(_WIDTH, max(_MIN_HEIGHT, height)), dpi=_DPI, layout="constrained", facecolor="white"
-    )
+    return Figure(figsize=(_WIDTH, max(_MIN_HEIGHT, height)), dpi=_DPI, layout="constrained", facecolor="white")
 
 
 def _small_multiples(n_panels: int) -> tuple[Figure, list[Axes]]:
@@ -252,9 +244,7 @@ def _kinds_legend(fig: Figure) -> None:
         Line2D([], [], color=POSITIVE_COLOR, linewidth=2, label="positives (correct)"),
         Line2D([], [], color=NEGATIVE_COLOR, linewidth=2, linestyle=_DASHES, label="negatives (wrong)"),
     ]
-    fig.legend(
-        handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor="linecolor"
-    )
+    fig.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor="linecolor")
 
 
 def _plain(ax: Axes, grid_axis: Literal["x", "y"]) -> None:

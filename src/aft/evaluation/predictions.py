@@ -8,7 +8,7 @@ import pandas as pd
 
 from aft.evaluation.assessment import assessment_accuracy, paper_assessment_accuracy, perplexity_of_positives
 from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
-from aft.models.directory import ModelDirectory, default_device
+from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import encode_prompt
 from aft.tasks import Question, get_task
 
@@ -39,7 +39,9 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> d
     sampled = rows[rows["sample_index"] != GREEDY].groupby("question_id", sort=True)
     for k in ks:
         figures[f"maj_at_{k}"] = float(
-            np.mean([maj_at_k(group["extracted_answer"].tolist(), group["is_correct"].tolist(), k) for _, group in sampled])
+            np.mean(
+                [maj_at_k(group["extracted_answer"].tolist(), group["is_correct"].tolist(), k) for _, group in sampled]
+            )
         )
         figures[f"pass_at_{k}"] = float(
             np.mean([pass_at_k(len(group), int(group["is_correct"].sum()), k) for _, group in sampled])
@@ -63,7 +65,7 @@ def score_groups(
     from tqdm import tqdm
 
     tokenizer = source.tokenizer()
-    model = source.model().to(default_device())
+    model = on_device(source.model())
     prompts = {
         question_id: encode_prompt(tokenizer, get_task(questions[question_id].dataset).prompt(questions[question_id]))
         for question_id in groups["question_id"].unique()

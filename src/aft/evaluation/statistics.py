@@ -31,17 +31,16 @@ class Difference(NamedTuple):
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of an accuracy of `correct` out of `total` questions.
 
-    With p = correct / total and z the normal quantile of (1 + level) / 2, the interval is (p + z²/2n ± z
-    √(p(1-p)/n + z²/4n²)) / (1 + z²/n); unlike p ± z·se it stays inside [0, 1] and has a width at p = 0 and 1.
+    With p = correct / total and z the normal quantile of (1 + level) / 2, the interval is
+    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n); unlike p ± z·se it stays inside [0, 1] and has a width
+    at p = 0 and 1.
 
     Raises DataError when there is no question.
     """
     from scipy.stats import binomtest
 
     if total == 0:
-        raise DataError(
-            "An accuracy over no questions has no interval; check that the test split is not empty."
-        )
+        raise DataError("An accuracy over no questions has no interval; check that the test split is not empty.")
     interval = binomtest(correct, total).proportion_ci(confidence_level=level, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -52,8 +51,8 @@ def bootstrap_interval(
     """Percentile interval of the mean of `values_N`, by drawing N questions with replacement, many times.
 
     Questions of equal value are interchangeable, so a resample is drawn as the counts of each distinct value,
-    a multinomial with probabilities count / N. This is the same distribution as drawing questions, and its
-    cost does not grow with N. The result depends on the values, not on their order.
+    a multinomial with probabilities count / N: the same distribution as drawing questions, at a cost that
+    grows with the number of distinct values instead of N. The order of the values does not matter.
 
     Raises DataError when there is no question or a value is not finite.
     """
@@ -68,8 +67,7 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_ENTRIES // distinct_D.size)
     means = [
-        generator.multinomial(n_questions, counts_D / n_questions, size=min(chunk, resamples - start))
-        @ distinct_D
+        generator.multinomial(n_questions, counts_D / n_questions, size=min(chunk, resamples - start)) @ distinct_D
         for start in range(0, resamples, chunk)
     ]
     tail = (1 - level) / 2
@@ -95,9 +93,9 @@ def paired_bootstrap(
 def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
     """Two-sided p-value of the exact McNemar test that variants a and b are equally often right.
 
-    Both are booleans [N], is question i answered correctly.     Only discordant questions speak: of n_10 +
-    n_01 of them, n_10 is Binomial(n_10 + n_01, 1/2) if neither is better. Without a discordant question there
-    is no evidence at all, p = 1.
+    Both are booleans [N]: was question i answered correctly? Only discordant questions speak: of n_10 that a
+    alone and n_01 that b alone has right, n_10 is Binomial(n_10 + n_01, 1/2) if neither is better. Without a
+    discordant question there is no evidence at all, p = 1.
 
     Raises DataError when the two do not cover the same number of questions.
     """
@@ -105,9 +103,7 @@ def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
 
     a_N, b_N = np.asarray(a_N, dtype=bool), np.asarray(b_N, dtype=bool)
     if a_N.shape != b_N.shape:
-        raise DataError(
-            f"A paired test needs the same questions on both sides, not {a_N.size} and {b_N.size}."
-        )
+        raise DataError(f"A paired test needs the same questions on both sides, not {a_N.size} and {b_N.size}.")
     only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
     if only_a + only_b == 0:
         return 1.0
@@ -205,6 +201,4 @@ def _ways_of_the_rest(contenders: list[int], harmless: int, votes: int, rest: in
 
 def _check_k(n: int, k: int) -> None:
     if not 1 <= k <= n:
-        raise SettingsError(
-            f"k = {k} of {n} samples cannot be drawn; choose k between 1 and {n}, or sample more."
-        )
+        raise SettingsError(f"k = {k} of {n} samples cannot be drawn; choose k between 1 and {n}, or sample more.")

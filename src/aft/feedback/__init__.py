@@ -1,0 +1,1 @@
+"""Labels, ranks and counts of sampled responses."""

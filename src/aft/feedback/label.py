@@ -20,8 +20,8 @@ FEEDBACK_COLUMNS = (
 def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
     """The candidates with `extracted_answer`, `is_parsed` and `is_correct`, joined to their questions by id.
 
-    A response without a final answer in the task's own form is negative and has `is_parsed` False. Raises `DataError` for a
-    candidate of an unknown question.
+    A response without a final answer in the task's own form is negative and has `is_parsed` False. Raises `DataError`
+    for a candidate of an unknown question.
     """
     unknown = sorted(set(candidates["question_id"]) - set(questions))
     if unknown:
@@ -41,8 +41,8 @@ def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question])
 def rank_binary(labelled: pd.DataFrame, deduplicate: bool) -> pd.DataFrame:
     """The feedback table: right responses have rank 0, wrong ones rank 1 (0 where a question has wrong ones only).
 
-    With `deduplicate`, responses of a question with the same tokens become one row with a count in `n_duplicates`, kept at
-    the first of them. Ratings are left null: binary feedback has none.
+    With `deduplicate`, responses of a question with the same tokens become one row with a count in `n_duplicates`, kept
+    at the first of them. Ratings are left null: binary feedback has none.
     """
     rows = labelled.sort_values(["question_id", "sample_index"], kind="stable").copy()
     rows["n_duplicates"] = 1

@@ -1,0 +1,1 @@
+"""What happens around a run: tracking, checks of parameters, the summary."""

@@ -1,12 +1,12 @@
-"""Model directories: Hugging Face weights (safetensors), tokenizer and a manifest that says what they were made from."""
+"""Model directories: Hugging Face weights (safetensors), tokenizer, and a manifest of what they were made from."""
 
-import errno
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aft.errors import ModelError
 from aft.files import finish_directory, hash_file, read_manifest, writing
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
-_DECIDING = (
-    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.jinja"),
-)
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
+_DECIDING = (*_WEIGHTS, *_TOKENIZER, "tekken.json", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,23 @@ class ModelDirectory:
     fingerprint: str
 
     def model(self, dtype: str = "float32") -> "PreTrainedModel":
-        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode."""
+        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"The model in {self.path} cannot be loaded: {_first_line(error)}") from error
+        except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
+            raise ModelError(f"The model in {self.path} cannot be loaded: {_reason(error)}.") from error
+        if loading["missing_keys"]:  # transformers would go on with random weights in their place
+            name = min(loading["missing_keys"])
+            raise ModelError(f"The model in {self.path} lacks weights, {name} among them; save or fetch it again.")
         return model.eval()
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -46,19 +53,33 @@ class ModelDirectory:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"The tokenizer in {self.path} cannot be loaded: {_first_line(error)}") from error
+        except Exception as error:  # a damaged file raises nearly anything, a bare Exception included
+            raise ModelError(f"The tokenizer in {self.path} cannot be loaded: {_reason(error)}.") from error
         if tokenizer.eos_token_id is None:
             raise ModelError(f"The tokenizer in {self.path} has no end-of-sequence token; set eos_token in its config.")
         return tokenizer
 
 
 def open_model(path: Path) -> ModelDirectory:
-    """Check that `path` holds a loadable causal language model with its tokenizer, and fingerprint it.
+    """Check that `path` holds a causal language model with its tokenizer, and fingerprint it: every byte is read.
 
-    Raises `ModelError` if the directory, the configuration, the safetensors weights or the tokenizer are missing, or if the
-    model asks to run code of its own.
+    Raises `ModelError` if the directory, the configuration, the safetensors weights or the tokenizer are missing, if
+    the model asks to run code of its own, or if a file has changed since the directory's manifest was written.
     """
+    _refuse_incomplete(path)
+    hashes = {file.name: hash_file(file) for file in _deciding(path)}
+    manifest = read_manifest(path)
+    recorded = manifest["files"] if manifest else {}
+    changed = [name for name, value in hashes.items() if recorded.get(name, value) != value]
+    if changed:
+        raise ModelError(
+            f"{path / changed[0]} has changed since the model was finished; run the pipeline that made it again."
+        )
+    lines = [f"{name} {value}" for name, value in sorted(hashes.items())]
+    return ModelDirectory(path, fingerprint=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16])
+
+
+def _refuse_incomplete(path: Path) -> None:
     if not path.is_dir():
         raise ModelError(f"There is no model directory {path}; give a folder in Hugging Face format.")
     if not (path / "config.json").is_file():
@@ -76,25 +97,13 @@ def open_model(path: Path) -> ModelDirectory:
         raise ModelError(f"{path / 'config.json'} is not JSON: {error}.") from error
     if "auto_map" in config:
         raise ModelError(f"The model in {path} wants to run code of its own (auto_map); AFT never does that.")
-    return ModelDirectory(path, fingerprint(path))
 
 
-def default_device() -> str:
-    """The device that one process computes on: the first accelerator if there is one."""
+def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
+    """The model on the device that one process computes on: the first accelerator if there is one."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def fingerprint(path: Path) -> str:
-    """Hash over the names and bytes of weights, configuration and tokenizer; 16 hexadecimal digits.
-
-    A finished directory of ours has the hashes in its manifest; other directories are read in full.
-    """
-    manifest = read_manifest(path)
-    files = manifest["files"] if manifest else {p.name: hash_file(p) for p in sorted(path.iterdir()) if _decides(p)}
-    lines = [f"{name} {value}" for name, value in sorted(files.items()) if _decides(Path(name))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
 
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
@@ -107,48 +116,44 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", d
 def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`, without copying: hard links, or symbolic ones across disks.
 
-    An earlier `target` is replaced in one step. Only files that decide what the model says are taken over.
+    An earlier `target` is replaced as a whole, unless it holds these very files already. Only files that decide what
+    the model says are taken over.
     """
-    manifest = read_manifest(source.path)
-    if manifest is not None and target.is_dir() and read_manifest(target) == _published(source, manifest):
+    if _is_published(source, target):
         return ModelDirectory(target, source.fingerprint)
+    manifest = read_manifest(source.path)
+    made_from = manifest["made_from"] if manifest else {"kind": "given model", "fingerprint": source.fingerprint}
     staged = target.with_name(f".{target.name}.partial")
     with writing(target):
-        _remove(staged)
+        shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
         staged.mkdir(parents=True)
-        for path in sorted(source.path.iterdir()):
-            if _decides(path):
-                _link(path.resolve(), staged / path.name)
-        finish_directory(staged, target, _published(source, manifest)["made_from"])
+        for path in _deciding(source.path):
+            _link(path.resolve(), staged / path.name)
+        finish_directory(staged, target, made_from)
     return ModelDirectory(target, source.fingerprint)
 
 
-def _published(source: ModelDirectory, manifest: dict[str, Any] | None) -> dict[str, Any]:
-    made_from = manifest["made_from"] if manifest else {"kind": "given model", "fingerprint": source.fingerprint}
-    files = manifest["files"] if manifest else {}
-    return {"made_from": made_from, "files": {name: value for name, value in files.items() if _decides(Path(name))}}
+def _is_published(source: ModelDirectory, target: Path) -> bool:
+    """Whether `target` is finished and holds the files of `source`: the same ones, not just ones of the same name."""
+    if read_manifest(target) is None:
+        return False
+    ours, theirs = _deciding(source.path), _deciding(target)
+    same_names = [path.name for path in ours] == [path.name for path in theirs]
+    return same_names and all(map(os.path.samefile, ours, theirs))
 
 
-def _decides(path: Path) -> bool:
-    """Whether a file of a model directory decides what the model says: weights, configuration, tokenizer."""
-    return any(path.match(pattern) for pattern in _DECIDING)
+def _deciding(directory: Path) -> list[Path]:
+    """The files of a model directory that decide what the model says: weights, configuration, tokenizer."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return [path for path in files if any(path.match(pattern) for pattern in _DECIDING)]
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK):
-            raise
+    except OSError:  # another disk, or a file system or an owner that allows no hard links
         target.symlink_to(source)
 
 
-def _remove(directory: Path) -> None:
-    import shutil
-
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".:") or type(error).__name__

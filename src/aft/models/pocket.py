@@ -58,5 +58,5 @@ def build_model(architecture: Architecture, vocabulary_size: int) -> "LlamaForCa
         pad_token_id=2,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(architecture.seed)
+        torch.default_generator.manual_seed(architecture.seed)  # torch.manual_seed would seed accelerators too
         return LlamaForCausalLM(config)

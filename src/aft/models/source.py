@@ -31,14 +31,16 @@ def _fetch(name: str, revision: str | None) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"There is no model directory {name}; give a folder, or a name on the hub (owner/name).")
     if revision is None:
-        raise ModelError(f"Pin the hub's model {name}: set base_model.revision to a commit of its repository.")
+        raise ModelError(
+            f"There is no folder {name}; if it is a model on the hub, set base_model.revision to a commit of its "
+            "repository."
+        )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+    except (OSError, ValueError) as error:  # the hub's own errors are of these two kinds
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise ModelError(
-            f"The model {name} at {revision} cannot be fetched: {reason}; check the name and the network, or give a folder."
+            f"The model {name} at {revision} cannot be fetched: {reason}; check name and network, or give a folder."
         ) from error

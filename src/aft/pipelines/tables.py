@@ -19,7 +19,9 @@ def questions(table: pd.DataFrame) -> pd.DataFrame:
     import pandera.pandas as pa
 
     text = pa.Column(str, pa.Check.str_length(min_value=1))
-    columns = dict.fromkeys(("question_id", "dataset", "split", "question", "reference", "answer", "content_hash"), text)
+    columns = dict.fromkeys(
+        ("question_id", "dataset", "split", "question", "reference", "answer", "content_hash"), text
+    )
     return _validated(
         table, {**columns, "choices": pa.Column(object, nullable=True, required=True)}, unique=["question_id"]
     )
@@ -87,7 +89,8 @@ def to_table(rows: list[Question]) -> pd.DataFrame:
     """The `questions` table of one split."""
     records = [{name: getattr(row, name) for name in Question.__slots__} for row in rows]
     table = pd.DataFrame(records, columns=list(Question.__slots__))
-    return table.assign(choices=[list(row.choices) if row.choices else None for row in rows])
+    choices = [list(row.choices) if row.choices else None for row in rows]
+    return table.assign(choices=pd.Series(choices, dtype="object", index=table.index))
 
 
 def to_questions(table: pd.DataFrame) -> list[Question]:

@@ -1,0 +1,1 @@
+"""k responses per question: the engine and the store."""

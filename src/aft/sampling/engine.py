@@ -1,7 +1,7 @@
 """The `transformers` engine: k responses per prompt; the prompt is read once, finished rows make room.
 
-Each response has a seed of its own, hash(run seed, question id, sample index), from which all its random numbers are drawn
-before the first token: which responses are generated side by side does not change what is drawn.
+Each response has a seed of its own, hash(run seed, question id, sample index), from which all its random numbers are
+drawn before the first token: which responses are generated side by side does not change what is drawn.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch  # noqa: TID253
 
-from aft.errors import NumericalError
+from aft.errors import ModelError, NumericalError
 from aft.sampling.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def generate(
 ) -> list[list[Response]]:
     """The responses to each request, greedy first if wanted, then samples 0 ... k-1; `end` is the end-of-sequence id.
 
-    Raises `NumericalError` with the question id if the model gives logits that are not finite.
+    Raises `ModelError` if a response could outgrow the model's positions, and `NumericalError` with the question id if
+    the model gives logits that are not finite.
     """
+    _check_lengths(model, requests, settings.max_new_tokens)
     indices = [*([_GREEDY] if settings.greedy else []), *range(settings.samples)]
     per_batch = max(1, settings.batch_rows // len(indices))
     by_length = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
@@ -63,6 +65,16 @@ def generate(
         for i, answered in zip(chosen, batch.run(), strict=True):
             responses[i] = answered
     return responses
+
+
+def _check_lengths(model: "PreTrainedModel", requests: Sequence[Request], max_new_tokens: int) -> None:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max((request for request in requests), key=lambda request: len(request.prompt), default=None)
+    if limit is not None and longest is not None and len(longest.prompt) + max_new_tokens > limit:
+        raise ModelError(
+            f"The prompt of {longest.question_id} has {len(longest.prompt)} tokens and the model {limit} positions: "
+            f"lower max_new_tokens from {max_new_tokens} to at most {limit - len(longest.prompt)}."
+        )
 
 
 class _Batch:
@@ -77,7 +89,13 @@ class _Batch:
         run_seed: int,
         end: int,
     ) -> None:
-        self.model, self.requests, self.indices, self.settings, self.end = model, requests, indices, settings, end
+        self.model, self.requests, self.indices, self.settings, self.end = (
+            model,
+            requests,
+            indices,
+            settings,
+            end,
+        )
         self.seeds = [response_seed(run_seed, r.question_id, i) for r in requests for i in indices]
         self.tokens: list[list[int]] = [[] for _ in self.seeds]
         self.sums = torch.zeros(len(self.seeds), dtype=torch.float64)
@@ -137,11 +155,11 @@ class _Batch:
         return logits_Q_V.repeat_interleave(copies, 0), attention_Q_T.repeat_interleave(copies, 0), cache
 
     def _choose(self, logits_R_V: torch.Tensor, alive: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next token of each row, by inverse of the cumulative distribution or greedily, and its log-probability."""
+        """The next token of each row, by inverting the cumulative distribution or greedily, and its log-probability."""
         logprobs_R_V = logits_R_V.float().log_softmax(dim=-1)
-        if not torch.isfinite(logprobs_R_V).any(dim=1).all() or torch.isnan(logprobs_R_V).any():
-            row = int(alive[logprobs_R_V.isnan().any(dim=1)][0])
-            name = self.requests[row // len(self.indices)].question_id
+        broken_R = logprobs_R_V.isnan().any(dim=1)  # an infinite logit makes its row's log-softmax NaN, too
+        if broken_R.any():
+            name = self.requests[int(alive[broken_R][0]) // len(self.indices)].question_id
             raise NumericalError(f"The model gives logits that are not finite for {name}; it cannot be sampled from.")
         cumulative_R_V = (logprobs_R_V / self.settings.temperature).softmax(dim=-1).cumsum(dim=-1)
         threshold_R_1 = self.uniforms_R_T[alive, step, None] * cumulative_R_V[:, -1:]

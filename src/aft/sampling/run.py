@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.files import digest
-from aft.models.directory import ModelDirectory, default_device
-from aft.models.tokens import decode_response, encode_prompt
+from aft.models.directory import ModelDirectory, on_device
+from aft.models.tokens import decode_response, encode_prompt, end_token
 from aft.sampling.settings import SamplingSettings
 from aft.sampling.store import SampleStore
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 def sample_responses(
     source: ModelDirectory,
@@ -42,7 +43,8 @@ def sample_responses(
 
 
 def _block_hash(block: Sequence[Question]) -> str:
-    return digest([[question.question_id, question.content_hash] for question in block])
+    """Hash of what the responses of a block follow from, beside the store's description: ids (seeds) and prompts."""
+    return digest([[question.question_id, get_task(question.dataset).prompt(question)] for question in block])
 
 
 class _Sampler:
@@ -59,12 +61,13 @@ class _Sampler:
         from aft.sampling.engine import Request, generate
 
         if self.loaded is None:
-            self.loaded = self.source.model(self.settings.precision).to(default_device()), self.source.tokenizer()
+            self.loaded = (
+                on_device(self.source.model(self.settings.precision)),
+                self.source.tokenizer(),
+            )
         model, tokenizer = self.loaded
-        requests = [
-            Request(q.question_id, encode_prompt(tokenizer, get_task(q.dataset).prompt(q))) for q in block
-        ]
-        end = tokenizer.eos_token_id
+        requests = [Request(q.question_id, encode_prompt(tokenizer, get_task(q.dataset).prompt(q))) for q in block]
+        end = end_token(tokenizer)
         rows = [
             {
                 "question_id": question.question_id,

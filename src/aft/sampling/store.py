@@ -3,8 +3,8 @@
     <store>/<key>/description.json        model, settings and seed; the key is their hash
     <store>/<key>/<block>-<hash>.parquet  one block's rows; the name carries the hash of the block's questions
 
-A shard is written beside its name, synced and renamed, with the hash of its bytes in a small file next to it. A rerun finds the
-finished shards and makes the others; shards of other settings, models or questions are never mixed in.
+A shard is written beside its name, synced and renamed, with the hash of its bytes in a small file next to it. A rerun
+finds the finished shards and makes the others; shards of other settings, models or questions are never mixed in.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aft.files import Description, digest, hash_file, locked, write_atomically, write_json, writing
+from aft.files import Description, digest, hash_file, locked, remove_leftovers, write_atomically, write_json, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,9 @@ class SampleStore:
         self.description = description
 
     def fill(
-        self, blocks: Sequence[tuple[str, Callable[[], "pd.DataFrame"]]], report: Callable[[int], object] | None = None
+        self,
+        blocks: Sequence[tuple[str, Callable[[], "pd.DataFrame"]]],
+        report: Callable[[int], object] | None = None,
     ) -> list[Path]:
         """Make the shard of every block that is not finished yet; the shards of all blocks, in their order.
 
@@ -39,6 +41,7 @@ class SampleStore:
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         with locked(self.directory / ".lock"):
+            remove_leftovers(self.directory)
             write_json(self.directory / "description.json", self.description)
             shards = [self.directory / f"{i:05d}-{content}.parquet" for i, (content, _) in enumerate(blocks)]
             for number, (shard, (_, make)) in enumerate(zip(shards, blocks, strict=True)):
@@ -59,24 +62,12 @@ def is_finished(shard: Path) -> bool:
         return False
     try:
         expected = json.loads(_seal(shard).read_text())["sha256"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         expected = None
     if hash_file(shard) == expected:
         return True
     logger.warning("The shard %s is damaged and is made anew.", shard.name)
     return False
-
-
-def read_shards(shards: Sequence[Path]) -> "pd.DataFrame":
-    """The rows of the shards, in their order. Raises `StoreError` for a missing or damaged one."""
-    import pandas as pd
-
-    from aft.errors import StoreError
-
-    broken = [shard.name for shard in shards if not is_finished(shard)]
-    if broken:
-        raise StoreError(f"The shards {', '.join(broken[:3])} are missing or damaged; run the sampling stage again.")
-    return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
 
 
 def _seal(shard: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Scores of responses that share a question."""

@@ -42,9 +42,9 @@ def token_logprobs(
     Raises `ValueError` for a row without a prompt or a response token: it has no score.
     """
     rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
-    if not all(prompts) or not all(responses):
+    if not all(map(len, (*prompts, *responses))):
         raise ValueError("A prompt or a response without tokens has no score.")
-    # Rows are padded on the right and attention is causal: no real token sees a padded one, so no attention mask is needed.
+    # Rows are padded on the right and attention is causal: no real token sees a padded one; no mask is needed.
     input_R_T = _padded(rows, model.device)
     logits_R_T_V = model(input_ids=input_R_T, use_cache=False).logits
 
@@ -52,7 +52,8 @@ def token_logprobs(
     length_R_1 = torch.tensor([len(response) for response in responses], device=model.device)[:, None]
     offset_1_C = torch.arange(int(length_R_1.max()), device=model.device)[None, :]
     mask_R_C = offset_1_C < length_R_1
-    place_R_C = torch.where(mask_R_C, first_R_1 + offset_1_C, first_R_1)  # padding points at a real token, then is zeroed
+    # Padding points at a real token, then is zeroed.
+    place_R_C = torch.where(mask_R_C, first_R_1 + offset_1_C, first_R_1)
 
     row_R_1 = torch.arange(len(rows), device=model.device)[:, None]
     predicted_R_C_V = logits_R_T_V[row_R_1, place_R_C - 1].float()  # the logits before a token predict it

@@ -29,11 +29,11 @@ _MARKUP = (
 )
 
 _NUMBER = re.compile(
-    r"""(?=[-US$€£¥₹.0-9])                                       # for speed: what a number can begin with
+    r"""(?=[-U$€£¥₹.0-9])                                        # for speed: what a number can begin with
         (?P<minus>-[ ]?)?(?:(?:US)?[$€£¥₹][ ]?(?P<inner_minus>-)?)?  # -$5 and $-5 alike
         (?<!\w)(?<![0-9][.,:/])                                  # not inside a name or another numeral
         (?P<numeral>(?:(?<!\.)\.)?[0-9]++(?:[.,:/][0-9]++)*+)    # taken whole, then judged by _NUMERAL
-        (?!-[A-Za-z])                                            # "the 400-meter hurdles" counts nothing
+        (?!-[A-Za-z]|_[0-9])                                     # "400-meter hurdles" count nothing
         (?P<part>[ ][0-9]{1,9}/[0-9]{1,9}(?![.,:/]?[0-9]))?       # the fraction of a mixed number
         (?P<exponent>[eE][+-]?[0-9]+)?""",
     re.VERBOSE,
@@ -44,27 +44,27 @@ _NUMERAL = re.compile(rf"{_INTEGER}(?:/{_INTEGER}|:00)?|{_INTEGER}?\.[0-9]{{1,10
 # What makes a number an operand: in the few characters before it, with its minus, and right after it.
 _WINDOW = 8
 _OPERATOR_BEFORE = re.compile(
-    r"""(?: [0-9)\]}%?]\s{0,2}-          # 10-5, 10 - 5, 10 -5
-          | \w-                          # x-5; but "is -5" has a sign
-          | \w\s{1,2}-[ ]                # x - 5
-          | [\w)\]}%?]\s{0,2}-\s{0,2}\(  # 10 - (5
-          | [\w)\]}%?]\s{0,2}[+*/\u00d7\u00f7^]
-          | [0-9]\s{0,2}[xX]
+    r"""(?: [0-9)\]}%?][ ]{0,2}-            # 10-5, 10 - 5, 10 -5
+          | \w-                             # x-5; but "is -5" has a sign
+          | \w[ ]{1,2}-[ ]                  # x - 5
+          | [\w)\]}%?][ ]{0,2}-[ ]{0,2}\(   # 10 - (5
+          | [\w)\]}%?][ ]{0,2}[+*/\u00d7\u00f7^]
+          | [0-9][ ]{0,2}[xX]
         )[ (-]{0,3}$""",
     re.VERBOSE,
 )
 _OPERATOR_AFTER = re.compile(
-    r"""[ ]?%?(?:[ ][A-Za-z]{1,20})?     # 90 minutes / 2
-        \s{0,2}(?: [+\u00d7\u00f7^]
-          | \*{1,2}\s{0,2}[$(0-9]
+    r"""[ ]?%?(?:[ ][A-Za-z]{1,20})?        # 90 minutes / 2
+        [ ]{0,2}(?: [+\u00d7\u00f7^]
+          | \*{1,2}[ ]{0,2}[$(0-9]
           | \*[A-Za-z]\b
-          | [-/]\s{0,2}[$(0-9?]
-          | [-/*]\s{0,2}[nxyz]\b
-          | [xX]\s{0,2}[$(0-9]
+          | [-/][ ]{0,2}[$(0-9?]
+          | [-/*][ ]{0,2}[nxyz]\b
+          | [xX][ ]{0,2}[$(0-9]
         )""",
     re.VERBOSE,
 )
-_SPACED_SIGN = re.compile(r"(?:^|[=:]\s{0,2})-[ ]$")  # elsewhere "- 5" is a bullet or a dash
+_SPACED_SIGN = re.compile(r"(?:^|[=:] {0,2})- $")  # elsewhere "- 5" is a bullet or a dash
 _WRAPPERS = re.compile(r"(?:\\boxed|[\s\"'*_$(+{\[\\])*+")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
@@ -92,7 +92,7 @@ def stated_number(text: str) -> str | None:
     equation the right side: "13 + 14 = 27 eggs. All 27 ..." states 27, "3 hours and 30 minutes" states 3, and
     "10 - x" nothing.
     """
-    text = _plain(text)
+    text = _plain(text).lstrip(" ")
     digit = re.search(r"[0-9]", text)
     if digit is None:
         return None
@@ -170,8 +170,8 @@ def _before(number: re.Match[str]) -> str:
 
 def _is_negative(number: re.Match[str]) -> bool:
     minus = number["minus"]
-    signed = minus == "-" or (minus == "- " and _SPACED_SIGN.search(_before(number)) is not None)
-    return signed != bool(number["inner_minus"])  # two in a row are a dash
+    spaced_sign = minus == "- " and _SPACED_SIGN.search(_before(number)) is not None
+    return minus == "-" or spaced_sign or number["inner_minus"] is not None
 
 
 def _is_operand(number: re.Match[str]) -> bool:

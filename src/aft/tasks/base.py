@@ -1,7 +1,7 @@
 """What a question is, and what a task family must say about it.
 
-A task family is a module of `aft.tasks` with the five names of `Task`. It owns the prompt *and* the answer check, so that
-training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted module name.
+A task family is a module of `aft.tasks` with the five names of `Task`. It owns the prompt *and* the answer check, so
+that training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted name.
 """
 
 import hashlib

@@ -74,9 +74,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise `SettingsError` for a value that has no meaning."""
         if self.validation_from not in ("test", "train"):
-            raise SettingsError(
-                f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'."
-            )
+            raise SettingsError(f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'.")
         for name in ("validation_size", "train_limit", "validation_limit", "test_limit"):
             if (getattr(self, name) or 0) < 0:
                 raise SettingsError(f"The setting '{name}' is {getattr(self, name)}; use a number from 0 on.")
@@ -142,9 +140,7 @@ def _flexible_answer(own: str, marked: re.Match[str] | None) -> str | None:
 
 def _published(settings: Settings, name: str) -> list[Question]:
     """The questions of one published set, in published order."""
-    rows = (
-        _hub_rows(settings.revision, name) if settings.path is None else _file_rows(Path(settings.path), name)
-    )
+    rows = _hub_rows(settings.revision, name) if settings.path is None else _file_rows(Path(settings.path), name)
     return [
         _question(row, where, f"gsm8k/{name}/{number:05d}", name, settings.keep_calculator_marks)
         for number, (where, row) in enumerate(rows)
@@ -192,9 +188,7 @@ def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bo
         raise DataError(f"{where} has an empty question; restore the published file.")
     answer = extract_answer(reference)
     if answer is None:
-        raise DataError(
-            f"{where} has no last line '#### <number>' in its answer; restore the published file."
-        )
+        raise DataError(f"{where} has no last line '#### <number>' in its answer; restore the published file.")
     try:
         (question + reference).encode()
     except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell but no table can hold

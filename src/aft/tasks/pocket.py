@@ -1,13 +1,13 @@
 """Pocket: the generated task family that ships with AFT and needs no download.
 
-A person holds a number of things, two to four events raise or lower it, "How many?". Every verb is truly a gain or a loss.
-The reference reasons along one of several valid paths and ends in `#### N`:
+A person holds a number of things, two to four events raise or lower it, "How many?". Every verb is truly a gain or a
+loss. The reference reasons along one of several valid paths and ends in `#### N`:
 
 - `in_order`: the events one by one;
 - `gains_first`, `losses_first`: sum the gains and the losses, apply one sum and then the other;
 - `neighbours`: take neighbouring events in pairs.
 
-`flawed_text` writes what the base model is pretrained on: the same texts, but for a third of the verbs (`MISCONCEIVED`) the
+`corpus` writes what the base model is pretrained on: the same texts, but for a third of the verbs (`MISCONCEIVED`) the
 direction is mostly wrong, and any sum may slip. Fine-tuning on clean references leaves these misconceptions half alive.
 """
 
@@ -29,7 +29,16 @@ LOSSES = (
     *("discards", "misplaces", "forfeits", "spends", "returns", "wastes"),
 )
 MISCONCEIVED = (*GAINS[-4:], *LOSSES[-4:])
-PEOPLE = {"Mia": "She", "Ava": "She", "Zoe": "She", "Ida": "She", "Ben": "He", "Leo": "He", "Max": "He", "Tom": "He"}
+PEOPLE = {
+    "Mia": "She",
+    "Ava": "She",
+    "Zoe": "She",
+    "Ida": "She",
+    "Ben": "He",
+    "Leo": "He",
+    "Max": "He",
+    "Tom": "He",
+}
 THINGS = ("pens", "cards", "shells", "stamps", "coins", "beads", "books", "stones")
 PATHS = ("in_order", "gains_first", "losses_first", "neighbours")
 CONNECTIVES = ("has", "How", "many", "gains", "losses", "more", "fewer")
@@ -85,9 +94,9 @@ class Story:
 def draw_story(rng: random.Random) -> Story:
     """A random story in which no true path ever goes below zero."""
     verbs = rng.sample(GAINS + LOSSES, rng.randint(2, 4))
-    events = tuple(Event(verb, rng.randint(1, 20), verb in GAINS) for verb in verbs)
+    events = tuple(Event(verb, rng.randint(1, 9), verb in GAINS) for verb in verbs)
     lost = sum(event.amount for event in events if not event.gain)
-    start = lost + rng.randint(1, 30)
+    start = lost + rng.randint(1, 20)
     return Story(rng.choice(list(PEOPLE)), rng.choice(THINGS), start, events)
 
 

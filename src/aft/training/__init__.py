@@ -1,0 +1,1 @@
+"""The trainer of every stage, its data, order and checkpoints."""

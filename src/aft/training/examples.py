@@ -52,7 +52,7 @@ def build_examples(
     objective: Objective,
     max_tokens: int,
 ) -> list[Example]:
-    """Examples of the questions, with their feedback rows joined by question id; what is too long is left out and counted.
+    """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
 
     Under `learn_positives` (RFT) every distinct correct sample becomes an example of its own beside the reference.
     Raises `DataError` for feedback on an unknown question, for empty feedback where the objective needs some, and if no
@@ -86,7 +86,11 @@ def build_examples(
 
 
 def _examples_of(
-    question_id: str, prompt: list[int], reference: list[int], rows: list[Mapping[str, Any]], objective: Objective
+    question_id: str,
+    prompt: list[int],
+    reference: list[int],
+    rows: list[Mapping[str, Any]],
+    objective: Objective,
 ) -> list[Example]:
     if objective.learn_positives:
         kept = {tuple(reference), *(tuple(row["token_ids"]) for row in rows if row["is_correct"])}

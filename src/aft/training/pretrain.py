@@ -1,10 +1,11 @@
-"""Pretraining of the pocket base model: a language model of flawed texts, with misconceptions that fine-tuning inherits."""
+"""Pretraining of the pocket base model: it learns flawed texts, with misconceptions that fine-tuning inherits."""
 
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
 from aft.models import pocket as architecture
+from aft.models.tokens import end_token
 from aft.tasks import pocket
 from aft.training.examples import Example
 from aft.training.run import TrainedModel, train_once
@@ -26,7 +27,7 @@ def pretrain_pocket(
     texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]
     encoded: list[list[int]] = tokenizer(texts)["input_ids"]  # type: ignore[assignment]
     examples = [
-        Example(f"pocket/corpus/{i:06d}", ids[:1], [[*ids[1:], tokenizer.eos_token_id]]) for i, ids in enumerate(encoded)
+        Example(f"pocket/corpus/{i:06d}", ids[:1], [[*ids[1:], end_token(tokenizer)]]) for i, ids in enumerate(encoded)
     ]
     description = {
         "kind": "pocket base model",

@@ -43,7 +43,7 @@ def train(
     workspace: Path,
     label: str,
 ) -> TrainedModel:
-    """Train from the weights of `start`. The same start, examples, settings and seed are trained once per `workspace`."""
+    """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace."""
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
@@ -53,7 +53,14 @@ def train(
         "seed": seed,
     }
     return train_once(
-        description, lambda: (start.model(), start.tokenizer()), examples, settings, objective, seed, workspace, label
+        description,
+        lambda: (start.model(), start.tokenizer()),
+        examples,
+        settings,
+        objective,
+        seed,
+        workspace,
+        label,
     )
 
 
@@ -107,7 +114,9 @@ def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> Non
     longest = max(len(e.prompt) + len(r) for e in examples for r in (*e.targets, *e.candidates))
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
-        raise ModelError(f"A row has {longest} tokens, but the model has {limit} positions: lower max_tokens to {limit}.")
+        raise ModelError(
+            f"A row has {longest} tokens, but the model has {limit} positions: lower max_tokens to {limit}."
+        )
 
 
 def _curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:

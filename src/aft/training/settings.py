@@ -46,7 +46,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.term == "dpo":
-            raise SettingsError("The variant's term is 'dpo', which needs reference scores: training with it comes later.")
+            raise SettingsError(
+                "The variant's term is 'dpo', which needs reference scores: training with it comes later."
+            )
         if self.constraint != "none" and self.term == "none":
             raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
 

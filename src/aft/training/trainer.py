@@ -1,7 +1,7 @@
 """The trainer of every stage: `loss = vft + weight x alignment(term, constraint)` over groups of responses.
 
-Schedules, precision, accumulation and device placement come from `transformers.Trainer`; the group step, the order of the
-data, the checkpoints and the curve are ours.
+Schedules, precision, accumulation and device placement come from `transformers.Trainer`; the group step, the order of
+the data, the checkpoints and the curve are ours.
 """
 
 import time
@@ -96,7 +96,8 @@ class AlignmentTrainer(Trainer):
             share = len(examples) / step_questions
             loss = vft + self.objective.weight * share * alignment
             self._count_alignment(metrics, share)
-        if not torch.isfinite(loss):
+        # A negative with score -inf can leave the loss finite: look at the scores as well.
+        if not (torch.isfinite(loss) & torch.isfinite(scored.sums_R).all()):
             raise NumericalError(f"The loss is not finite at step {self.state.global_step}; {_questions(examples)}")
         self._sums["vft_term"] += vft.item()
         self._sums["tokens"] += sum(example.cost for example in examples)  # what is read, padding apart
@@ -202,4 +203,3 @@ def _collate(examples: list[Example]) -> Batch:
 def _questions(examples: Sequence[Example]) -> str:
     names = ", ".join(example.question_id for example in examples[:8])
     return f"its questions are {names}; lower the learning rate or look at these rows."
-

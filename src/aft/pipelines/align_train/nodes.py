@@ -20,7 +20,7 @@ def train_variant(
     seed: int,
     model_cache: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """The variant's model and its training curve; it starts from the base model or, as a setting, from the VFT model."""
+    """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
     starts = {"base": base_model, "vft": vft_model}
     if start not in starts:
         raise SettingsError(f"align_from is '{start}'; choose base or vft.")

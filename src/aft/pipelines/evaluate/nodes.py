@@ -72,10 +72,10 @@ def compare(
     current = _settings_hash(parameters, test_questions)
     names = (BASELINE, *VARIANTS)
     predicted = {name: _current(name, partitions[f"{name}_predictions"], current) for name in names}
-    assessed = {name: {s: partitions[f"{name}_assessment"][s]() for s in predicted[name]} for name in names}
-    table = comparison_table(
-        predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples
-    )
+    assessed = {
+        name: {seed: partitions[f"{name}_assessment"][seed_key(seed)]() for seed in predicted[name]} for name in names
+    }
+    table = comparison_table(predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples)
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
 
 
@@ -95,14 +95,13 @@ def draw_scores(seed: int, **assessments: Partitions) -> Figure:
     return score_histogram_figure(pd.concat(tables, ignore_index=True))
 
 
-def draw_training(**curves: Partitions) -> Figure:
-    """Scores of positives and negatives while training, for every variant and seed."""
+def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
+    """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
     from aft.evaluation.figures import training_curves_figure
 
+    compared = comparison.set_index("variant")["seeds"].astype(str).str.split()
     tables = [
-        load().assign(variant=name, seed=key.removeprefix("seed_"))
-        for name, seeds in curves.items()
-        for key, load in seeds.items()
+        curves[name][seed_key(seed)]().assign(variant=name, seed=seed) for name in curves for seed in compared[name]
     ]
     return training_curves_figure(pd.concat(tables, ignore_index=True))
 
@@ -113,13 +112,16 @@ def _settings_hash(parameters: dict[str, Any], test_questions: pd.DataFrame) -> 
     return digest([settings, test_questions["content_hash"].tolist()])
 
 
-def _current(name: str, seeds: Partitions, settings_hash: str) -> dict[str, pd.DataFrame]:
+def _current(name: str, seeds: Partitions, settings_hash: str) -> dict[int, pd.DataFrame]:
     """The predictions of the seeds that were made under the present settings; others are named and left out."""
-    tables = {seed: load() for seed, load in sorted(seeds.items())}
+    tables = {int(key.removeprefix(seed_key(""))): load() for key, load in seeds.items()}
+    tables = dict(sorted(tables.items()))
     stale = [seed for seed, rows in tables.items() if (rows["settings_hash"] != settings_hash).any()]
     if stale:
         logger.warning(
-            "%s: left out %s, made under other settings; run these seeds again to compare them.", name, ", ".join(stale)
+            "%s: left out %s, made under other settings; run these seeds again to compare them.",
+            name,
+            ", ".join(f"seed {seed}" for seed in stale),
         )
     kept = {seed: rows.drop(columns="settings_hash") for seed, rows in tables.items() if seed not in stale}
     if not kept:

@@ -76,7 +76,9 @@ def _groups() -> Pipeline:
 
 def _comparison() -> Pipeline:
     assessments = {name: f"{namespace(name)}.assessment" for name in _NAMES}
-    tables = {f"{name}_{kind}": f"{namespace(name)}.{kind}" for name in _NAMES for kind in ("predictions", "assessment")}
+    tables = {
+        f"{name}_{kind}": f"{namespace(name)}.{kind}" for name in _NAMES for kind in ("predictions", "assessment")
+    }
     return Pipeline(
         [
             Node(
@@ -94,7 +96,7 @@ def _comparison() -> Pipeline:
             Node(nodes.draw_scores, {"seed": "params:seed", **assessments}, "score_figure", name="draw_scores"),
             Node(
                 nodes.draw_training,
-                {name: f"{namespace(name)}.training_curve" for name in VARIANTS},
+                {"comparison": "comparison", **{name: f"{namespace(name)}.training_curve" for name in VARIANTS}},
                 "training_figure",
                 name="draw_training",
             ),

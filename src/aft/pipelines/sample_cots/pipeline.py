@@ -11,7 +11,13 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 sample_cots,
-                inputs=["vft_model", "train_questions", "params:sampling", "params:seed", "params:sample_cache"],
+                inputs=[
+                    "vft_model",
+                    "train_questions",
+                    "params:sampling",
+                    "params:seed",
+                    "params:sample_cache",
+                ],
                 outputs="candidates",
                 name="sample_cots",
             )

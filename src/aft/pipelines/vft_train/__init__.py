@@ -1,3 +1,5 @@
+"""Stage 2: the VFT model."""
+
 from aft.pipelines.vft_train.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

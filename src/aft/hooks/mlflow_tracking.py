@@ -1,0 +1,113 @@
+"""Record runs in MLflow: one parent per `kedro run`, and under it one run per variant and kind of work.
+
+What is recorded is declared in the catalog (see `aft.hooks.mlflow_record`); nodes know nothing of MLflow.
+"""
+
+import atexit
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aft.errors import SettingsError
+from aft.hooks.mlflow_record import RunRecord, open_record
+
+
+class MlflowSettings(BaseModel):
+    """`mlflow.yml`; the file explains each key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool
+    tracking_uri: str | None
+    experiment: str
+
+    def uri(self, project: Path) -> str:
+        """Where runs are recorded: as set, else by the environment, else a file in the project's folder."""
+        default = f"sqlite:///{(project / 'mlflow.db').as_posix()}"
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def read_settings(context: KedroContext) -> MlflowSettings:
+    """The settings of the recipe; raises `SettingsError` if a key is missing, unknown or of the wrong type."""
+    try:
+        return MlflowSettings.model_validate(context.config_loader["mlflow"])
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        known = ", ".join(MlflowSettings.model_fields)
+        raise SettingsError(f"mlflow.yml is refused ({faults}); its keys are {known}.") from error
+
+
+class MlflowTrackingHook:
+    """Opens the record when a run starts, feeds it, and closes it however the run ends."""
+
+    def __init__(self) -> None:
+        self._settings: MlflowSettings | None = None
+        self._record: RunRecord | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read the settings, for every command; MLflow itself is left alone until a run starts."""
+        self._settings = read_settings(context)
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Open the parent run; raises `SettingsError` before anything heavy starts if that is not possible."""
+        self._close("KILLED")  # what an interrupted run in the same process left behind
+        if self._settings is None or not self._settings.enabled:
+            return
+        if re.search("ParallelRunner|ThreadRunner", str(run_params.get("runner"))):
+            raise SettingsError(
+                "MLflow records only the SequentialRunner: leave out --runner, or set enabled: false in mlflow.yml."
+            )
+        uri = self._settings.uri(Path(run_params["project_path"]))
+        self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
+        # Kedro tells hooks of an `Exception` only: Ctrl-C and SIGTERM must close the record themselves.
+        atexit.register(self._close, "KILLED")
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _exit)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Open the child run of the node, unless it is open already."""
+        if self._record is not None:
+            self._record.open_child(node)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record what the catalog declares about the dataset."""
+        if self._record is not None:
+            self._record.log(dataset_name, data, node)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Close the record: all went well."""
+        self._close("FINISHED")
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Close the record: a node failed."""
+        self._close("FAILED")
+
+    def _close(self, status: str) -> None:
+        record, self._record = self._record, None
+        if record is None:
+            return
+        atexit.unregister(self._close)
+        if signal.getsignal(signal.SIGTERM) is _exit:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        record.close(status)
+
+
+def _exit(signum: int, frame: object) -> None:
+    """End the process in the orderly way, so that the record is closed."""
+    raise SystemExit(128 + signum)

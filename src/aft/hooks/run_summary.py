@@ -1,0 +1,155 @@
+"""What a person wants to know when a run has ended: the comparison, how long each stage took, where everything is."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline.node import Node
+
+from aft.hooks.mlflow_tracking import read_settings
+from aft.hooks.provenance import shown_uri
+from aft.models.directory import ModelDirectory
+from aft.pipelines.variants import BASELINE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("aft.run")
+
+_COMPARISON = "comparison"
+
+
+class RunSummaryHook:
+    """Notes what a run writes and how long its stages take, and tells it at the end.
+
+    It is called last, so that what other hooks do is counted for the stage in which they do it.
+    """
+
+    def __init__(self) -> None:
+        self._mlflow_uri: str | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._clock = perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._comparison: pd.DataFrame | None = None
+        self._figures: list[str] = []
+        self._models: list[str] = []
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note where runs are recorded."""
+        settings = read_settings(context)
+        self._mlflow_uri = settings.uri(Path(context.project_path)) if settings.enabled else None
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        """Forget an earlier run and start the clock."""
+        self._reset()
+
+    @hook_impl(trylast=True)
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Note what was written, and count the time since the last event for the node's stage."""
+        self._tick(node)
+        if dataset_name == _COMPARISON:
+            self._comparison = data
+        elif dataset_name.endswith("_figure"):
+            self._figures.append(dataset_name)
+        elif isinstance(data, ModelDirectory):
+            self._models.append(dataset_name)
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
+        """Tell it all in one message."""
+        project = Path(run_params["project_path"])
+        parts = [
+            [] if self._comparison is None else comparison_lines(self._comparison),
+            stage_lines(self._seconds),
+            _aligned(self._places(project, catalog), str.ljust),
+        ]
+        blocks = ["\n".join(lines) for lines in parts if lines]
+        logger.info("%s", "\n\n".join(["The run is complete.", *blocks]))
+
+    def _tick(self, node: Node) -> None:
+        from aft.pipeline_registry import STAGES
+
+        now = perf_counter()
+        stage = next((stage for stage in STAGES if stage in node.tags), "other")
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._clock
+        self._clock = now
+
+    def _places(self, project: Path, catalog: CatalogProtocol) -> list[list[str]]:
+        """Rows of what and where, the paths relative to the project."""
+        rows = []
+        if self._comparison is not None:
+            rows.append(["Comparison", _path(catalog, _COMPARISON)])
+        rows += [["Figure", _path(catalog, name)] for name in self._figures]
+        if self._models:
+            rows.append(["Models", os.path.commonpath([_path(catalog, name) for name in self._models])])
+        rows = [[what, _relative(where, project)] for what, where in rows]
+        if self._mlflow_uri is not None:
+            uri = shown_uri(self._mlflow_uri, project)
+            rows.append(["MLflow", f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri])
+        return [*rows, ["Pipeline", "kedro viz run"]]
+
+
+def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
+    """The comparison as an aligned table: shares in percent, intervals in brackets, k as large as was measured."""
+    measured = [int(name.removeprefix("maj_at_")) for name in comparison.columns if name.startswith("maj_at_")]
+    shares = {}
+    if measured:
+        k = max(measured)
+        shares = {f"maj@{k} %": f"maj_at_{k}", f"pass@{k} %": f"pass_at_{k}"}
+    shares["assessment %"] = "assessment_accuracy"
+    rows = [["variant", "seeds", "accuracy % [interval]", f"minus {BASELINE} [interval]", *shares, "perplexity"]]
+    for row in comparison.to_dict("records"):
+        accuracy = f"{_percent(row['accuracy'])} [{_percent(row['low'])}, {_percent(row['high'])}]"
+        ends = (_percent(row[end], "+") for end in ("difference_low", "difference_high"))
+        difference = f"{_percent(row['difference'], '+')} [{', '.join(ends)}]" if row["variant"] != BASELINE else "-"
+        figures = [_percent(row[column]) for column in shares.values()]
+        perplexity = _number(row["perplexity_of_positives"], ".2f")
+        rows.append([str(row["variant"]), str(row["seeds"]), accuracy, difference, *figures, perplexity])
+    return _aligned(rows, str.rjust)
+
+
+def stage_lines(seconds: Mapping[str, float]) -> list[str]:
+    """How long each stage took, in the order of the registry."""
+    from aft.pipeline_registry import STAGES
+
+    return _aligned([[stage, _duration(seconds[stage])] for stage in STAGES if stage in seconds], str.rjust)
+
+
+def _aligned(rows: list[list[str]], justify: Callable[[str, int], str]) -> list[str]:
+    """Rows as lines of columns, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(justify, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def _percent(share: float, sign: str = "") -> str:
+    return _number(100 * share, f"{sign}.1f")
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _path(catalog: CatalogProtocol, name: str) -> str:
+    return str(catalog[name]._filepath)  # type: ignore[attr-defined]
+
+
+def _relative(path: str, project: Path) -> str:
+    return str(Path(path).relative_to(project)) if Path(path).is_relative_to(project) else path

@@ -1,0 +1,101 @@
+"""The smoke recipe from end to end: what a user finds afterwards, and what a second run does."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from aft.pipelines.variants import VARIANTS
+
+pytestmark = pytest.mark.e2e
+MODELS = ("vft", *VARIANTS)
+
+
+def models_of(project, seed=0):
+    return project.data / f"06_models/smoke/seed_{seed}"
+
+
+def test_the_comparison_has_every_variant_on_the_same_questions(finished):
+    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    assert table["variant"].tolist() == list(MODELS)
+    assert (table["questions"] == 24).all()
+    assert table["accuracy"].between(table["low"], table["high"]).all()
+    assert table.loc[0, "difference"] == 0
+    assert table[["maj_at_2", "pass_at_4", "perplexity_of_positives"]].notna().all(axis=None)
+
+
+def test_the_summary_shows_the_table_and_where_everything_is(finished):
+    log = (finished.folder / "log.txt").read_text()
+    for shown in (*MODELS, "comparison.csv", "mlflow ui", "kedro viz"):
+        assert shown in log
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_load_in_plain_transformers(finished, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = models_of(finished) / name
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer("Mia has 4 pens. She buys 2. How many?\n", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=2).shape[1] > ids["input_ids"].shape[1]
+    assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_training_curves_tell_the_terms_and_scores(finished):
+    folder = finished.data / "08_reporting/smoke/training_curves"
+    constrained = pd.read_parquet(folder / "aft_bc/seed_0.parquet")
+    assert constrained["step"].tolist() == list(range(1, 7))
+    scored = constrained.dropna(subset=["score_positive"])
+    gap = scored["loss"] - scored["vft_term"] - scored["alignment_term"] - scored["constraint_term"]
+    assert gap.abs().max() < 1e-4
+    assert (constrained["tokens_per_s"] > 0).all()
+    assert pd.read_parquet(folder / "vft/seed_0.parquet")["alignment_term"].isna().all()
+
+
+def test_mlflow_has_a_parent_and_a_child_for_each_training_and_evaluation(finished):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(finished.tracking_uri)
+    experiment = client.get_experiment_by_name("aft")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {
+        (run.data.tags["kind"], run.data.tags["variant"]): run for run in runs if "mlflow.parentRunId" in run.data.tags
+    }
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert set(children) == {(kind, name) for kind in ("train", "accuracy") for name in MODELS}
+    assert len(parents) == 1
+    assert len(client.get_metric_history(children["train", "aft_dc"].info.run_id, "loss")) == 6
+    assert "accuracy" in children["accuracy", "aft_dc"].data.metrics
+    assert children["train", "aft_bc"].data.params["objective.constraint"] == "boundary"
+    assert str(finished.folder) not in json.dumps([run.to_dictionary()["data"] for run in runs])
+
+
+def test_the_same_command_again_reuses_models_and_samples(finished):
+    before = {path: path.stat().st_mtime_ns for path in (finished.data / "06_models/cache").glob("*/*.safetensors")}
+    shards = {path: path.stat().st_mtime_ns for path in (finished.data / "04_feature/cache").glob("*/*.parquet")}
+    done = finished.run()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert shards == {
+        path: path.stat().st_mtime_ns for path in (finished.data / "04_feature/cache").glob("*/*.parquet")
+    }
+    assert done.stderr.count("Reusing") == 6  # base, vft and four variants
+
+
+def test_another_seed_lies_beside_and_is_compared(finished):
+    done = finished.run("--params=seed=1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (models_of(finished, 1) / "aft_bc/model.safetensors").is_file()
+    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    assert (table["seeds"].astype(str) == "0 1").all()
+    assert table["std_over_seeds"].notna().all()
+
+
+def test_one_variant_can_be_trained_alone_by_the_old_and_the_new_spelling(finished):
+    old = finished.run("--pipeline=align_train", "--namespaces=align.rft")
+    new = finished.run("--pipelines=align_train", "--namespaces=align.rft")
+    assert (old.returncode, new.returncode) == (0, 0), old.stderr[-2000:]
+    assert "rft" in new.stderr

@@ -1,0 +1,145 @@
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+
+from aft.hooks import run_summary
+from aft.hooks.run_summary import RunSummaryHook, comparison_lines, stage_lines
+from aft.models.directory import ModelDirectory
+
+OFF = {"enabled": False, "tracking_uri": None, "experiment": "aft"}
+ON = {**OFF, "enabled": True}
+COMPARISON = pd.DataFrame(
+    {
+        "variant": ["vft", "aft_dc"],
+        "seeds": [2, 1],
+        "accuracy": [0.3333, 1.0],
+        "low": [0.3, 0.98],
+        "high": [0.4, 1.0],
+        "difference": [0.0, 0.6667],
+        "difference_low": [0.0, -0.01],
+        "difference_high": [0.0, 0.7],
+        "maj_at_4": [0.1, 0.1],
+        "pass_at_4": [0.2, 0.2],
+        "maj_at_16": [0.35, 0.99],
+        "pass_at_16": [0.5, 1.0],
+        "assessment_accuracy": [0.755, float("nan")],
+        "perplexity_of_positives": [1.234, 10.0],
+    }
+)
+
+
+def test_the_comparison_is_an_aligned_table_in_percent():
+    """k = 16 is more than 4, also as a number; vft has no difference to itself; NaN is a dash."""
+    assert comparison_lines(COMPARISON) == [
+        "variant  seeds  accuracy % [interval]  minus vft [interval]  maj@16 %  pass@16 %  assessment %  perplexity",
+        "vft          2      33.3 [30.0, 40.0]                     -      35.0       50.0          75.5        1.23",
+        "aft_dc       1    100.0 [98.0, 100.0]   +66.7 [-1.0, +70.0]      99.0      100.0             -       10.00",
+    ]
+
+
+def test_without_samples_there_is_no_k():
+    greedy = COMPARISON.drop(columns=[name for name in COMPARISON if "_at_" in str(name)])
+    assert comparison_lines(greedy)[0].split("  ")[-2:] == ["assessment %", "perplexity"]
+    assert "@" not in comparison_lines(greedy)[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (60.0, "1 min 00 s"),
+        (200.4, "3 min 20 s"),
+        (3599.7, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations_have_the_unit_that_a_person_would_choose(seconds, text):
+    assert stage_lines({"ingest": seconds}) == [f"ingest  {text}"]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, caplog, run_with_hook):
+    """A run with a clock that only its nodes move: `ingest` takes 2 s and 1 s, `evaluate` 90 s; gives the message."""
+    clock = Clock()
+    monkeypatch.setattr(run_summary, "perf_counter", clock)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+
+    def make(seconds, result):
+        def node(*_):
+            clock.now += seconds
+            return result
+
+        return node
+
+    model = ModelDirectory(tmp_path / "made", "f0")
+    nodes = [
+        Node(make(2, model), None, "base_model", name="base", tags="ingest"),
+        Node(make(1, (model, "ready")), None, ["vft_model", "ready"], name="vft", tags=["ingest", "run.train.vft"]),
+        Node(make(90, COMPARISON), "ready", "comparison", name="compare", tags=["evaluate", "run.accuracy.vft"]),
+        Node(make(0, {}), "comparison", "accuracy_figure", name="draw", tags="evaluate"),
+    ]
+    models = {"type": "aft.catalog.model_directory.ModelDirectoryDataset"}
+    catalog = DataCatalog.from_config(
+        {
+            "base_model": {**models, "filepath": str(tmp_path / "data/models/base")},
+            "vft_model": {**models, "filepath": str(tmp_path / "data/models/seed_0/vft")},
+            "comparison": {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "data/comparison.csv")},
+            "accuracy_figure": {"type": "json.JSONDataset", "filepath": str(tmp_path / "data/accuracy.json")},
+        }
+    )
+
+    def told(stages: list[str], mlflow: dict) -> str:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="aft.run"):
+            run_with_hook(RunSummaryHook(), Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow)
+        return caplog.messages[-1]
+
+    return told
+
+
+def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
+    """2 s + 1 s and 90 s; the common folder of both models; every path relative to the project."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert run(["ingest", "evaluate"], ON).splitlines() == [
+        "The run is complete.",
+        "",
+        *comparison_lines(COMPARISON),
+        "",
+        "ingest         3.0 s",
+        "evaluate  1 min 30 s",
+        "",
+        "Comparison  data/comparison.csv",
+        "Figure      data/accuracy.json",
+        "Models      data/models",
+        "MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        "Pipeline    kedro viz run",
+    ]
+
+
+def test_a_run_tells_only_what_it_wrote(run):
+    """The second run, of one stage and without MLflow, says nothing of what the first one wrote."""
+    run(["ingest", "evaluate"], ON)
+    assert run(["ingest"], OFF).splitlines() == [
+        "The run is complete.",
+        "",
+        "ingest  3.0 s",
+        "",
+        "Models    data/models",
+        "Pipeline  kedro viz run",
+    ]
+
+
+def test_a_server_is_named_without_its_credentials(run):
+    message = run(["ingest"], {**ON, "tracking_uri": "https://arthur:dent42@host/mlflow"})
+    assert "MLflow    https://host/mlflow" in message
+    assert "dent42" not in message

@@ -1,0 +1,94 @@
+"""The shape of the pipelines: what flows where, and what never does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog
+
+from aft.pipeline_registry import STAGES, register_pipelines
+from aft.pipelines.variants import BASELINE, VARIANTS, namespace
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "local")
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    return register_pipelines()
+
+
+def test_the_default_is_all_stages_in_order(pipelines):
+    assert list(STAGES) == ["ingest", "vft_train", "sample_cots", "label_and_rank", "align_train", "evaluate"]
+    nodes = {node.name for node in pipelines["__default__"].nodes}
+    assert nodes == {node.name for stage in STAGES for node in pipelines[stage].nodes}
+
+
+def test_nothing_comes_from_outside_but_parameters(pipelines):
+    free = pipelines["__default__"].inputs()
+    assert {name for name in free if not name.startswith("params:")} == {"parameters"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_dataset_is_in_the_catalog_of_every_recipe(pipelines, recipe):
+    conf = OmegaConfigLoader(
+        conf_source=str(ROOT / "conf"), env=recipe, base_env="base", merge_strategy={"globals": "soft"}
+    )
+    catalog = DataCatalog.from_config(conf["catalog"])
+    names = {name for name in pipelines["__default__"].datasets() if not name.startswith("params:")}
+    missing = [name for name in names - {"parameters"} if name not in catalog]
+    assert missing == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_has_an_objective(variant):
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text())
+    assert "objective" in parameters["align"][variant]
+
+
+def test_the_variants_of_the_configuration_are_those_of_the_code():
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text())
+    assert set(parameters["align"]) == set(VARIANTS)
+
+
+def test_no_training_node_reads_test_questions_or_what_is_made_from_them(pipelines):
+    """Walk up from every model: test and validation questions reach it as content hashes only."""
+    default = pipelines["__default__"]
+    models = ["vft_model", *(f"{namespace(name)}.model" for name in VARIANTS)]
+    read = {name for node in default.to_outputs(*models).nodes for name in node.inputs}
+    assert not read & {"test_questions", "validation_questions", "assessment_groups"}
+    assert "held_out_hashes" in read
+    assert not any("generations" in name or "predictions" in name for name in read)
+
+
+def test_one_namespace_trains_and_evaluates_one_variant(pipelines):
+    chosen = pipelines["__default__"].filter(node_namespaces=["align.aft_bc"])
+    assert {node.name.rsplit(".", 1)[-1] for node in chosen.nodes} == {
+        *("train_aft_bc", "generate_aft_bc", "predict_aft_bc", "assess_aft_bc", "measure_aft_bc")
+    }
+
+
+def test_the_baseline_is_evaluated_as_the_variants_are(pipelines):
+    names = {node.name.rsplit(".", 1)[-1] for node in pipelines["evaluate"].nodes}
+    assert {f"{verb}_{BASELINE}" for verb in ("generate", "predict", "assess", "measure")} <= names
+
+
+def test_listing_the_pipelines_imports_nothing_heavy():
+    code = (
+        "import sys; import aft.settings; from aft.pipeline_registry import register_pipelines; register_pipelines();"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'mlflow', 'accelerate', 'matplotlib', 'pandera')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_node_argument_can_be_resolved_by_kedro(caplog, pipelines):
+    """Kedro skips the checks of a node whose annotations it cannot resolve, with a warning only."""
+    from kedro.validation.type_extractor import TypeExtractor
+
+    TypeExtractor(pipelines).extract_types_from_pipelines()
+    assert "Could not extract" not in caplog.text
