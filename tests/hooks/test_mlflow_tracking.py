@@ -22,7 +22,7 @@ from aft.models.directory import ModelDirectory
 
 ON = {"enabled": True, "tracking_uri": None, "experiment": "aft"}
 PARENT = "align_train, evaluate@smoke seed 3"
-STEPS = 600  # with two columns more metrics than MLflow takes in one call
+STEPS = 600  # with two columns more metrics than a server takes in one call
 CATALOG = {
     "questions": {"type": "MemoryDataset", "metadata": {"mlflow": {"log": "data_hash"}}},
     "align.{variant}.training_curve": {"type": "MemoryDataset", "metadata": {"mlflow": {"log": "history"}}},
@@ -32,6 +32,7 @@ CATALOG = {
 PARAMETERS = {
     "seed": 3,
     "base_model": {"source": "/home/someone/models/llama"},
+    "task": {f"key_{i}": i for i in range(150)},
     "api_key": "hunter2",
     "align": {"aft": {"objective": {"term": "aft"}}, "rft": {"objective": {"term": "none"}}},
 }
@@ -49,7 +50,11 @@ def train(questions):
     return ModelDirectory(Path("/home/someone/aft"), "f1"), {"seed_3": curve, "seed_4": other}
 
 
-def measure(model):
+def predict(model):
+    return ["4", "5"]
+
+
+def measure(predictions):
     return {"accuracy": 0.25, "perplexity": float("inf"), "maj_at_1": float("nan"), "assessment_questions": 7}
 
 
@@ -71,13 +76,16 @@ def interrupt(*_):
 
 def pipeline_of(variant: str = "aft", measure=measure) -> Pipeline:
     """Training and accuracy of one variant, each with the tag that names its child run, and a shared report."""
-    model, metrics = f"align.{variant}.model", f"align.{variant}.metrics"
-    trained = [model, f"align.{variant}.training_curve"]
+    model, curve, predictions, metrics = (
+        f"align.{variant}.{name}" for name in ("model", "training_curve", "predictions", "metrics")
+    )
+    accuracy = ["evaluate", f"run.accuracy.{variant}"]
     return Pipeline(
         [
             Node(ingest, None, ["questions", "base_model"], name="ingest"),
-            Node(train, "questions", trained, name="train", tags=["align_train", f"run.train.{variant}"]),
-            Node(measure, model, metrics, name="measure", tags=["evaluate", f"run.accuracy.{variant}"]),
+            Node(train, "questions", [model, curve], name="train", tags=["align_train", f"run.train.{variant}"]),
+            Node(predict, model, predictions, name="predict", tags=accuracy),
+            Node(measure, predictions, metrics, name="measure", tags=accuracy),
             Node(compare, metrics, "comparison", name="compare"),
             Node(report, "comparison", "report", name="report"),
         ]
@@ -115,9 +123,24 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recorded(project, run_with_hook):
-    """One whole run by a known user on a known host; the runs by name, and what the database holds."""
+def calls():
+    """The numbers of metrics and of parameters in each call to `log_batch`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def recorded(project, calls, run_with_hook):
+    """One whole run by a known user on a known host: its runs by name."""
+    from mlflow import MlflowClient
+
+    log_batch = MlflowClient.log_batch
+
+    def spy(client, run_id, metrics=(), params=()):
+        calls.append((len(metrics), len(params)))
+        return log_batch(client, run_id, metrics, params)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", spy)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for name in ("USER", "LOGNAME", "USERNAME"):
             patch.setenv(name, "zaphod")
@@ -138,7 +161,7 @@ def test_there_is_one_parent_and_one_child_per_kind_and_variant(recorded):
 
 
 def test_parameters_are_the_allow_list_and_the_objective_of_the_child(recorded):
-    common = {"seed": "3", "base_model.source": "llama"}
+    common = {"seed": "3", "base_model.source": "llama", **{f"task.key_{i}": str(i) for i in range(150)}}
     assert recorded[PARENT].data.params == common
     assert recorded["train aft"].data.params == common | {"objective.term": "aft"}
 
@@ -166,6 +189,12 @@ def test_a_curve_is_recorded_step_by_step_for_the_present_seed_only(recorded, pr
     assert [one.step for one in client.get_metric_history(run_id, "margin")] == list(range(2, STEPS + 1))
 
 
+def test_no_call_has_more_than_a_server_takes(recorded, calls):
+    """600 losses and 599 margins in two calls: 1000 and 199. Servers refuse more than 1000 or 100 params."""
+    assert [metrics for metrics, _ in calls if metrics > 100] == [1000, 199]
+    assert max(params for _, params in calls) == 100
+
+
 def test_tables_and_files_are_artifacts_of_the_parent(recorded, project):
     from mlflow import MlflowClient
 
@@ -188,7 +217,7 @@ def test_no_secret_user_host_or_folder_is_in_the_database(recorded, project):
 
 
 def test_a_failed_run_leaves_finished_what_was_finished(recorded, project, run_with_hook):
-    """Training of rft is done and saved when its evaluation breaks; the handler of SIGTERM is the old one again."""
+    """Training of rft is done and saved when the second node of its evaluation breaks; SIGTERM is left as it was."""
     told = {"pipeline_names": ["failing"]}
     with pytest.raises(RuntimeError, match="the node broke"):
         pipeline = pipeline_of("rft", measure=fail)

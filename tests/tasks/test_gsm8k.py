@@ -107,6 +107,7 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("__import__('os')", None, None),
     ("### 18", None, "18"),
     ("##### 18", None, "18"),
+    ("##### Sum\n3+4\n#### 7", "7", "7"),
     ("#### Step 1\nAdd 3 and 4.\n#### Step 2\nThe answer is 7.", None, "7"),
     # the first marker counts, and nothing of a question that the model goes on with
     (RECITED, "4", "4"),
@@ -152,7 +153,8 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("Answer: 18", None, "18"),
     ("**Answer:** $18", None, "18"),
     ("**Final Answer**: 18", None, "18"),
-    ("Final answer:\n18", None, "18"),
+    ("Final answer:\n18 eggs\n(from 20 hens)", None, "18"),
+    ("**Answer**: 18 of the 20", None, "18"),
     ("Final Answer: Tom has 91 trees left after 10 years.", None, "91"),
     ("Final Answer: How many of the 12 are left?\n12 - 4 = 8 are left.", None, "8"),
     ("Final Answer: Calculate the cost.\n5 * $3 = $15\nIt costs $15.", None, "15"),

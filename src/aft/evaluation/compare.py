@@ -52,7 +52,8 @@ def comparison_table(
         figures = [measure(seeds[seed], groups[variant][seed], ks) for seed in seeds]
         accuracy, std = mean_std([one["accuracy"] for one in figures])
         low, high = _interval(correct[variant], level, resamples)
-        means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0] if "accuracy_" not in name}
+        names = [name for name in figures[0] if not name.endswith(("_low", "_high"))]  # ends of one seed's interval
+        means = {name: float(np.mean([one[name] for one in figures])) for name in names}
         row = {"variant": variant, "seeds": " ".join(map(str, seeds)), "questions": len(correct[variant])}
         row |= {"accuracy": accuracy, "low": low, "high": high, "std_over_seeds": std}
         row |= _difference(correct[variant], correct[baseline], level, resamples)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from aft.errors import SettingsError
 from aft.evaluation.assessment import assessment_accuracy, paper_assessment_accuracy, perplexity_of_positives
 from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
 from aft.models.directory import ModelDirectory, on_device
@@ -29,7 +30,8 @@ def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
 def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> dict[str, float]:
     """All figures of one variant and seed: accuracy, maj@k, pass@k, assessment accuracy, perplexity of positives.
 
-    `rows` are predictions, `scored_groups` the held-out groups with this variant's scores.
+    `rows` are predictions, `scored_groups` the held-out groups with this variant's scores. Raises `SettingsError` if a
+    k is larger than the number of samples.
     """
     greedy = rows[rows["sample_index"] == GREEDY]
     correct = int(greedy["is_correct"].sum())
@@ -37,6 +39,8 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> d
     figures = {"accuracy": correct / len(greedy), "accuracy_low": low, "accuracy_high": high}
     figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
     sampled = rows[rows["sample_index"] != GREEDY].groupby("question_id", sort=True)
+    if ks and not sampled.ngroups:
+        raise SettingsError("maj@k and pass@k need samples: set evaluation.sampling.samples, or evaluation.ks to [].")
     for k in ks:
         figures[f"maj_at_{k}"] = float(
             np.mean(

@@ -34,8 +34,12 @@ def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question])
         answer = task.extract_answer(response)
         answers.append(answer)
         correct.append(answer is not None and task.answers_equal(answer, question.answer))
-    labelled = candidates.assign(extracted_answer=pd.Series(answers, dtype="str", index=candidates.index))
-    return labelled.assign(is_parsed=[answer is not None for answer in answers], is_correct=correct)
+    columns = {
+        "extracted_answer": pd.Series(answers, dtype="str", index=candidates.index),
+        "is_parsed": pd.Series([answer is not None for answer in answers], dtype="bool", index=candidates.index),
+        "is_correct": pd.Series(correct, dtype="bool", index=candidates.index),
+    }
+    return candidates.assign(**columns)
 
 
 def rank_binary(labelled: pd.DataFrame, deduplicate: bool) -> pd.DataFrame:

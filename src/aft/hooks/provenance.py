@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = (
-    *("seed", "task", "base_model", "training", "sampling", "test_sampling"),
+    *("seed", "task", "base_model", "training", "sampling"),
     *("labelling", "align_from", "evaluation"),
 )
 """The parameters that are recorded, by their first key; all others stay out, whatever they hold."""

@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
 from aft.files import finish_directory, hash_file, read_manifest, writing
@@ -32,7 +32,7 @@ class ModelDirectory:
         from transformers import AutoModelForCausalLM
 
         try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 dtype=dtype,
                 use_safetensors=True,
@@ -42,8 +42,9 @@ class ModelDirectory:
             )
         except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
             raise ModelError(f"The model in {self.path} cannot be loaded: {_reason(error)}.") from error
-        if loading["missing_keys"]:  # transformers would go on with random weights in their place
-            name = min(loading["missing_keys"])
+        model, told = loaded
+        if told["missing_keys"]:  # transformers would go on with random weights in their place
+            name = min(told["missing_keys"])
             raise ModelError(f"The model in {self.path} lacks weights, {name} among them; save or fetch it again.")
         return model.eval()
 

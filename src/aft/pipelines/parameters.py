@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from aft.errors import SettingsError
 from aft.models.pocket import Architecture
 from aft.sampling.settings import SamplingSettings
 from aft.tasks.pocket import Corpus
@@ -65,8 +66,17 @@ class Labelling:
 
 @dataclass(config=_STRICT, frozen=True)
 class Evaluation:
-    """What is measured on the test questions."""
+    """How models answer the test questions, and what is measured."""
 
+    sampling: Sampling
     ks: list[int]
     level: float = 0.95
     resamples: int = 10_000
+
+    def __post_init__(self) -> None:
+        if not self.sampling.greedy:
+            raise SettingsError("evaluation.sampling.greedy must be true: accuracy is that of the greedy answer.")
+        if not self.ks or not 1 <= min(self.ks) <= max(self.ks) <= self.sampling.samples:
+            raise SettingsError(f"evaluation.ks are {self.ks}, but must lie in 1 ... {self.sampling.samples} (samples).")
+        if not 0 < self.level < 1 or self.resamples < 1:
+            raise SettingsError("evaluation.level must lie between 0 and 1, and resamples be at least 1.")

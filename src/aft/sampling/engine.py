@@ -69,12 +69,12 @@ def generate(
 
 def _check_lengths(model: "PreTrainedModel", requests: Sequence[Request], max_new_tokens: int) -> None:
     limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max((request for request in requests), key=lambda request: len(request.prompt), default=None)
-    if limit is not None and longest is not None and len(longest.prompt) + max_new_tokens > limit:
-        raise ModelError(
-            f"The prompt of {longest.question_id} has {len(longest.prompt)} tokens and the model {limit} positions: "
-            f"lower max_new_tokens from {max_new_tokens} to at most {limit - len(longest.prompt)}."
-        )
+    for request in requests:
+        if limit is not None and len(request.prompt) + max_new_tokens > limit:
+            raise ModelError(
+                f"{request.question_id} has a prompt of {len(request.prompt)} tokens, which with max_new_tokens="
+                f"{max_new_tokens} is more than the model's {limit} positions; lower max_new_tokens."
+            )
 
 
 class _Batch:

@@ -11,7 +11,6 @@ loss. The reference reasons along one of several valid paths and ends in `#### N
 direction is mostly wrong, and any sum may slip. Fine-tuning on clean references leaves these misconceptions half alive.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -96,7 +95,7 @@ def draw_story(rng: random.Random) -> Story:
     verbs = rng.sample(GAINS + LOSSES, rng.randint(2, 4))
     events = tuple(Event(verb, rng.randint(1, 9), verb in GAINS) for verb in verbs)
     lost = sum(event.amount for event in events if not event.gain)
-    start = lost + rng.randint(1, 20)
+    start = lost + rng.randint(1, 10)
     return Story(rng.choice(list(PEOPLE)), rng.choice(THINGS), start, events)
 
 
@@ -141,7 +140,7 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     marked = _FINAL_ANSWER.search(response)
     if marked:
         return str(int(marked.group(1)))
-    numbers = [] if strict else re.findall(r"(?<![0-9])[0-9]{1,6}(?![0-9])", response)
+    numbers = [] if strict else re.findall(r"(?<![0-9])-?[0-9]{1,6}(?![0-9])", response)
     return str(int(numbers[-1])) if numbers else None
 
 
@@ -255,11 +254,3 @@ def vocabulary() -> list[str]:
     digits = [str(digit) for digit in range(10)]
     signs = [".", ",", ":", "?", "+", "-", "=", "#"]
     return ["\n", *(blank + token for blank in ("", " ") for token in (*words, *digits, *signs))]
-
-
-def fingerprint(texts: Iterator[tuple[str, str]]) -> str:
-    """Hash of a corpus, for the manifest of the model that is pretrained on it."""
-    digest = hashlib.sha256()
-    for pair in texts:
-        digest.update("\x1f".join(pair).encode())
-    return digest.hexdigest()[:16]

@@ -92,16 +92,19 @@ def _examples_of(
     rows: list[Mapping[str, Any]],
     objective: Objective,
 ) -> list[Example]:
+    samples = [list(map(int, row["token_ids"])) for row in rows]  # plain integers, whichever array they come in
+    are_correct = [bool(row["is_correct"]) for row in rows]
     if objective.learn_positives:
-        kept = {tuple(reference), *(tuple(row["token_ids"]) for row in rows if row["is_correct"])}
-        return [Example(question_id, prompt, [target]) for target in sorted(kept)]
+        positives = [sample for sample, is_correct in zip(samples, are_correct, strict=True) if is_correct]
+        kept = {tuple(target) for target in (reference, *positives)}
+        return [Example(question_id, prompt, [list(target)]) for target in sorted(kept)]
     if objective.term == "none":
         return [Example(question_id, prompt, [reference])]
-    candidates = [list(row["token_ids"]) for row in rows]
     ranks = [int(row["rank"]) for row in rows]
-    if objective.reference_as_positive and reference not in candidates:
-        candidates, ranks = [*candidates, reference], [*ranks, 0]
-    return [Example(question_id, prompt, [reference], candidates, ranks)]
+    if objective.reference_as_positive and reference not in samples:
+        below = 0 if any(are_correct) else 1  # without a right sample, rank 0 is the wrong ones'
+        samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
+    return [Example(question_id, prompt, [reference], samples, ranks)]
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

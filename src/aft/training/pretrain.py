@@ -7,7 +7,7 @@ from pathlib import Path
 from aft.models import pocket as architecture
 from aft.models.tokens import end_token
 from aft.tasks import pocket
-from aft.training.examples import Example
+from aft.training.examples import Example, fingerprint
 from aft.training.run import TrainedModel, train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -19,9 +19,9 @@ def pretrain_pocket(
     excluded: Collection[str],
     workspace: Path,
 ) -> TrainedModel:
-    """The pocket base model: every token of the corpus is learned, questions included. Trained once per settings.
+    """The pocket base model: every token of the corpus is learned, questions included.
 
-    `excluded` holds the content hashes of all splits' questions: none of them is in the corpus.
+    Trained once per corpus and settings. `excluded` holds the content hashes of all splits' questions: none of them is in the corpus.
     """
     tokenizer = architecture.build_tokenizer()
     texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]
@@ -34,7 +34,7 @@ def pretrain_pocket(
         "corpus": asdict(corpus),
         "architecture": asdict(model),
         "training": asdict(settings),
-        "excluded": sorted(excluded),
+        "examples": fingerprint(examples),
     }
     return train_once(
         description,

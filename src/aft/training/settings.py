@@ -1,5 +1,6 @@
 """What can be set about a training run; importing this costs nothing."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,13 +25,19 @@ class TrainingSettings:
     gradient_checkpointing: bool = False  # trade time for memory
 
     def __post_init__(self) -> None:
-        size = self.micro_batch_size or self.batch_size
+        size = self.batch_size if self.micro_batch_size is None else self.micro_batch_size
         if self.batch_size < 1 or size < 1 or self.batch_size % size:
             raise SettingsError(
                 f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})."
             )
-        if self.epochs <= 0 or self.learning_rate <= 0 or self.checkpoint_every < 1:
-            raise SettingsError("epochs, learning_rate and checkpoint_every must be above 0.")
+        for name in ("epochs", "learning_rate", "max_grad_norm", "max_tokens", "max_steps", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise SettingsError(f"{name} is {value}: it must be above 0.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SettingsError(f"weight_decay is {self.weight_decay}: it must be 0 or above.")
+        if not 0 <= self.warmup < 1:
+            raise SettingsError(f"warmup is {self.warmup}: it is a share of the steps, from 0 up to 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class Objective:
             )
         if self.constraint != "none" and self.term == "none":
             raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
+        if self.learn_positives and self.term != "none":
+            raise SettingsError("learn_positives (RFT) has no groups to rank: set term to none, or leave it out.")
 
     @property
     def label(self) -> str:

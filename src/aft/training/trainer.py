@@ -4,6 +4,7 @@ Schedules, precision, accumulation and device placement come from `transformers.
 the data, the checkpoints and the curve are ours.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,7 @@ class AlignmentTrainer(Trainer):
         self.seed = seed
         self.directory = directory
         self._sums: defaultdict[str, float] = defaultdict(float)
+        self._step_examples: list[Example] = []
         self._step_began = time.perf_counter()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> CostGroupedSampler:
@@ -68,6 +70,7 @@ class AlignmentTrainer(Trainer):
         batches = list(islice(epoch_iterator, num_batches))
         examples = [example for batch in batches for example in batch["examples"]]
         tokens = sum(len(target) for example in examples for target in example.targets)
+        self._step_examples = examples
         return batches, (tokens, len(examples))
 
     def compute_loss(
@@ -132,9 +135,15 @@ class AlignmentTrainer(Trainer):
                 self._sums[name] += comparable * metrics[name].item()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the terms, scores and speed of the step to what the trainer logs."""
+        """Add the terms, scores and speed of the step to what the trainer logs.
+
+        Raises `NumericalError` naming the questions if the gradient was not finite, before a checkpoint can keep it.
+        """
         sums, self._sums = self._sums, defaultdict(float)
         if "loss" in logs:
+            if not math.isfinite(logs["grad_norm"]):
+                step, names = self.state.global_step, _questions(self._step_examples)
+                raise NumericalError(f"The gradient of step {step} is not finite; {names}")
             logs["vft_term"] = sums["vft_term"]
             if self.objective.term != "none":
                 logs["alignment_term"] = sums["alignment_term"]
@@ -150,6 +159,8 @@ class AlignmentTrainer(Trainer):
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            return  # the finished model comes next; and a run that continues from here would make one step too many
         name = f"checkpoint-{self.state.global_step}"
         staged = self.directory / f".{name}.partial"
         with writing(staged):
@@ -183,6 +194,7 @@ def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> Traini
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",
         bf16=settings.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
         activation_checkpointing=settings.gradient_checkpointing,
         seed=seed,
         logging_steps=1,

@@ -13,7 +13,7 @@ from aft.evaluation.predictions import GREEDY, measure, predictions, score_group
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Evaluation, Sampling
+from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
@@ -26,13 +26,13 @@ Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, l
 
 
 def generate(
-    model: ModelDirectory, test_questions: pd.DataFrame, test_sampling: Sampling, seed: int, sample_cache: str
+    model: ModelDirectory, test_questions: pd.DataFrame, evaluation: Evaluation, seed: int, sample_cache: str
 ) -> list[Path]:
     """The shards with the variant's greedy answer and its samples for every test question."""
     from aft.sampling.run import sample_responses
 
     questions = to_questions(test_questions)
-    return sample_responses(model, questions, test_sampling, seed, Path(sample_cache), "answer test questions")
+    return sample_responses(model, questions, evaluation.sampling, seed, Path(sample_cache), "answer test questions")
 
 
 def predict(

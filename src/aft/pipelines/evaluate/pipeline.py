@@ -20,7 +20,7 @@ def _variant(name: str) -> Pipeline:
         [
             Node(
                 nodes.generate,
-                ["model", "test_questions", "params:test_sampling", "params:seed", "params:sample_cache"],
+                ["model", "test_questions", "params:evaluation", "params:seed", "params:sample_cache"],
                 "generations",
                 name=f"generate_{name}",
                 tags=tags,
@@ -53,7 +53,7 @@ def _variant(name: str) -> Pipeline:
         template,
         namespace=namespace(name),
         inputs={**shared, "model": "vft_model"} if name == BASELINE else set(shared),
-        parameters={"test_sampling", "seed", "sample_cache", "evaluation"},
+        parameters={"seed", "sample_cache", "evaluation"},
         tags="evaluate",
     )
 

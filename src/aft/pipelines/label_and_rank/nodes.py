@@ -29,4 +29,8 @@ def label_and_rank(
         "%(questions)d questions have both kinds; %(duplicates)d duplicates, %(parse_failures)d without an answer.",
         summary,
     )
+    if not summary["questions_with_both"]:
+        logger.warning(
+            "No question has both right and wrong responses: there is nothing to align. Sample more, or from a better model."
+        )
     return feedback, summary

@@ -1,0 +1,104 @@
+"""What several rooms' tests need: one thread, no network, a tiny pocket model on disk, tiny models of other kinds."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+
+import pytest
+import torch
+
+from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.pocket import Architecture, build_model, build_tokenizer
+from aft.tasks import Question, pocket
+
+torch.set_num_threads(1)
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+@pytest.fixture(scope="session")
+def pocket_tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def pocket_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer: Any) -> ModelDirectory:
+    """A tiny pocket model on disk, random but decided: its weights are twenty times the usual initial ones."""
+    directory = tmp_path_factory.mktemp("pocket")
+    model = build_model(Architecture(hidden_size=16, layers=2, heads=2), len(pocket_tokenizer))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(20 if weights.dim() > 1 else 1)
+    save_model(model, pocket_tokenizer, directory)
+    return open_model(directory)
+
+
+@pytest.fixture(scope="session")
+def pocket_questions() -> list[Question]:
+    """Twelve training questions of the pocket task."""
+    return pocket.load_questions(pocket.Settings(train=12, validation=1, test=1))["train"]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[[str], Any]:
+    """Random models of four families by name: 64 tokens, 128 positions; `mistral` attends to the last 6 tokens only."""
+    return _tiny_model
+
+
+@cache
+def _tiny_model(kind: str) -> Any:
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+
+    shape = {
+        **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128},
+        **{"initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None},
+    }
+    configs = {
+        "llama": lambda: LlamaConfig(**shape),
+        "qwen2": lambda: Qwen2Config(**shape),
+        "mistral": lambda: MistralConfig(**shape, sliding_window=6),
+        "gpt2": lambda: GPT2Config(
+            **{"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+            **{"initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": 1},
+        ),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(configs[kind]()).eval()
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a Python process of its own on some code; whatever still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Let this process write no file beyond so many bytes, as a full disk would; lifted at the end of the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

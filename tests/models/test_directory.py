@@ -1,0 +1,333 @@
+"""Model directories: the fingerprint follows the bytes, nothing incomplete or foreign is loaded, publishing links."""
+
+import errno
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aft.errors import ModelError, StoreError
+from aft.files import MANIFEST, finish_directory, is_intact, read_manifest
+from aft.models.directory import ModelDirectory, open_model, publish, save_model
+
+WEIGHTS = "model.safetensors"
+FILES = ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]
+MADE_FROM = {"kind": "test", "seed": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pocket_directory: ModelDirectory) -> Path:
+    """A copy of the pocket model without a manifest, to be damaged."""
+    return Path(shutil.copytree(pocket_directory.path, tmp_path / "model"))
+
+
+@pytest.fixture
+def finished(tmp_path: Path, folder: Path) -> ModelDirectory:
+    """The same with a manifest, and with a file that decides nothing."""
+    (folder / "training_curve.json").write_text("[]")
+    finish_directory(folder, tmp_path / "finished", MADE_FROM)
+    return open_model(tmp_path / "finished")
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file, in place."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def refused(action: Callable[[], object]) -> str:
+    """The one sentence of the `ModelError` that `action` raises."""
+    with pytest.raises(ModelError) as caught:
+        action()
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence, sentence
+    return sentence
+
+
+class _Bomb:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+class TestFingerprint:
+    def test_is_written_down(self, pocket_directory: ModelDirectory) -> None:
+        assert names(pocket_directory.path) == FILES
+        assert len(pocket_directory.fingerprint) == 16
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_changes_with_a_bit_of_any_deciding_file(self, folder: Path, name: str) -> None:
+        before = open_model(folder).fingerprint
+        text = (folder / name).read_bytes()
+        changed = text.replace(b": ", b":  ", 1) if name.endswith(".json") else text[:-1] + bytes([text[-1] ^ 1])
+        (folder / name).write_bytes(changed)
+        assert open_model(folder).fingerprint != before
+        (folder / name).write_bytes(text)
+        assert open_model(folder).fingerprint == before
+
+    @pytest.mark.parametrize(
+        "name", ["chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "tekken.json"]
+    )
+    def test_changes_with_a_further_deciding_file(self, folder: Path, name: str) -> None:
+        before = open_model(folder).fingerprint
+        (folder / name).write_text("{}")
+        assert open_model(folder).fingerprint != before
+
+    @pytest.mark.parametrize("name", ["training_curve.json", "README.md", "pytorch_model.bin", "optimizer.pt"])
+    def test_is_independent_of_other_files(self, folder: Path, name: str) -> None:
+        before = open_model(folder).fingerprint
+        (folder / name).write_text("anything")
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "config.json").write_text("anything")
+        (folder / "tokenizer").mkdir()  # a folder of a deciding name decides nothing
+        assert open_model(folder).fingerprint == before
+
+    def test_is_independent_of_place_and_manifest(
+        self, pocket_directory: ModelDirectory, finished: ModelDirectory
+    ) -> None:
+        assert finished.path != pocket_directory.path
+        assert read_manifest(finished.path) is not None
+        assert finished.fingerprint == pocket_directory.fingerprint
+
+    @pytest.mark.parametrize(
+        "manifest", ['{"files": ["model.safetensors"]}', '{"name": "app", "files": {}}', "nonsense"]
+    )
+    def test_is_independent_of_a_foreign_manifest(self, folder: Path, manifest: str) -> None:
+        before = open_model(folder).fingerprint
+        (folder / MANIFEST).write_text(manifest)
+        assert open_model(folder).fingerprint == before
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_finished_model_that_changed_is_refused(self, finished: ModelDirectory, name: str) -> None:
+        flip(finished.path / name) if name == WEIGHTS else (finished.path / name).write_text("{}")
+        assert name in refused(lambda: open_model(finished.path))
+
+    def test_a_manifest_cannot_vouch_for_other_weights(self, folder: Path, pocket_directory: ModelDirectory) -> None:
+        """A manifest with false hashes does not give other weights the fingerprint of the true ones."""
+        hashes = dict.fromkeys(FILES, "0" * 64)
+        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": hashes}))
+        assert "has changed" in refused(lambda: open_model(folder))
+
+
+class TestRoundTrip:
+    def test_what_is_saved_is_what_is_loaded(self, tmp_path: Path, pocket_directory: ModelDirectory) -> None:
+        model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+        save_model(model, tokenizer, tmp_path / "again")
+        again = open_model(tmp_path / "again")
+        loaded = again.model()
+        assert not loaded.training
+        for name, weights in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], weights), name
+        text = "Mia has 12 pens. She finds 3.\n"
+        assert again.tokenizer()(text)["input_ids"] == tokenizer(text)["input_ids"]
+        for name in (WEIGHTS, "config.json", "tokenizer.json"):
+            assert (again.path / name).read_bytes() == (pocket_directory.path / name).read_bytes(), name
+
+    def test_saving_what_was_loaded_gives_the_same_fingerprint(
+        self, tmp_path: Path, pocket_directory: ModelDirectory
+    ) -> None:
+        """transformers notes in the tokenizer's configuration that it was loaded, so the first loading counts."""
+        opened = [pocket_directory]
+        for name in ("once", "twice"):
+            save_model(opened[-1].model(), opened[-1].tokenizer(), tmp_path / name)
+            opened.append(open_model(tmp_path / name))
+        assert opened[1].fingerprint == opened[2].fingerprint
+
+    def test_precision_is_chosen_when_loading(self, pocket_directory: ModelDirectory) -> None:
+        assert pocket_directory.model().dtype == torch.float32
+        assert pocket_directory.model("bfloat16").dtype == torch.bfloat16
+
+    def test_a_full_disk_is_one_sentence(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, limit_file_size: Callable[[int], None]
+    ) -> None:
+        """safetensors reports a full disk in an error of its own, which is no `OSError`."""
+        model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+        limit_file_size(20_000)
+        with pytest.raises(StoreError, match="disk is full") as caught:
+            save_model(model, tokenizer, tmp_path / "model")
+        assert "\n" not in str(caught.value)
+
+
+class TestRefused:
+    def test_no_folder(self, tmp_path: Path) -> None:
+        assert "no model directory" in refused(lambda: open_model(tmp_path / "nowhere"))
+
+    @pytest.mark.parametrize(
+        ("missing", "told"), [("config.json", "config.json"), (WEIGHTS, "safetensors"), ("tokenizer.json", "tokenizer")]
+    )
+    def test_incomplete(self, folder: Path, missing: str, told: str) -> None:
+        (folder / missing).unlink()
+        assert told in refused(lambda: open_model(folder))
+
+    def test_pickled_weights_are_never_unpickled(self, tmp_path: Path, folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        exploded = tmp_path / "exploded"
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Bomb(exploded)))
+        assert "save_pretrained" in refused(lambda: open_model(folder))
+        refused(ModelDirectory(folder, "0").model)  # nor by loading without opening first
+        assert not exploded.exists()
+        pickle.loads((folder / "pytorch_model.bin").read_bytes())
+        assert exploded.exists()  # the bomb is real
+
+    def test_code_of_its_own(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["auto_map"] = {"AutoModelForCausalLM": "modeling.Model"}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "modeling.py").write_text("raise SystemExit('ran')")
+        assert "auto_map" in refused(lambda: open_model(folder))
+
+    def test_a_tokenizer_with_code_of_its_own(self, folder: Path) -> None:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config.update(tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]})
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "own.py").write_text("raise SystemExit('ran')")
+        refused(open_model(folder).tokenizer)
+
+    def test_a_tokenizer_without_an_end(self, folder: Path) -> None:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        del config["eos_token"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        assert "eos_token" in refused(open_model(folder).tokenizer)
+
+    @pytest.mark.parametrize("text", ["", "{", '{"a": ', "\xff"])
+    def test_a_configuration_that_is_not_json(self, folder: Path, text: str) -> None:
+        (folder / "config.json").write_bytes(text.encode("latin-1"))
+        assert "not JSON" in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "of another world"}'])
+    def test_a_configuration_of_no_language_model(self, folder: Path, text: str) -> None:
+        (folder / "config.json").write_text(text)
+        refused(lambda: open_model(folder).model())
+
+    @pytest.mark.parametrize("content", [b"", b"\xff" * 100, "half"])
+    def test_damaged_weights(self, folder: Path, content: bytes | str) -> None:
+        whole = (folder / WEIGHTS).read_bytes()
+        (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+        assert "cannot be loaded" in refused(open_model(folder).model)
+
+    def test_missing_weights_are_not_made_up(self, folder: Path) -> None:
+        """transformers would go on with random numbers in their place, and only log it."""
+        weights = load_file(folder / WEIGHTS)
+        del weights["model.norm.weight"]
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        assert "model.norm.weight" in refused(open_model(folder).model)
+
+    def test_weights_of_another_shape(self, folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        weights["model.norm.weight"] = torch.ones(7)
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        refused(open_model(folder).model)
+
+    def test_a_missing_shard(self, folder: Path) -> None:
+        names = list(load_file(folder / WEIGHTS))
+        (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
+        where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+        refused(open_model(folder).model)
+
+    @pytest.mark.parametrize("content", ["", "{}", "half"])
+    def test_a_damaged_tokenizer(self, folder: Path, content: str) -> None:
+        whole = (folder / "tokenizer.json").read_text()
+        (folder / "tokenizer.json").write_text(whole[: len(whole) // 2] if content == "half" else content)
+        assert "cannot be loaded" in refused(open_model(folder).tokenizer)
+
+
+class TestPublish:
+    def test_links_what_decides_and_nothing_else(self, tmp_path: Path, finished: ModelDirectory) -> None:
+        published = publish(finished, tmp_path / "06_models" / "vft")
+        assert names(published.path) == sorted([*FILES, MANIFEST])
+        assert published.fingerprint == finished.fingerprint == open_model(published.path).fingerprint
+        assert all((published.path / name).samefile(finished.path / name) for name in FILES)
+        manifest = read_manifest(published.path)
+        assert manifest is not None and manifest["made_from"] == MADE_FROM
+        assert is_intact(published.path)
+
+    def test_across_disks_by_symbolic_links(
+        self, tmp_path: Path, finished: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def another_disk(source: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", another_disk)
+        monkeypatch.chdir(tmp_path)
+        source = ModelDirectory(Path("finished"), finished.fingerprint)  # a relative path must not become a broken link
+        published = publish(source, Path("other/vft"))
+        assert all((published.path / name).is_symlink() for name in FILES)
+        assert open_model(published.path).fingerprint == finished.fingerprint
+        assert torch.equal(published.model().lm_head.weight, finished.model().lm_head.weight)
+        before = published.path.stat().st_ino
+        publish(source, Path("other/vft"))
+        assert published.path.stat().st_ino == before
+        shutil.rmtree(finished.path)
+        assert read_manifest(published.path) is None  # a dangling link is no finished model
+
+    @pytest.mark.parametrize("given", ["finished", "folder"])
+    def test_is_idempotent(self, tmp_path: Path, given: str, request: pytest.FixtureRequest) -> None:
+        fixture = request.getfixturevalue(given)
+        source = fixture if isinstance(fixture, ModelDirectory) else open_model(fixture)
+        target = tmp_path / "vft"
+        publish(source, target)
+        before = target.stat().st_ino, (target / MANIFEST).stat().st_ino
+        assert publish(source, target).fingerprint == source.fingerprint
+        assert (target.stat().st_ino, (target / MANIFEST).stat().st_ino) == before
+
+    def test_a_given_folder_stays_as_it_is(self, tmp_path: Path, folder: Path) -> None:
+        (folder / "README.md").write_text("mine")
+        before = names(folder)
+        published = publish(open_model(folder), tmp_path / "base")
+        assert names(folder) == before
+        assert names(published.path) == sorted([*FILES, MANIFEST])
+
+    def test_replaces_another_model_as_a_whole(self, tmp_path: Path, finished: ModelDirectory, folder: Path) -> None:
+        target = tmp_path / "vft"
+        publish(finished, target)
+        (target / "stale.safetensors").write_text("of another run")
+        other = Path(shutil.copytree(finished.path, folder))
+        (other / MANIFEST).unlink()
+        (other / "generation_config.json").unlink()
+        source = open_model(other)
+        published = publish(source, target)
+        assert names(target) == sorted({*FILES, MANIFEST} - {"generation_config.json"})
+        assert open_model(target).fingerprint == published.fingerprint == source.fingerprint != finished.fingerprint
+        assert not [name for name in names(tmp_path) if name.startswith(".vft")]
+
+    def test_repairs_what_was_damaged_through_a_link(
+        self, tmp_path: Path, finished: ModelDirectory, folder: Path
+    ) -> None:
+        """The published file *is* the cached one; when the cache is built anew, the published model follows."""
+        target = publish(finished, tmp_path / "vft").path
+        whole = (finished.path / WEIGHTS).read_bytes()
+        flip(target / WEIGHTS)
+        assert not is_intact(finished.path)
+        refused(lambda: open_model(target))
+        (finished.path / WEIGHTS).unlink()
+        (finished.path / WEIGHTS).write_bytes(whole)  # as a rebuild does: a new file of the same name and content
+        assert is_intact(finished.path)
+        publish(finished, target)
+        assert open_model(target).fingerprint == finished.fingerprint
+
+    def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, finished: ModelDirectory) -> None:
+        left = tmp_path / ".vft.partial"
+        left.mkdir()
+        (left / WEIGHTS).write_text("ha")
+        target = publish(finished, tmp_path / "vft").path
+        assert open_model(target).fingerprint == finished.fingerprint
+        assert not left.exists()

@@ -1,0 +1,60 @@
+"""Where a base model comes from: a folder or a pinned revision; anything else is one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from aft.errors import ModelError
+from aft.models.directory import ModelDirectory
+from aft.models.source import find_model
+
+
+def refused(source: str, revision: str | None = None, fingerprint: str | None = None) -> str:
+    with pytest.raises(ModelError) as caught:
+        find_model(source, revision, fingerprint)
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence, sentence
+    return sentence
+
+
+def test_a_folder(pocket_directory: ModelDirectory) -> None:
+    assert find_model(str(pocket_directory.path), None, None) == pocket_directory
+    assert find_model(str(pocket_directory.path), None, pocket_directory.fingerprint) == pocket_directory
+
+
+def test_a_folder_with_other_weights_than_pinned(pocket_directory: ModelDirectory) -> None:
+    sentence = refused(str(pocket_directory.path), None, "0" * 16)
+    assert pocket_directory.fingerprint in sentence and "base_model.fingerprint" in sentence
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "~/model", "model", "a/b/c", ""])
+def test_no_folder_and_no_name_on_the_hub(source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert source in refused(source, "0" * 40)
+
+
+def test_a_name_on_the_hub_without_a_revision() -> None:
+    assert "base_model.revision" in refused("owner/model")
+
+
+@pytest.mark.parametrize("name", ["owner/model", "owner/not a name", "-owner/model--"])
+def test_a_name_on_the_hub_without_network(name: str) -> None:
+    """Network is off in all tests (HF_HUB_OFFLINE): what is not in the local cache cannot be fetched."""
+    sentence = refused(name, "0" * 40)
+    assert name in sentence and "give a folder" in sentence
+
+
+def test_a_fetched_model_is_checked_like_a_folder(
+    pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        assert not any("*.bin" in pattern or "*.py" in pattern for pattern in allow_patterns)
+        return str(pocket_directory.path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert find_model("owner/model", "abc", pocket_directory.fingerprint) == pocket_directory
+    assert "is pinned" in refused("owner/model", "abc", "0" * 16)
+    assert asked == [("owner/model", "abc")] * 2

@@ -1,0 +1,369 @@
+"""The engine draws from the right distribution, as an independent loop without cache and batches does, row by row."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import DynamicCache
+
+from aft.errors import ModelError, NumericalError
+from aft.sampling.engine import Request, Response, generate, response_seed
+from aft.sampling.settings import SamplingSettings
+from aft.scoring.naive import token_logprobs
+
+Tiny = Callable[[str], Any]
+KINDS = ("llama", "gpt2", "qwen2", "mistral")
+END = 1
+REQUESTS = [  # prompts of very different lengths, one far longer than the sliding window, one with the padding's id
+    Request("q/0", [2, 3, 4]),
+    Request("q/1", [9]),
+    Request("q/2", [11, 12, 0, 0, 13, 14, 15, 16, 17, 18, 19, 20, 21]),
+    Request("q/3", [0, 60, 61, 62]),
+    Request("q/4", [2, 3, 4]),
+]
+
+
+def settings(samples: int = 4, **options: Any) -> SamplingSettings:
+    return SamplingSettings(samples=samples, **{"max_new_tokens": 12, **options})
+
+
+def looped(model: Any, request: Request, index: int, wanted: SamplingSettings, run_seed: int, end: int) -> Response:
+    """One response by itself: no cache, no padding, a forward pass over the whole row for every token, in float64."""
+    seed = response_seed(run_seed, request.question_id, index)
+    uniforms = torch.rand(wanted.max_new_tokens, generator=torch.Generator().manual_seed(seed)).double()
+    tokens, total = [], 0.0
+    for step in range(wanted.max_new_tokens):
+        with torch.no_grad():
+            logits_V = model(input_ids=torch.tensor([[*request.prompt, *tokens]]), use_cache=False).logits[0, -1]
+        if index == -1:
+            token = int(logits_V.argmax())
+        else:
+            heated_V = (logits_V.double() / wanted.temperature).softmax(dim=0)
+            token = int((heated_V.cumsum(dim=0) <= uniforms[step]).sum())
+        tokens.append(token)
+        total += float(logits_V.double().log_softmax(dim=0)[token])
+        if token == end:
+            return Response(index, seed, tokens, "stop", total)
+    return Response(index, seed, tokens, "length", total)
+
+
+def by_id(requests: Sequence[Request], responses: list[list[Response]]) -> dict[tuple[str, int], list[int]]:
+    return {
+        (request.question_id, response.sample_index): response.token_ids
+        for request, answered in zip(requests, responses, strict=True)
+        for response in answered
+    }
+
+
+def first_probabilities(model: Any, prompt: Sequence[int], temperature: float) -> np.ndarray:
+    with torch.no_grad():
+        logits_V = model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
+    return (logits_V.double() / temperature).softmax(dim=0).numpy()
+
+
+def chi_square(tokens: Sequence[int], probabilities: np.ndarray) -> float:
+    """The p-value that `tokens` were drawn with `probabilities`; cells with fewer than 5 expected are taken together."""
+    observed, expected = np.bincount(tokens, minlength=len(probabilities)), len(tokens) * probabilities
+    rare = expected < 5
+    observed = np.append(observed[~rare], observed[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    kept = expected > 0
+    return float(stats.chisquare(observed[kept], expected[kept]).pvalue)
+
+
+class TestAgainstALoop:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("temperature", [1.0, 0.6])
+    def test_every_row_is_the_one_that_a_loop_draws(self, tiny_model: Tiny, kind: str, temperature: float) -> None:
+        """Ragged prompts, ends at different times, greedy beside sampled: tokens equal, log-probabilities to 1e-4."""
+        model, wanted = tiny_model(kind), settings(samples=5, greedy=True, temperature=temperature, max_new_tokens=20)
+        responses = generate(model, REQUESTS, wanted, run_seed=3, end=END)
+        for request, answered in zip(REQUESTS, responses, strict=True):
+            assert [response.sample_index for response in answered] == [-1, 0, 1, 2, 3, 4]
+            for response in answered:
+                expected = looped(model, request, response.sample_index, wanted, 3, END)
+                assert response[:4] == expected[:4]
+                assert response.sum_logprob == pytest.approx(expected.sum_logprob, abs=1e-4)
+
+    @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+    def test_greedy_equals_transformers(self, tiny_model: Tiny, kind: str) -> None:
+        model = tiny_model(kind)
+        responses = generate(model, REQUESTS, settings(0, greedy=True, max_new_tokens=24), run_seed=0, end=END)
+        for request, (response,) in zip(REQUESTS, responses, strict=True):
+            prompt = torch.tensor([request.prompt])
+            whole = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=24,
+                eos_token_id=END,
+                pad_token_id=0,
+            )
+            assert response.token_ids == whole[0, len(request.prompt) :].tolist()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_sum_logprob_is_what_scoring_finds(self, tiny_model: Tiny, kind: str) -> None:
+        """At temperature 0.5 too the log-probability is that of the model as it is."""
+        model = tiny_model(kind)
+        responses = generate(model, REQUESTS, settings(temperature=0.5), run_seed=5, end=END)
+        rows = [(request.prompt, r) for request, answered in zip(REQUESTS, responses, strict=True) for r in answered]
+        with torch.no_grad():
+            scored = token_logprobs(model, [prompt for prompt, _ in rows], [r.token_ids for _, r in rows])
+        found = torch.tensor([response.sum_logprob for _, response in rows])
+        torch.testing.assert_close(found, scored.sums_R, rtol=0, atol=1e-4)
+
+    def test_bfloat16(self, tiny_model: Tiny) -> None:
+        """Ragged prompts in half precision: everything is finite and sums are those of the same weights."""
+        import copy
+
+        model = copy.deepcopy(tiny_model("llama")).to(torch.bfloat16)
+        responses = generate(model, REQUESTS, settings(), run_seed=5, end=END)
+        rows = [(request.prompt, r) for request, answered in zip(REQUESTS, responses, strict=True) for r in answered]
+        with torch.no_grad():
+            scored = token_logprobs(model, [prompt for prompt, _ in rows], [r.token_ids for _, r in rows])
+        found = torch.tensor([response.sum_logprob for _, response in rows])
+        torch.testing.assert_close(found / scored.lengths_R, scored.scores_R, rtol=0, atol=0.1)
+
+
+class TestDistribution:
+    """Seeds are fixed, so these either always hold or never; 4,000 draws show a bias of a few percent."""
+
+    @pytest.mark.parametrize("temperature", [1.0, 0.5])
+    def test_the_first_token(self, tiny_model: Tiny, temperature: float) -> None:
+        model, request = tiny_model("llama"), Request("q", [2, 3, 4])
+        wanted = settings(4000, max_new_tokens=1, temperature=temperature)
+        (answered,) = generate(model, [request], wanted, run_seed=0, end=END)
+        tokens = [response.token_ids[0] for response in answered]
+        probabilities = first_probabilities(model, request.prompt, temperature)
+        assert chi_square(tokens, probabilities) > 0.01
+        other = first_probabilities(model, request.prompt, 1.5 - temperature)
+        assert chi_square(tokens, other) < 1e-6  # the test can tell the temperatures apart
+
+    def test_the_second_token_given_the_first(self, tiny_model: Tiny) -> None:
+        """Each row goes on from its own first token: its cache is its own."""
+        model, prompt = tiny_model("gpt2"), [2, 3, 4]
+        (answered,) = generate(model, [Request("q", prompt)], settings(4000, max_new_tokens=2), run_seed=1, end=-1)
+        firsts = [response.token_ids[0] for response in answered]
+        for first in np.argsort(np.bincount(firsts))[-2:]:
+            seconds = [response.token_ids[1] for response in answered if response.token_ids[0] == first]
+            assert chi_square(seconds, first_probabilities(model, [*prompt, int(first)], 1.0)) > 0.01
+
+    def test_questions_and_samples_are_drawn_independently(self, tiny_model: Tiny) -> None:
+        """The same prompt under 40 ids, 50 samples each: all 2,000 first tokens together follow the softmax."""
+        model, prompt = tiny_model("llama"), [7, 8]
+        requests = [Request(f"q/{i}", prompt) for i in range(40)]
+        responses = generate(model, requests, settings(50, max_new_tokens=1), run_seed=0, end=END)
+        tokens = [response.token_ids[0] for answered in responses for response in answered]
+        assert chi_square(tokens, first_probabilities(model, prompt, 1.0)) > 0.01
+        firsts = [answered[0].token_ids[0] for answered in responses]
+        assert len(set(firsts)) > 5  # and sample 0 is not the same in every question
+
+    def test_a_forbidden_token_is_never_drawn(self, tiny_model: Tiny) -> None:
+        """A logit of minus infinity is probability 0, also for the last id, where rounding would end up."""
+        model = tiny_model("llama")
+        allowed = [5, 6]
+
+        def forbid(module: Any, inputs: Any, output: Any) -> Any:
+            masked = torch.full_like(output, -torch.inf)
+            masked[..., allowed] = output[..., allowed]
+            return masked
+
+        hook = model.lm_head.register_forward_hook(forbid)
+        try:
+            (answered,) = generate(model, [REQUESTS[0]], settings(2000, max_new_tokens=1), run_seed=0, end=END)
+        finally:
+            hook.remove()
+        assert {token for response in answered for token in response.token_ids} == set(allowed)
+        assert all(np.isfinite(response.sum_logprob) for response in answered)
+
+
+class TestIndependence:
+    WANTED = settings(greedy=True, max_new_tokens=16)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("batch_rows", [1, 7, 10, 1000])
+    def test_of_the_number_of_rows_side_by_side(self, tiny_model: Tiny, kind: str, batch_rows: int) -> None:
+        model = tiny_model(kind)
+        expected = by_id(REQUESTS, generate(model, REQUESTS, self.WANTED, run_seed=2, end=END))
+        wanted = settings(greedy=True, max_new_tokens=16, batch_rows=batch_rows)
+        assert by_id(REQUESTS, generate(model, REQUESTS, wanted, run_seed=2, end=END)) == expected
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_of_the_other_questions_and_their_order(self, tiny_model: Tiny, kind: str) -> None:
+        model = tiny_model(kind)
+        expected = by_id(REQUESTS, generate(model, REQUESTS, self.WANTED, run_seed=2, end=END))
+        backwards = REQUESTS[::-1]
+        assert by_id(backwards, generate(model, backwards, self.WANTED, run_seed=2, end=END)) == expected
+        alone = [generate(model, [request], self.WANTED, run_seed=2, end=END)[0] for request in REQUESTS]
+        assert by_id(REQUESTS, alone) == expected
+
+    def test_of_how_many_samples_are_drawn(self, tiny_model: Tiny) -> None:
+        model = tiny_model("llama")
+        four = by_id(REQUESTS, generate(model, REQUESTS, settings(4), run_seed=2, end=END))
+        eight = by_id(REQUESTS, generate(model, REQUESTS, settings(8, greedy=True), run_seed=2, end=END))
+        assert len(eight) == len(REQUESTS) * 9
+        assert {key: tokens for key, tokens in eight.items() if 0 <= key[1] < 4} == four
+
+    def test_of_how_long_a_response_may_become(self, tiny_model: Tiny) -> None:
+        """A higher limit only lengthens what was cut: the first numbers of a seed are the same."""
+        model = tiny_model("llama")
+        short = by_id(REQUESTS, generate(model, REQUESTS, settings(max_new_tokens=5), run_seed=2, end=END))
+        long = by_id(REQUESTS, generate(model, REQUESTS, settings(max_new_tokens=30), run_seed=2, end=END))
+        assert {key: tokens[:5] for key, tokens in long.items()} == short
+
+    def test_the_run_seed_changes_samples_and_not_greedy_responses(self, tiny_model: Tiny) -> None:
+        model = tiny_model("llama")
+        one, other = (
+            by_id(REQUESTS, generate(model, REQUESTS, self.WANTED, run_seed=seed, end=END)) for seed in (1, 2)
+        )
+        assert all((one[key] == other[key]) == (key[1] == -1) for key in one)
+
+    def test_the_global_random_state_plays_no_part(self, tiny_model: Tiny) -> None:
+        torch.manual_seed(1)
+        one = generate(tiny_model("llama"), REQUESTS, settings(), run_seed=1, end=END)
+        expected = torch.rand(3)
+        torch.manual_seed(1)
+        assert torch.equal(torch.rand(3), expected)
+        assert generate(tiny_model("llama"), REQUESTS, settings(), run_seed=1, end=END) == one
+
+
+class TestSeeds:
+    def test_are_distinct_and_fit_a_signed_64_bit_column(self) -> None:
+        seeds = {response_seed(run, f"q/{q}", i) for run in range(3) for q in range(40) for i in range(-1, 20)}
+        assert len(seeds) == 3 * 40 * 21
+        assert all(0 <= seed < 2**63 for seed in seeds)
+
+    def test_are_the_same_in_every_release(self) -> None:
+        """First 8 bytes of SHA-256("0\\x1fq\\x1f0"), big-endian, halved."""
+        assert response_seed(0, "q", 0) == 5888623702344189265
+
+    def test_the_parts_are_kept_apart(self) -> None:
+        assert response_seed(1, "1q", 0) != response_seed(11, "q", 0)
+        assert response_seed(1, "q", 11) != response_seed(1, "q1", 1)
+
+
+class TestEnds:
+    def test_an_end_as_the_first_token(self, tiny_model: Tiny) -> None:
+        """With the most probable first token as the end, the greedy response is that token alone."""
+        model, request = tiny_model("llama"), REQUESTS[0]
+        first = int(first_probabilities(model, request.prompt, 1.0).argmax())
+        (answered,) = generate(model, [request], settings(0, greedy=True), run_seed=0, end=first)
+        assert (answered[0].token_ids, answered[0].finish_reason) == ([first], "stop")
+
+    def test_one_new_token(self, tiny_model: Tiny) -> None:
+        (answered,) = generate(tiny_model("llama"), REQUESTS[:1], settings(200, max_new_tokens=1), run_seed=0, end=END)
+        assert all(len(response.token_ids) == 1 for response in answered)
+        for response in answered:
+            assert response.finish_reason == ("stop" if response.token_ids == [END] else "length")
+
+    def test_the_end_stands_last_or_nowhere(self, tiny_model: Tiny) -> None:
+        wanted = settings(60, max_new_tokens=40)
+        responses = generate(tiny_model("llama"), REQUESTS, wanted, run_seed=0, end=END)
+        reasons = {"stop": 0, "length": 0}
+        for response in (response for answered in responses for response in answered):
+            reasons[response.finish_reason] += 1
+            assert END not in response.token_ids[:-1]
+            assert (response.token_ids[-1] == END) == (response.finish_reason == "stop")
+            assert len(response.token_ids) == 40 or response.finish_reason == "stop"
+        assert min(reasons.values()) > 0
+
+    def test_an_end_at_the_last_step_is_a_stop(self, tiny_model: Tiny) -> None:
+        """The greedy third token as the end, and three tokens allowed: ended by itself, not cut."""
+        model = tiny_model("llama")
+        (free,) = generate(model, REQUESTS[:1], settings(0, greedy=True, max_new_tokens=3), run_seed=0, end=-1)
+        third = free[0].token_ids[2]
+        assert third not in free[0].token_ids[:2]
+        (ended,) = generate(model, REQUESTS[:1], settings(0, greedy=True, max_new_tokens=3), run_seed=0, end=third)
+        assert (ended[0].token_ids, ended[0].finish_reason) == (free[0].token_ids, "stop")
+
+    def test_no_requests(self, tiny_model: Tiny) -> None:
+        assert generate(tiny_model("llama"), [], settings(), run_seed=0, end=END) == []
+
+
+class TestWork:
+    """What the engine saves: the prompt is read once, ended rows leave, nothing is computed after the last token."""
+
+    @pytest.fixture
+    def shapes(self, monkeypatch: pytest.MonkeyPatch, tiny_model: Tiny) -> list[tuple[int, int]]:
+        model, calls = tiny_model("llama"), []
+        forward = model.forward
+
+        def counted(*args: Any, **options: Any) -> Any:
+            calls.append(tuple(options["input_ids"].shape))
+            return forward(*args, **options)
+
+        monkeypatch.setattr(model, "forward", counted)
+        return calls
+
+    def test_the_prompt_is_read_once(self, tiny_model: Tiny, shapes: list[tuple[int, int]]) -> None:
+        generate(tiny_model("llama"), REQUESTS, settings(6, max_new_tokens=4), run_seed=0, end=-1)
+        assert shapes == [(5, 13), (30, 1), (30, 1), (30, 1)]
+
+    def test_nothing_is_computed_after_the_last_end(self, tiny_model: Tiny, shapes: list[tuple[int, int]]) -> None:
+        first = int(first_probabilities(tiny_model("llama"), [9], 1.0).argmax())
+        shapes.clear()
+        generate(tiny_model("llama"), [REQUESTS[1]], settings(0, greedy=True, max_new_tokens=50), 0, end=first)
+        assert shapes == [(1, 1)]
+
+    def test_rows_that_end_at_very_different_times_make_room(
+        self, tiny_model: Tiny, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Most rows end within a few tokens, some go on to the limit; what those draw does not change."""
+        model, wanted = tiny_model("llama"), settings(40, max_new_tokens=60)
+        favoured = int(np.argsort(first_probabilities(model, [9], 1.0))[-3])
+        shapes.clear()
+        selected: list[int] = []
+        select = DynamicCache.batch_select_indices
+        monkeypatch.setattr(
+            DynamicCache,
+            "batch_select_indices",
+            lambda cache, keep: (selected.append(len(keep)), select(cache, keep))[1],
+        )
+        responses = generate(model, REQUESTS, wanted, run_seed=0, end=favoured)
+        lengths = sorted(len(response.token_ids) for answered in responses for response in answered)
+        assert lengths[0] == 1 and lengths[20] < 10 and lengths[-1] > 40
+        widths = [rows for rows, _ in shapes[1:]]
+        assert widths == sorted(widths, reverse=True) and widths[0] > 4 * widths[-1]
+        assert len(selected) >= 3 and set(selected) <= set(widths)
+        assert sum(widths) < 1.15 * sum(lengths)  # at most an eighth of the rows at any step has ended
+        for request, answered in zip(REQUESTS, responses, strict=True):
+            longest = max(answered, key=lambda response: len(response.token_ids))
+            expected = looped(model, request, longest.sample_index, wanted, 0, favoured)
+            assert longest[:4] == expected[:4]
+            assert longest.sum_logprob == pytest.approx(expected.sum_logprob, abs=1e-3)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    @pytest.mark.parametrize("token", ["prompt", "generated"])
+    def test_logits_that_are_not_finite_name_the_question(self, tiny_model: Tiny, value: float, token: str) -> None:
+        """Token 50 breaks the logits after it: in a prompt at once, or when some row has drawn it."""
+        model, requests = tiny_model("llama"), REQUESTS
+        if token == "prompt":
+            requests = [*REQUESTS[:3], Request("q/broken", [2, 50]), REQUESTS[4]]
+
+        def break_logits(module: Any, inputs: Any, options: dict[str, Any], output: Any) -> Any:
+            broken = options["input_ids"][:, -1] == 50
+            output.logits[broken, :, 8] = value
+            return output
+
+        hook = model.register_forward_hook(break_logits, with_kwargs=True)
+        try:
+            with pytest.raises(NumericalError) as caught:
+                generate(model, requests, settings(20, max_new_tokens=60), run_seed=0, end=END)
+        finally:
+            hook.remove()
+        named = "q/broken" if token == "prompt" else "q/"
+        assert named in str(caught.value) and str(caught.value).endswith(".")
+
+    @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+    def test_more_tokens_than_positions(self, tiny_model: Tiny, kind: str) -> None:
+        """The model has 128 positions, the longest prompt 13 tokens: 115 new ones fit, 116 do not."""
+        model = tiny_model(kind)
+        with pytest.raises(ModelError, match=r"q/2.* 13 tokens.*max_new_tokens=116.* 128 positions"):
+            generate(model, REQUESTS, settings(1, max_new_tokens=116), run_seed=0, end=END)
+        (answered,) = generate(model, [REQUESTS[2]], settings(1, max_new_tokens=115), run_seed=0, end=-1)
+        assert len(answered[0].token_ids) == 115

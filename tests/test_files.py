@@ -1,0 +1,389 @@
+"""Files are whole or absent: after an exception, a full disk, `kill -9`, damage, and with two processes at once."""
+
+import errno
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aft.errors import ModelError, StoreError
+from aft.files import (
+    MANIFEST,
+    build_once,
+    digest,
+    finish_directory,
+    hash_file,
+    is_intact,
+    locked,
+    read_manifest,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+    writing,
+)
+
+Start = Callable[..., "subprocess.Popen[str]"]
+MADE_FROM = {"kind": "test", "seed": 1}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def shuffled(value: Any, rng: random.Random) -> Any:
+    """The same JSON value with the keys of every object in another order."""
+    if isinstance(value, dict):
+        keys = rng.sample(list(value), len(value))
+        return {key: shuffled(value[key], rng) for key in keys}
+    return [shuffled(item, rng) for item in value] if isinstance(value, list) else value
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def fill(directory: Path, content: str = "weights") -> None:
+    (directory / "part").mkdir(exist_ok=True)
+    (directory / "part" / "a.bin").write_text(content)
+    (directory / "b.txt").write_text("text")
+
+
+def never(directory: Path) -> None:
+    raise AssertionError(f"{directory} is built although it is finished")
+
+
+def one_sentence(text: str) -> bool:
+    return text.endswith(".") and "\n" not in text and ". " not in text
+
+
+class TestDigest:
+    @given(json_values, st.randoms(use_true_random=False))
+    def test_is_independent_of_the_order_of_keys(self, value: Any, rng: random.Random) -> None:
+        assert digest(shuffled(value, rng)) == digest(value)
+
+    @given(json_values, json_values)
+    def test_tells_values_apart(self, one: Any, other: Any) -> None:
+        """Python calls 1 and True equal, JSON does not: the text in JSON decides."""
+        same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+        assert (digest(one) == digest(other)) == same
+
+    def test_is_the_same_in_every_release(self) -> None:
+        """SHA-256 of `{"a": [1, null], "b": "\\u00e9"}`, first 16 digits: keys sorted, ASCII only."""
+        assert digest({"b": "é", "a": (1, None)}) == "a7ecfa31489e9c28"
+
+
+class TestWriteAtomically:
+    def test_writes_and_leaves_nothing_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "folder" / "table.txt"
+        write_atomically(path, lambda staged: staged.write_text("one"))
+        write_atomically(path, lambda staged: staged.write_text("two"))
+        assert path.read_text() == "two"
+        assert names(path.parent) == ["table.txt"]
+
+    def test_an_exception_leaves_the_old_content(self, tmp_path: Path) -> None:
+        path = tmp_path / "table.txt"
+        path.write_text("old")
+
+        def half(staged: Path) -> None:
+            staged.write_text("ha")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, half)
+        assert path.read_text() == "old"
+        assert names(tmp_path) == ["table.txt"]
+
+    def test_the_bytes_are_synced_before_the_name_changes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+        sync, replace = os.fsync, Path.replace
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("sync"), sync(descriptor))[1])
+        monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("rename"), replace(self, to))[1])
+        write_json(tmp_path / "a.json", {})
+        assert order == ["sync", "rename", "sync"]  # the file, its name, the folder that holds the name
+
+    def test_a_full_disk_is_one_sentence_and_leaves_the_old_content(
+        self, tmp_path: Path, limit_file_size: Callable[[int], None]
+    ) -> None:
+        path = tmp_path / "table.txt"
+        path.write_text("old")
+        limit_file_size(10_000)
+        with pytest.raises(StoreError) as caught:
+            write_atomically(path, lambda staged: staged.write_text("x" * 20_000))
+        assert "disk is full" in str(caught.value) and str(path) in str(caught.value)
+        assert one_sentence(str(caught.value))
+        assert path.read_text() == "old"
+        assert names(tmp_path) == ["table.txt"]
+
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (errno.ENOSPC, "disk is full"),
+            (errno.EDQUOT, "disk is full"),
+            (errno.EROFS, "choose another"),
+            (errno.EACCES, "choose another"),
+        ],
+    )
+    def test_an_error_of_the_sync_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+    ) -> None:
+        """Some file systems report a full disk only when the bytes are synced."""
+
+        def fails(descriptor: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        path = tmp_path / "a.json"
+        path.write_text("old")
+        monkeypatch.setattr(os, "fsync", fails)
+        with pytest.raises(StoreError, match=told) as caught:
+            write_json(path, {"a": 1})
+        assert one_sentence(str(caught.value))
+        assert path.read_text() == "old"
+        assert names(tmp_path) == ["a.json"]
+
+    def test_kill_9_leaves_the_old_content(self, tmp_path: Path, start_python: Start) -> None:
+        path = tmp_path / "table.txt"
+        path.write_text("old")
+        code = """
+import os, sys
+from pathlib import Path
+from aft.files import write_atomically
+def half(staged):
+    staged.write_text("ha")
+    os.kill(os.getpid(), 9)
+write_atomically(Path(sys.argv[1]), half)
+"""
+        assert start_python(code, path).wait() == -signal.SIGKILL
+        assert path.read_text() == "old"
+        assert len(names(tmp_path)) == 2  # the unfinished file is there under another name
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == ["table.txt"]
+
+
+class TestWriting:
+    def test_libraries_that_hide_the_number_in_their_text_are_understood(self) -> None:
+        """safetensors and tokenizers raise errors of their own kinds for a full disk."""
+        with pytest.raises(StoreError, match="disk is full"), writing(Path("model")):
+            raise Exception(f"No space left on device (os error {errno.ENOSPC})")
+
+    def test_other_errors_pass_unchanged(self) -> None:
+        with pytest.raises(FileNotFoundError), writing(Path("model")):
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        with pytest.raises(ModelError), writing(Path("model")):
+            raise ModelError("Cannot be read: Permission denied (os error 13).")
+
+
+class TestFinishDirectory:
+    def staged(self, tmp_path: Path, content: str = "weights") -> Path:
+        staged = tmp_path / ".model.partial"
+        staged.mkdir()
+        fill(staged, content)
+        return staged
+
+    def test_the_manifest_names_every_file(self, tmp_path: Path) -> None:
+        final = tmp_path / "model"
+        finish_directory(self.staged(tmp_path), final, MADE_FROM)
+        manifest = read_manifest(final)
+        assert manifest == {
+            "made_from": MADE_FROM,
+            "files": {name: hash_file(final / name) for name in ("b.txt", "part/a.bin")},
+        }
+        assert is_intact(final)
+        assert names(tmp_path) == ["model"]
+
+    def test_an_earlier_directory_is_replaced_as_a_whole(self, tmp_path: Path) -> None:
+        final = tmp_path / "model"
+        final.mkdir()
+        (final / "stale.txt").write_text("of an earlier run")
+        finish_directory(self.staged(tmp_path), final, MADE_FROM)
+        assert names(final) == ["b.txt", MANIFEST, "part"]
+        assert names(tmp_path) == ["model"]
+
+    @pytest.mark.parametrize("renames", [1, 2])
+    def test_killed_at_either_rename_there_is_never_a_part(
+        self, tmp_path: Path, start_python: Start, renames: int
+    ) -> None:
+        """Killed before the first rename the old directory is there; before the second, none is; never half of one."""
+        final = tmp_path / "model"
+        finish_directory(self.staged(tmp_path, "old"), final, MADE_FROM)
+        self.staged(tmp_path, "new")
+        code = """
+import os, sys
+from pathlib import Path
+from aft import files
+rename, calls = Path.rename, []
+def killed(self, target):
+    calls.append(target)
+    if len(calls) == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    return rename(self, target)
+Path.rename = killed
+files.finish_directory(Path(sys.argv[1]), Path(sys.argv[2]), {})
+"""
+        process = start_python(code, tmp_path / ".model.partial", final, renames)
+        assert process.wait() == -signal.SIGKILL
+        assert is_intact(final) == (renames == 1)
+        assert final.exists() == (renames == 1)
+        finish_directory(tmp_path / ".model.partial", final, MADE_FROM)  # the next run gets through
+        assert (final / "part" / "a.bin").read_text() == "new"
+        assert names(tmp_path) == ["model"]
+
+    def test_leftovers_of_killed_writes_are_not_kept(self, tmp_path: Path) -> None:
+        staged = self.staged(tmp_path)
+        (staged / ".curve.json.4242.partial").write_text("ha")
+        finish_directory(staged, tmp_path / "model", MADE_FROM)
+        assert names(tmp_path / "model") == ["b.txt", MANIFEST, "part"]
+
+    def test_a_file_system_that_cannot_sync_is_no_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Linked files may lie on a read-only image, where syncing is an invalid argument."""
+
+        def cannot(descriptor: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", cannot)
+        finish_directory(self.staged(tmp_path), tmp_path / "model", MADE_FROM)
+        assert is_intact(tmp_path / "model")
+
+
+class TestManifest:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "nonsense", "[]", "null", "3", "{}", '{"made_from": {}}'),
+            *('{"made_from": {}, "files": ["a.bin"]}', '{"files": {"a.bin": "0"}}', '{"name": "app", "files": []}'),
+            *('{"made_from": {}, "files": {"missing.bin": "0"}}', "\ud800"),
+        ],
+    )
+    def test_what_is_not_a_whole_manifest_of_ours_is_none(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "a.bin").write_text("a")
+        (tmp_path / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
+        assert read_manifest(tmp_path) is None
+        assert not is_intact(tmp_path)
+
+    def test_no_directory_has_none(self, tmp_path: Path) -> None:
+        assert read_manifest(tmp_path / "nowhere") is None
+        assert not is_intact(tmp_path / "nowhere")
+
+
+class TestBuildOnce:
+    def test_a_finished_directory_is_reused(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        made = build_once(tmp_path, MADE_FROM, fill)
+        with caplog.at_level(logging.INFO):
+            assert build_once(tmp_path, dict(reversed(MADE_FROM.items())), never) == made
+        assert "Reusing" in caplog.text and "test" in caplog.text
+
+    def test_another_description_is_another_directory(self, tmp_path: Path) -> None:
+        one = build_once(tmp_path, {"seed": 1}, lambda directory: fill(directory, "one"))
+        two = build_once(tmp_path, {"seed": 2}, lambda directory: fill(directory, "two"))
+        assert ((one / "part/a.bin").read_text(), (two / "part/a.bin").read_text()) == ("one", "two")
+
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+    def test_a_damaged_directory_is_rebuilt(self, tmp_path: Path, damage: str) -> None:
+        made = build_once(tmp_path, MADE_FROM, fill)
+        target = made / MANIFEST if damage == "manifest" else made / "part" / "a.bin"
+        content = bytearray(target.read_bytes())
+        if damage == "flip":
+            content[0] ^= 1
+            target.write_bytes(content)
+        elif damage == "remove":
+            target.unlink()
+        else:
+            target.write_bytes(content[: len(content) // 2])
+        (made / "stale").write_text("not of the build")
+        assert build_once(tmp_path, MADE_FROM, fill) == made
+        assert is_intact(made)
+        assert names(made) == ["b.txt", MANIFEST, "part"]
+        assert (made / "part" / "a.bin").read_text() == "weights"
+
+    def test_a_failed_build_is_nothing_finished(self, tmp_path: Path) -> None:
+        def fails(directory: Path) -> None:
+            fill(directory)
+            raise ValueError("diverged")
+
+        with pytest.raises(ValueError, match="diverged"):
+            build_once(tmp_path, MADE_FROM, fails)
+        assert not (tmp_path / digest(MADE_FROM)).exists()
+        build_once(tmp_path, MADE_FROM, fill)  # the lock is free again
+
+    def test_a_full_disk_while_building_is_one_sentence(
+        self, tmp_path: Path, limit_file_size: Callable[[int], None]
+    ) -> None:
+        limit_file_size(10_000)
+        with pytest.raises(StoreError, match="disk is full") as caught:
+            build_once(tmp_path, MADE_FROM, lambda directory: fill(directory, "x" * 20_000))
+        assert one_sentence(str(caught.value))
+
+    def test_a_killed_build_continues_where_it_was(self, tmp_path: Path, start_python: Start) -> None:
+        code = """
+import json, os, sys
+from pathlib import Path
+from aft.files import build_once
+def build(directory):
+    (directory / "step_1").write_text("done by the killed process")
+    os.kill(os.getpid(), 9)
+build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
+"""
+        process = start_python(code, tmp_path, json.dumps(MADE_FROM))
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / digest(MADE_FROM)).exists()
+
+        def build(directory: Path) -> None:
+            assert names(directory) == ["step_1"]
+            (directory / "step_2").write_text("done by the second process")
+
+        made = build_once(tmp_path, MADE_FROM, build)  # refused if the killed process still held the lock
+        assert names(made) == [MANIFEST, "step_1", "step_2"]
+        assert is_intact(made)
+
+    def test_a_second_process_is_refused_until_the_first_ends(self, tmp_path: Path, start_python: Start) -> None:
+        code = """
+import json, sys, time
+from pathlib import Path
+from aft.files import build_once
+def build(directory):
+    print("building", flush=True)
+    time.sleep(600)
+build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
+"""
+        first = start_python(code, tmp_path, json.dumps(MADE_FROM))
+        assert first.stdout is not None and first.stdout.readline() == "building\n"
+        with pytest.raises(StoreError, match="Another run") as caught:
+            build_once(tmp_path, MADE_FROM, never)
+        assert str(tmp_path) in str(caught.value)
+        build_once(tmp_path, {"seed": 2}, fill)  # other things may be built meanwhile
+        first.kill()
+        first.wait()
+        assert is_intact(build_once(tmp_path, MADE_FROM, fill))
+
+
+class TestLocked:
+    def test_is_free_again_after_an_exception(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="inside"), locked(tmp_path / "new" / ".lock"):
+            raise ValueError("inside")
+        with locked(tmp_path / "new" / ".lock"):
+            pass
+
+    def test_refuses_a_second_holder_in_the_same_process(self, tmp_path: Path) -> None:
+        with locked(tmp_path / ".lock"), pytest.raises(StoreError, match="Another run"), locked(tmp_path / ".lock"):
+            pass
+
+    def test_a_forbidden_folder_is_one_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*args: Any, **kwargs: Any) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "open", forbidden)
+        with pytest.raises(StoreError, match="Cannot write") as caught, locked(tmp_path / ".lock"):
+            pass
+        assert one_sentence(str(caught.value))

@@ -1,0 +1,47 @@
+"""What the tests of training share: a small model, ragged examples, and runs that were killed."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _load() -> Any:
+    """The script beside this file, as a module."""
+    spec = importlib.util.spec_from_file_location("killed_runs", Path(__file__).with_name("killed_runs.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def killed_runs() -> Any:
+    return _load()
+
+
+@pytest.fixture
+def small_llama(killed_runs: Any) -> Any:
+    return killed_runs.small_llama
+
+
+@pytest.fixture
+def ragged_examples(killed_runs: Any) -> Any:
+    return killed_runs.ragged_examples
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every trainer that is made during the test, in order; what was made last is the last one."""
+    from aft.training import trainer
+
+    made: list[Any] = []
+
+    class Recorded(trainer.AlignmentTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(trainer, "AlignmentTrainer", Recorded)
+    return made

@@ -1,0 +1,210 @@
+"""A run that is killed with `kill -9` ends as if it never was: bit-equal weights, optimiser state and curve."""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aft.files import finish_directory
+from aft.training import checkpoints, trainer
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+# Steps 1 to 4 are the first epoch, 5 to 8 the second; of a whole batch each, or of two micro-batches (one in the last
+# step of an epoch). `resumed` is the step of the checkpoint from which the second run continues.
+SCENARIOS = {
+    "before any checkpoint": {"moment": "forward", "call": 2, "resumed": None},
+    "mid-epoch": {"moment": "forward", "call": 8, "resumed": 6},
+    "at an epoch's end": {"moment": "forward", "call": 5, "resumed": 4},
+    "between micro-batches": {"moment": "forward", "call": 13, "resumed": 6, "micro_batch_size": 2},
+    "at an epoch's end, accumulating": {"moment": "forward", "call": 8, "resumed": 4, "micro_batch_size": 2},
+    "in the first checkpoint": {"moment": "half a checkpoint", "call": 1, "resumed": None},
+    "in a checkpoint": {"moment": "half a checkpoint", "call": 2, "resumed": 2},
+    "before a manifest": {"moment": "no manifest", "call": 2, "resumed": 2},
+    "with two checkpoints": {"moment": "two checkpoints", "call": 1, "resumed": 4},
+    "after the last step": {"moment": "model", "call": 1, "resumed": 8},
+    "before the curve": {"moment": "curve", "call": 1, "resumed": 8, "dropout": 0.0},
+}
+DEFAULTS = {"dropout": 0.3, "micro_batch_size": None}
+
+
+@pytest.fixture(scope="module")
+def killed(killed_runs, tmp_path_factory):
+    """The folders of the killed runs, by scenario."""
+    root = tmp_path_factory.mktemp("killed")
+    scenarios = {name: DEFAULTS | scenario | {"workspace": str(root / name)} for name, scenario in SCENARIOS.items()}
+    done = subprocess.run(
+        [sys.executable, killed_runs.__file__, json.dumps(scenarios)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == dict.fromkeys(SCENARIOS, -9), "every run ends by SIGKILL"
+    return root
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(killed_runs, tmp_path_factory):
+    """The same runs without an interruption, each made once: the model and the trainer at its end."""
+    finished = {}
+
+    def run(dropout, micro_batch_size, trained):
+        key = (dropout, micro_batch_size)
+        if key not in finished:
+            model = killed_runs.ten_steps(tmp_path_factory.mktemp("whole"), *key)
+            finished[key] = (model, trained[-1])
+        return finished[key]
+
+    return run
+
+
+def without_speed(curve):
+    return [{name: value for name, value in row.items() if name != "tokens_per_s"} for row in curve]
+
+
+def assert_same_state(one, other):
+    """Equal to the last bit: states of optimiser and schedule."""
+    ours, theirs = one.optimizer.state_dict(), other.optimizer.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys() and ours["state"]
+    for index, values in ours["state"].items():
+        for name, tensor in values.items():
+            assert torch.equal(tensor, theirs["state"][index][name]), (index, name)
+    assert one.lr_scheduler.state_dict() == other.lr_scheduler.state_dict()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_killed_run_ends_as_an_uninterrupted_one(name, killed, killed_runs, uninterrupted, trained, tmp_path, caplog):
+    scenario = DEFAULTS | SCENARIOS[name]
+    options = (scenario["dropout"], scenario["micro_batch_size"])
+    expected, its_trainer = uninterrupted(*options, trained)
+    shutil.copytree(killed / name, tmp_path, dirs_exist_ok=True)
+    with caplog.at_level("INFO", "aft"):
+        resumed = killed_runs.ten_steps(tmp_path, *options)
+    told = [record.getMessage() for record in caplog.records if "continuing" in record.getMessage()]
+    assert told == ([f"ten steps: continuing from step {scenario['resumed']}."] if scenario["resumed"] else [])
+
+    weights = "model.safetensors"
+    assert (resumed.directory.path / weights).read_bytes() == (expected.directory.path / weights).read_bytes()
+    assert without_speed(resumed.curve) == without_speed(expected.curve)
+    assert [row["step"] for row in resumed.curve] == list(range(1, 11))
+    assert_same_state(trained[-1], its_trainer)
+    assert {path.name for path in resumed.directory.path.iterdir()} == {
+        path.name for path in expected.directory.path.iterdir()
+    }
+
+
+def test_dropout_makes_the_order_of_random_numbers_matter(killed_runs, uninterrupted, trained):
+    """Else the scenarios would say nothing about random states: with dropout, one step already differs."""
+    curves = [uninterrupted(dropout, None, trained)[0].curve for dropout in (0.0, 0.3)]
+    assert curves[0][0]["loss"] != curves[1][0]["loss"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(killed_runs, uninterrupted, trained, tmp_path, caplog):
+    """A run that fails in step 7 leaves checkpoint 6; one byte of it changed, the next run starts anew, and says so."""
+    workspace = tmp_path / "workspace"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(trainer.AlignmentTrainer, "compute_loss", fails_at(7))
+        killed_runs.ten_steps(workspace, 0.0, None)
+    (checkpoint,) = workspace.glob(".*.partial/checkpoints/checkpoint-*")
+    assert checkpoint.name == "checkpoint-6"
+    path = checkpoint / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    resumed = killed_runs.ten_steps(workspace, 0.0, None)
+    assert "checkpoint-6 is incomplete or damaged and is passed over." in caplog.messages
+    expected, _ = uninterrupted(0.0, None, trained)
+    assert without_speed(resumed.curve) == without_speed(expected.curve)
+
+
+def fails_at(call):
+    """A `compute_loss` that fails at its n-th call."""
+    original, calls = trainer.AlignmentTrainer.compute_loss, itertools.count(1)
+
+    def compute_loss(self, *args, **kwargs):
+        if next(calls) == call:
+            raise RuntimeError("power cut")
+        return original(self, *args, **kwargs)
+
+    return compute_loss
+
+
+def test_no_pickle_is_ever_written(killed):
+    """All files of all killed runs: safetensors, JSON and locks; none begins as a pickle or a zip archive does."""
+    files = [path for path in killed.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".lock"}
+    assert {"model.safetensors", "optimizer.safetensors", "training_state.json"} <= {path.name for path in files}
+    assert not [path for path in files if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")]
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def make_checkpoint(folder: Path, step: int) -> Path:
+    staged = folder / "staged"
+    staged.mkdir(parents=True)
+    (staged / "model.safetensors").write_bytes(bytes(8))
+    finish_directory(staged, folder / f"checkpoint-{step}", {"step": step})
+    return folder / f"checkpoint-{step}"
+
+
+def test_the_latest_checkpoint_is_the_newest_intact_one(tmp_path, caplog):
+    """9, 10 and 100 by number, not by name; 100 lacks a file, 10 has other bytes; `.checkpoint-200.partial` is none."""
+    assert checkpoints.latest(tmp_path / "nowhere") is None
+    paths = {step: make_checkpoint(tmp_path, step) for step in (9, 10, 100)}
+    (tmp_path / ".checkpoint-200.partial").mkdir()
+    assert checkpoints.latest(tmp_path) == paths[100]
+    (paths[100] / "model.safetensors").unlink()
+    (paths[10] / "model.safetensors").write_bytes(bytes(7))
+    assert checkpoints.latest(tmp_path) == paths[9]
+    assert [message.split()[0] for message in caplog.messages] == ["checkpoint-100", "checkpoint-10"]
+    (paths[9] / "manifest.json").write_text("{")
+    assert checkpoints.latest(tmp_path) is None
+
+
+def test_finishing_a_checkpoint_removes_the_older_ones(tmp_path):
+    make_checkpoint(tmp_path, 2)
+    staged = tmp_path / ".checkpoint-4.partial"
+    staged.mkdir()
+    (staged / "model.safetensors").write_bytes(bytes(8))
+    checkpoints.finish(staged, tmp_path / "checkpoint-4")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def save_state(folder: Path) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    checkpoints.save_optimizer(folder, optimizer, scheduler)
+
+
+@pytest.mark.parametrize("draw", [random.gauss, np.random.standard_normal, lambda *_: torch.rand(3).tolist()])
+def test_random_states_come_back(draw, tmp_path):
+    """The half-used pair of normal numbers that Python and numpy keep is part of their state."""
+    arguments = (0.0, 1.0) if draw is random.gauss else ()
+    draw(*arguments)
+    save_state(tmp_path)
+    expected = [draw(*arguments) for _ in range(5)]
+    [draw(*arguments) for _ in range(3)]
+    checkpoints.restore_random_states(tmp_path)
+    assert [draw(*arguments) for _ in range(5)] == expected
+
+
+def test_a_checkpoint_holds_the_optimiser_in_safetensors_and_json(tmp_path):
+    save_state(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.OPTIMIZER, checkpoints.STATE}
+    assert json.loads((tmp_path / checkpoints.STATE).read_text())["param_groups"][0]["betas"] == [0.9, 0.999]

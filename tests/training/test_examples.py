@@ -1,0 +1,200 @@
+"""From questions and feedback to token ids: joined by id, nothing lost unsaid, nothing leaked."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from aft.errors import DataError
+from aft.models.tokens import encode_prompt, encode_response
+from aft.tasks import get_task
+from aft.training.examples import Example, build_examples, fingerprint, refuse_held_out
+from aft.training.settings import Objective
+
+VFT, RFT, AFT = Objective(), Objective(learn_positives=True), Objective(term="aft")
+BEGIN, END = 0, 1
+RIGHT, ALSO_RIGHT, WRONG = [4, 5, END], [4, 6, 7, END], [8, END]
+
+
+@pytest.fixture
+def build(pocket_tokenizer, pocket_questions):
+    def build_from(feedback, objective, max_tokens=512, questions=None):
+        return build_examples(questions or pocket_questions[:3], feedback, pocket_tokenizer, objective, max_tokens)
+
+    return build_from
+
+
+@pytest.fixture
+def ids(pocket_questions):
+    return [question.question_id for question in pocket_questions[:3]]
+
+
+@pytest.fixture
+def references(pocket_tokenizer, pocket_questions):
+    return [encode_response(pocket_tokenizer, question.reference) for question in pocket_questions[:3]]
+
+
+def row(question_id, token_ids, is_correct, rank=None):
+    rank = (0 if is_correct else 1) if rank is None else rank
+    return {"question_id": question_id, "token_ids": token_ids, "is_correct": is_correct, "rank": rank}
+
+
+def test_vft_imitates_the_reference_of_each_question(build, ids, references):
+    examples = build([], VFT)
+    assert [example.question_id for example in examples] == ids
+    assert [example.targets for example in examples] == [[reference] for reference in references]
+    assert all(example.candidates == () == example.ranks for example in examples)
+    assert build([row(ids[0], WRONG, False)], VFT) == examples, "feedback is nothing to plain maximum likelihood"
+
+
+def test_prompts_begin_and_responses_end(build, pocket_tokenizer, pocket_questions):
+    """One opening token, before the prompt; one end token, after the reference; the texts come back between them."""
+    for example, question in zip(build([], VFT), pocket_questions, strict=False):
+        (target,) = example.targets
+        assert example.prompt[0] == BEGIN and target[-1] == END
+        inside = [*example.prompt[1:], *target[:-1]]
+        assert BEGIN not in inside and END not in inside
+        assert pocket_tokenizer.decode(inside) == get_task("pocket").prompt(question) + question.reference
+
+
+def test_feedback_is_joined_by_id_whatever_its_order(build, ids):
+    """Rows of three questions, mixed: each group keeps the order of its own rows, and its ranks."""
+    rows = [
+        row(ids[2], WRONG, False),
+        row(ids[0], RIGHT, True),
+        row(ids[2], RIGHT, True),
+        row(ids[0], WRONG, False),
+        row(ids[0], ALSO_RIGHT, True, rank=0),
+    ]
+    first, second, third = build(rows, AFT)
+    assert (first.candidates, first.ranks) == ([RIGHT, WRONG, ALSO_RIGHT], [0, 1, 0])
+    assert (second.candidates, second.ranks) == ([], [])
+    assert (third.candidates, third.ranks) == ([WRONG, RIGHT], [1, 0])
+    assert all(len(example.targets) == 1 for example in (first, second, third))
+
+
+def test_samples_are_taken_as_they_were_generated(build, ids):
+    """A sample that was cut has no end token, and is given none."""
+    cut = [4, 5, 6]
+    assert build([row(ids[0], cut, False)], AFT)[0].candidates == [cut]
+
+
+def test_feedback_on_an_unknown_question_is_refused(build):
+    with pytest.raises(DataError, match="pocket/train/99999, which is no training question"):
+        build([row("pocket/train/99999", RIGHT, True)], VFT)
+
+
+@pytest.mark.parametrize("objective", [AFT, RFT])
+def test_empty_feedback_is_refused_where_it_is_needed(objective, build):
+    with pytest.raises(DataError, match="The feedback is empty"):
+        build([], objective)
+
+
+def test_what_is_too_long_is_left_out_and_counted(build, ids, references, pocket_tokenizer, pocket_questions, caplog):
+    """Exactly `max_tokens` is not too long; one more is. A question goes with its reference, a sample alone."""
+    prompts = [encode_prompt(pocket_tokenizer, f"{question.question}\n") for question in pocket_questions[:3]]
+    lengths = [len(prompt) + len(reference) for prompt, reference in zip(prompts, references, strict=True)]
+    longest = max(lengths)
+    room = longest - len(prompts[0])
+    rows = [row(ids[0], [5] * room, True), row(ids[0], [5] * (room + 1), False)]
+    examples = build(rows, AFT, max_tokens=longest)
+    assert [example.question_id for example in examples] == ids
+    assert examples[0].candidates == [[5] * room]
+    assert caplog.messages == [f"1 references and samples are longer than max_tokens={longest} and left out."]
+
+    caplog.clear()
+    kept = build([], VFT, max_tokens=longest - 1)
+    too_long = lengths.count(longest)
+    assert [e.question_id for e in kept] == [i for i, length in zip(ids, lengths, strict=True) if length < longest]
+    assert caplog.messages[0].startswith(f"{too_long} references and samples")
+
+    with pytest.raises(DataError, match="No training example is left: .* max_tokens=5"):
+        build([], VFT, max_tokens=5)
+
+
+def test_rft_learns_every_distinct_right_sample_beside_the_reference(build, ids, references):
+    """Twice the same, the reference itself and a wrong one: what is left are the reference and two samples."""
+    rows = [
+        row(ids[0], RIGHT, True),
+        row(ids[0], RIGHT, True),
+        row(ids[0], ALSO_RIGHT, True),
+        row(ids[0], WRONG, False),
+        row(ids[0], references[0], True),
+    ]
+    examples = build(rows, RFT)
+    of_first = [example for example in examples if example.question_id == ids[0]]
+    assert sorted(example.targets[0] for example in of_first) == sorted([references[0], RIGHT, ALSO_RIGHT])
+    assert all(len(example.targets) == 1 and not example.candidates for example in examples)
+    assert [example.targets for example in examples if example.question_id == ids[1]] == [[references[1]]]
+    assert build(list(reversed(rows)), RFT) == examples, "the order of the rows does not matter"
+
+
+def test_the_reference_may_count_as_a_positive(build, ids, references):
+    """Beside the right samples; above the wrong ones also where all are wrong (their rank 0 makes room); once."""
+    objective = dataclasses.replace(AFT, reference_as_positive=True)
+    rows = [
+        row(ids[0], WRONG, False),
+        row(ids[0], RIGHT, True),
+        row(ids[1], WRONG, False, rank=0),
+        row(ids[2], references[2], True),
+    ]
+    first, second, third = build(rows, objective)
+    assert (first.candidates, first.ranks) == ([WRONG, RIGHT, references[0]], [1, 0, 0])
+    assert (second.candidates, second.ranks) == ([WRONG, references[1]], [1, 0])
+    assert (third.candidates, third.ranks) == ([references[2]], [0])
+
+
+def test_a_question_without_samples_has_only_its_reference_to_rank(build, ids, references):
+    objective = dataclasses.replace(AFT, reference_as_positive=True)
+    _, second, _ = build([row(ids[0], WRONG, False, rank=0)], objective)
+    assert (second.candidates, second.ranks) == ([references[1]], [0])
+
+
+def test_held_out_questions_are_refused_by_content(pocket_questions):
+    """The same question under another id, in other case and spacing, is still the same question."""
+    train, test = pocket_questions[:3], pocket_questions[3:6]
+    refuse_held_out(train, {question.content_hash for question in test})
+    leaked = dataclasses.replace(train[1], question_id="pocket/train/copied")
+    with pytest.raises(DataError, match=r"1 training questions are also .*pocket/train/copied"):
+        refuse_held_out([train[0], leaked], [train[1].content_hash])
+
+
+def test_cost_counts_the_prompt_once_per_response():
+    """Prompt of 3; responses of 2, 4 and 5 tokens: 3 x 3 + 11 = 20. For one response, 3 + 2 = 5."""
+    assert Example("q", [1, 2, 3], [[1, 2]], [[1] * 4, [1] * 5], [0, 1]).cost == 20
+    assert Example("q", [1, 2, 3], [[1, 2]]).cost == 5
+
+
+EXAMPLE = Example("q", [1, 2], [[3, 4]], [[5], [6]], [0, 1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question_id": "r"},
+        {"prompt": [1, 3]},
+        {"prompt": [1], "targets": [[2, 3, 4]]},  # the boundary moves, the tokens stay
+        {"targets": [[3], [4]]},
+        {"targets": [[3, 4], [3, 4]]},
+        {"candidates": [[5, 6]], "ranks": [0]},
+        {"candidates": [[6], [5]]},
+        {"ranks": [1, 0]},
+        {"candidates": (), "ranks": ()},
+    ],
+)
+def test_the_fingerprint_tells_everything_that_is_read(changes):
+    assert fingerprint([dataclasses.replace(EXAMPLE, **changes)]) != fingerprint([EXAMPLE])
+
+
+def test_the_fingerprint_tells_the_order_and_not_the_container():
+    other = dataclasses.replace(EXAMPLE, question_id="r")
+    assert fingerprint([EXAMPLE, other]) != fingerprint([other, EXAMPLE])
+    assert fingerprint([Example("q", (1, 2), ((3, 4),), ((5,), (6,)), (0, 1))]) == fingerprint([EXAMPLE])
+
+
+@pytest.mark.parametrize("objective", [AFT, RFT])
+def test_arrays_and_lists_make_the_same_examples(objective, build, ids):
+    """Token ids come as lists from sampling and as arrays from Parquet: the same run is found finished."""
+    rows = [row(ids[0], RIGHT, True), row(ids[0], WRONG, False)]
+    arrays = [{**one, "token_ids": np.array(one["token_ids"]), "rank": np.int64(one["rank"])} for one in rows]
+    assert fingerprint(build(arrays, objective)) == fingerprint(build(rows, objective))

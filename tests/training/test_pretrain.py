@@ -1,0 +1,71 @@
+"""The pocket base model: what it reads, and when it is made anew."""
+
+import dataclasses
+
+import pytest
+
+from aft.models.pocket import Architecture
+from aft.models.tokens import encode_prompt, encode_response
+from aft.tasks import content_hash, pocket
+from aft.training import pretrain
+from aft.training.settings import TrainingSettings
+
+CORPUS = pocket.Corpus(texts=12)
+SMALL = Architecture(hidden_size=16, layers=1, heads=2)
+SETTINGS = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=6)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def pretrained(corpus=CORPUS, model=SMALL, excluded=()):
+        return pretrain.pretrain_pocket(corpus, model, SETTINGS, excluded, tmp_path)
+
+    return pretrained
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The examples of each training run that is asked for; nothing is trained."""
+    asked = []
+    monkeypatch.setattr(pretrain, "train_once", lambda description, load, examples, *rest: asked.append(examples))
+    return asked
+
+
+def test_every_token_of_every_text_is_learned(make, read, pocket_tokenizer):
+    """The model is given the opening token only; prompt and solution are split as they will be in fine-tuning."""
+    make()
+    (examples,) = read
+    texts = list(pocket.corpus(CORPUS, set()))
+    for example, (prompt, solution) in zip(examples, texts, strict=True):
+        apart = [*encode_prompt(pocket_tokenizer, prompt), *encode_response(pocket_tokenizer, solution)]
+        assert [*example.prompt, *example.targets[0]] == apart
+        assert list(example.prompt) == [pocket_tokenizer.bos_token_id]
+        assert example.targets[0][-1] == pocket_tokenizer.eos_token_id
+
+
+def test_held_out_questions_are_not_read(make, read, pocket_tokenizer):
+    questions = [prompt.strip() for prompt, _ in pocket.corpus(CORPUS, set())]
+    excluded = {content_hash(question) for question in questions[:5]}
+    make(excluded=excluded)
+    (examples,) = read
+    texts = [pocket_tokenizer.decode(example.targets[0]) for example in examples]
+    assert len(texts) == 12
+    assert not [text for text in texts if content_hash(text.split("\n")[0]) in excluded]
+
+
+def test_the_base_model_is_made_once_per_corpus_and_architecture(make, monkeypatch):
+    """Also when the settings stay and the texts change: what the model has read decides."""
+    base = make()
+    assert make() == base
+    assert make(excluded={"0123456789abcdef"}) == base, "the exclusion changes no text"
+    assert base.directory.tokenizer().vocab_size == base.directory.model().config.vocab_size
+    assert [row["step"] for row in base.curve] == [1, 2]
+    paths = {
+        base.directory.path,
+        make(dataclasses.replace(CORPUS, misconception=0.0)).directory.path,
+        make(model=dataclasses.replace(SMALL, seed=1)).directory.path,
+    }
+    original = pocket.corpus
+    monkeypatch.setattr(pocket, "corpus", lambda *given: ((p, s.replace("+", "-")) for p, s in original(*given)))
+    paths.add(make().directory.path)
+    assert len(paths) == 4

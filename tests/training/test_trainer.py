@@ -1,0 +1,241 @@
+"""The step of the trainer against loops without padding or batches, and what it refuses."""
+
+import copy
+import math
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from aft.errors import NumericalError
+from aft.training.examples import Example
+from aft.training.run import CURVE_COLUMNS
+from aft.training.settings import Objective, TrainingSettings
+from aft.training.trainer import AlignmentTrainer
+
+PLAIN = Objective()
+TERMS = {"alignment_term", "constraint_term"}
+SCORES = {"score_positive", "score_negative", "margin"}
+
+
+def settings(**changes):
+    usual = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 64, "max_grad_norm": 1e9, "warmup": 0.0}
+    return TrainingSettings(**usual | changes)
+
+
+def train(model, examples, objective, folder, callbacks=(), **changes):
+    trainer = AlignmentTrainer(model, examples, settings(**changes), objective, 3, folder, "test")
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer
+
+
+def curve(trainer):
+    return [row for row in trainer.state.log_history if "loss" in row]
+
+
+class Gradients(TrainerCallback):
+    """The gradients of each step, as the optimiser is given them."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        assert model is not None
+        self.steps.append({name: weights.grad.clone() for name, weights in model.named_parameters()})
+
+
+# --- the reference: one response at a time ----------------------------------------------------------------------------
+
+
+def log_probabilities(model, prompt, response):
+    """Of each token of the response, from a forward pass over this one row."""
+    logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].float()
+    rows = [logits[len(prompt) + i - 1].log_softmax(0)[token] for i, token in enumerate(response)]
+    return torch.stack(rows)
+
+
+def vft_loss(model, examples):
+    """Minus the mean log-probability over all tokens of all responses to imitate, each token counted once."""
+    tokens = [log_probabilities(model, e.prompt, target) for e in examples for target in e.targets]
+    return -torch.cat(tokens).mean()
+
+
+def alignment_loss(model, examples, constraint, beta):
+    """Equations 6, 7 and 8 for two ranks, question by question; a question with one kind only adds 0."""
+    total = torch.tensor(0.0)
+    for e in examples:
+        scores = [log_probabilities(model, e.prompt, response).mean() for response in e.candidates]
+        positives = [s for s, rank in zip(scores, e.ranks, strict=True) if rank == 0]
+        negatives = [s for s, rank in zip(scores, e.ranks, strict=True) if rank == 1]
+        inside = torch.tensor(1.0)
+        for p in positives:
+            for n in negatives:
+                inside = inside + torch.exp((n.detach() if constraint == "detached" else n) - p)
+                if constraint == "boundary":
+                    turning = (2 * min(positives).detach() - 2 * beta - p).detach()
+                    inside = inside + torch.exp(turning - n)
+        total = total + torch.log(inside)
+    return total / len(examples)
+
+
+# --- the facts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_vft_loss_is_the_mean_over_all_response_tokens(small_llama, ragged_examples, tmp_path):
+    """Of the whole batch: long responses weigh more than short ones, padding and prompts nothing."""
+    model, examples = small_llama(), ragged_examples(9)
+    expected = vft_loss(model, examples)
+    means = [vft_loss(model, [example]) for example in examples]
+    assert abs(torch.stack(means).mean() - expected) > 1e-3, "else this test could not tell the two means apart"
+    (row,) = curve(train(model, examples, PLAIN, tmp_path))
+    assert row["loss"] == row["vft_term"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_last_token_of_a_response_counts(small_llama, tmp_path):
+    """-log P of one token, the end: the only one of the response."""
+    model = small_llama()
+    expected = -model(input_ids=torch.tensor([[5, 6, 1]])).logits[0, 1].log_softmax(0)[1].item()
+    (row,) = curve(train(model, [Example("q", [5, 6], [[1]])], PLAIN, tmp_path))
+    assert row["loss"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+@pytest.mark.parametrize("constraint", ["none", "detached", "boundary"])
+def test_a_step_has_the_gradient_of_vft_plus_weighted_alignment(
+    constraint, micro_batch_size, small_llama, ragged_examples, tmp_path
+):
+    """Nine questions, of which two have no candidates and one has one kind only; batches of 2 leave one over."""
+    model, examples = small_llama(tied=False), ragged_examples(9)
+    kinds = [set(e.ranks) for e in examples]
+    assert kinds.count(set()) == 2 and kinds.count({0}) == 1
+    reference = copy.deepcopy(model)
+    alignment = alignment_loss(reference, examples, constraint, 0.15)
+    expected = vft_loss(reference, examples) + 0.7 * alignment
+    expected.backward()
+
+    seen = Gradients()
+    objective = Objective(term="aft", constraint=constraint, weight=0.7)
+    micro = {"batch_size": 10, "micro_batch_size": micro_batch_size}
+    (row,) = curve(train(model, examples, objective, tmp_path, [seen], **micro))
+    assert row["loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert row["alignment_term"] + row["constraint_term"] == pytest.approx(alignment.item(), abs=1e-5)
+    (gradients,) = seen.steps
+    for name, weights in reference.named_parameters():
+        torch.testing.assert_close(gradients[name], weights.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [PLAIN, Objective(term="aft", constraint="boundary"), Objective(term="rrhf")])
+def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, tmp_path):
+    """Batches of 8, 8 and 3 at once, or in micro-batches of 2, the last of which holds one question."""
+    examples = ragged_examples(19)
+    models = [small_llama() for _ in range(2)]
+    curves = [
+        curve(train(model, examples, objective, tmp_path / str(micro), batch_size=8, micro_batch_size=micro))
+        for model, micro in zip(models, (None, 2), strict=True)
+    ]
+    assert [len(rows) for rows in curves] == [3, 3]
+    for whole, accumulated in zip(*curves, strict=True):
+        for name in {"step", "loss", "vft_term", "grad_norm", "learning_rate"} | (TERMS & whole.keys()):
+            assert accumulated[name] == pytest.approx(whole[name], abs=2e-6), name
+    for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6, msg=name)
+        assert not torch.equal(one, dict(small_llama().named_parameters())[name]), "nothing was trained"
+
+
+def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
+    """VFT has no alignment columns; a step without a comparable pair has no scores; `margin` is of means."""
+    plain, *_ = curve(train(small_llama(), ragged_examples(4), PLAIN, tmp_path / "plain"))
+    assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES
+
+    boundary = Objective(term="aft", constraint="boundary", weight=2.0)
+    paired = [e for e in ragged_examples(12) if len(set(e.ranks)) == 2]
+    (full,) = curve(train(small_llama(), paired, boundary, tmp_path / "full"))
+    assert set(CURVE_COLUMNS) == full.keys()
+    together = full["vft_term"] + 2 * (full["alignment_term"] + full["constraint_term"])
+    assert full["loss"] == pytest.approx(together, abs=1e-5)
+    model = small_llama()
+    for name, rank in (("score_positive", 0), ("score_negative", 1)):
+        responses = [(e.prompt, r) for e in paired for r, its in zip(e.candidates, e.ranks, strict=True) if its == rank]
+        scores = [log_probabilities(model, prompt, response).mean().item() for prompt, response in responses]
+        assert full[name] == pytest.approx(sum(scores) / len(scores), abs=1e-5)
+
+    alike = [e for e in ragged_examples(12) if len(set(e.ranks)) < 2]
+    (empty,) = curve(train(small_llama(), alike, boundary, tmp_path / "empty"))
+    assert set(CURVE_COLUMNS) - empty.keys() == SCORES
+    assert empty["alignment_term"] == empty["constraint_term"] == 0
+    assert empty["loss"] == empty["vft_term"]
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero(small_llama, ragged_examples, tmp_path):
+    """Ten steps, a share of .3: 0, 1/3, 2/3 of the peak, then (10 - step) / 7 of it; the next would have 0."""
+    trainer = train(small_llama(), ragged_examples(10), PLAIN, tmp_path, batch_size=1, learning_rate=0.01, warmup=0.3)
+    expected = [0, 0.01 / 3, 0.02 / 3, *(0.01 * (10 - step) / 7 for step in range(3, 10))]
+    assert [row["learning_rate"] for row in curve(trainer)] == pytest.approx(expected)
+    assert trainer.lr_scheduler.get_last_lr() == [0.0, 0.0]  # parameters with weight decay and without
+
+
+def test_the_gradient_is_scaled_down_to_the_norm(small_llama, ragged_examples, tmp_path):
+    """The curve tells the norm before; the optimiser is given .01, and in the same direction."""
+    free, clipped = Gradients(), Gradients()
+    train(small_llama(), ragged_examples(8), PLAIN, tmp_path / "free", [free])
+    (row,) = curve(train(small_llama(), ragged_examples(8), PLAIN, tmp_path / "clipped", [clipped], max_grad_norm=0.01))
+
+    def norm(gradients):
+        return torch.cat([gradient.flatten() for gradient in gradients.values()]).norm().item()
+
+    assert row["grad_norm"] == pytest.approx(norm(free.steps[0]), rel=1e-5)
+    assert norm(clipped.steps[0]) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_path, monkeypatch):
+    """Every question once an epoch, and not in the same order: the trainer tells the sampler the epoch."""
+    seen = []
+    original = AlignmentTrainer.compute_loss
+
+    def remember(self, model, inputs, **kwargs):
+        seen.extend(example.question_id for example in inputs["examples"])
+        return original(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(AlignmentTrainer, "compute_loss", remember)
+    train(small_llama(), ragged_examples(12), PLAIN, tmp_path, batch_size=2, epochs=2)
+    first, second = seen[:12], seen[12:]
+    assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]
+    assert first != second
+
+
+# --- numbers that are not finite --------------------------------------------------------------------------------------
+
+
+def test_nan_weights_stop_the_run_and_name_the_questions(small_llama, tmp_path):
+    model = small_llama()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    examples = [Example(f"pocket/train/{i}", [5, 6], [[7, 1]]) for i in range(3)]
+    with pytest.raises(NumericalError, match=r"step 0; its questions are pocket/train/\d, .*pocket/train/\d;"):
+        train(model, examples, PLAIN, tmp_path, checkpoint_every=1)
+    assert not list(tmp_path.glob("*")), "no checkpoint of broken weights"
+
+
+@pytest.mark.parametrize("constraint", ["none", "detached"])
+def test_a_negative_that_is_impossible_stops_the_run(constraint, small_llama, tmp_path):
+    """Its score of minus infinity leaves the loss finite: e^(-inf) = 0. Only the question that has it is at fault."""
+    model = small_llama(tied=False)
+    forbidden = torch.zeros(64).index_fill(0, torch.tensor([50]), -math.inf)
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + forbidden)
+    fine = Example("fine", [5, 6], [[7, 1]], [[7, 1], [8, 1]], [0, 1])
+    impossible = Example("impossible", [5, 6], [[7, 1]], [[7, 1], [50, 1]], [0, 1])
+    objective = Objective(term="aft", constraint=constraint)
+    train(small_llama(), [fine], objective, tmp_path / "fine")
+    with pytest.raises(NumericalError, match="its questions are impossible;"):
+        train(model, [fine, impossible], objective, tmp_path, batch_size=1)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_kept(small_llama, ragged_examples, tmp_path):
+    """Loss and scores are finite in the last step of the run: without a check its model would be NaN."""
+    model = small_llama()
+    model.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NumericalError, match=r"The gradient of step 1 is not finite; its questions are q0\d, "):
+        train(model, ragged_examples(3), PLAIN, tmp_path, batch_size=4, checkpoint_every=1, max_grad_norm=1.0)
+    assert not list(tmp_path.glob("*"))
