@@ -7,8 +7,9 @@ from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_summary import RunSummaryHook
 from aft.hooks.unknown_parameters import UnknownParametersHook
 
-# No telemetry: kedro-telemetry is a dependency of Kedro and listens to this variable before anything else.
-os.environ.setdefault("DO_NOT_TRACK", "1")
+# No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # A parallel tokenizer before a fork only warns; one process is all that these pipelines use.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

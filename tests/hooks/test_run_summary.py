@@ -98,10 +98,12 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         }
     )
 
+    hook = RunSummaryHook()
+
     def told(stages: list[str], mlflow: dict) -> str:
         caplog.clear()
         with caplog.at_level("INFO", logger="aft.run"):
-            run_with_hook(RunSummaryHook(), Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow)
+            run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow)
         return caplog.messages[-1]
 
     return told

@@ -1,5 +1,6 @@
 """The naive path equals an independent loop over single tokens, and nothing but a row's own tokens counts."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from aft.scoring.naive import token_logprobs
 
 Tiny = Callable[[str], Any]
 KINDS = ("llama", "gpt2", "qwen2", "mistral")
-RAGGED = [  # prompts of 1 to 9 tokens, responses of 1 to 11: longer than the sliding window, with equal ones, and with id 0
+RAGGED = [  # prompts of 1 to 9 tokens, responses of 1 to 11 (the sliding window is 6), two equal rows, ids of 0
     ([2, 3, 4], [5, 6, 7, 8, 1]),
     ([9], [10]),
     ([11, 12, 0, 0, 13, 14, 15, 16, 17], [18, 0, 19, 20, 21, 22, 23, 24, 25, 26, 1]),
@@ -104,9 +105,7 @@ def test_uniform_logits_score_the_logarithm_of_the_vocabulary(tiny_model: Tiny) 
 
 
 def test_bfloat16_weights_still_give_float32_probabilities(tiny_model: Tiny) -> None:
-    """The log-softmax is taken in float32: the probabilities of one token sum to 1 to 1e-6, which bfloat16 cannot hold."""
-    import copy
-
+    """The log-softmax is taken in float32: all probabilities of a token sum to 1 to 1e-6, which needs it."""
     model = copy.deepcopy(tiny_model("llama")).to(torch.bfloat16)
     with torch.no_grad():
         logprobs = scored(model, [([2, 3], [token]) for token in range(64)])

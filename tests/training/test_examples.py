@@ -108,7 +108,7 @@ def test_what_is_too_long_is_left_out_and_counted(build, ids, references, pocket
     assert [e.question_id for e in kept] == [i for i, length in zip(ids, lengths, strict=True) if length < longest]
     assert caplog.messages[0].startswith(f"{too_long} references and samples")
 
-    with pytest.raises(DataError, match="No training example is left: .* max_tokens=5"):
+    with pytest.raises(DataError, match="No training example is left"):
         build([], VFT, max_tokens=5)
 
 

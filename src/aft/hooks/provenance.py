@@ -7,10 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-RECORDED = (
-    *("seed", "task", "base_model", "training", "sampling"),
-    *("labelling", "align_from", "evaluation"),
-)
+RECORDED = ("seed", "task", "base_model", "training", "sampling", "labelling", "align_from", "evaluation")
 """The parameters that are recorded, by their first key; all others stay out, whatever they hold."""
 
 _LONGEST_VALUE = 6000  # MLflow's limit, in characters

@@ -31,6 +31,7 @@ class ModelDirectory:
         """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
         from transformers import AutoModelForCausalLM
 
+        _hide_loading_bars()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
@@ -98,6 +99,13 @@ def _refuse_incomplete(path: Path) -> None:
         raise ModelError(f"{path / 'config.json'} is not JSON: {error}.") from error
     if "auto_map" in config:
         raise ModelError(f"The model in {path} wants to run code of its own (auto_map); AFT never does that.")
+
+
+def _hide_loading_bars() -> None:
+    """Loading and writing of weights would draw a bar for every model, among those that tell of work."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def on_device(model: "PreTrainedModel") -> "PreTrainedModel":

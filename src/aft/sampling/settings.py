@@ -1,5 +1,6 @@
 """What can be set about sampling; importing this costs nothing."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if self.samples < 0 or (self.samples == 0 and not self.greedy):
             raise SettingsError("samples must be at least 1, or 0 with greedy responses.")
-        if self.temperature <= 0:
-            raise SettingsError("temperature must be above 0; for the most probable response use greedy.")
+        if not 0 < self.temperature < math.inf:
+            raise SettingsError("temperature must be a number above 0; for the most probable response use greedy.")
         if min(self.max_new_tokens, self.block_size, self.batch_rows) < 1:
             raise SettingsError("max_new_tokens, block_size and batch_rows must be at least 1.")

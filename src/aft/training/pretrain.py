@@ -21,7 +21,8 @@ def pretrain_pocket(
 ) -> TrainedModel:
     """The pocket base model: every token of the corpus is learned, questions included.
 
-    Trained once per corpus and settings. `excluded` holds the content hashes of all splits' questions: none of them is in the corpus.
+    Trained once per corpus and settings. `excluded` holds the content hashes of all splits' questions: none of them is
+    in the corpus.
     """
     tokenizer = architecture.build_tokenizer()
     texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]

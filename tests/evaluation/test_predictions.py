@@ -1,0 +1,145 @@
+"""The figures of one variant and seed by hand, and the scores of held-out groups one response at a time."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from aft.errors import DataError, SettingsError
+from aft.evaluation import predictions as module
+from aft.evaluation.predictions import PREDICTION_COLUMNS, measure, predictions, score_groups
+from aft.evaluation.statistics import wilson_interval
+from aft.models.tokens import encode_prompt
+from aft.tasks import get_task
+
+ROW = ["question_id", "sample_index", "extracted_answer", "is_correct"]
+NONE = float("nan")
+
+# Greedy: a and b right, c wrong, d without an answer. Samples of a: 2 of 3 right; of b: all wrong, two votes for 9.
+ROWS = pd.DataFrame(
+    [
+        ("a", -1, "7", True),
+        ("b", -1, "3", True),
+        ("c", -1, "5", False),
+        ("d", -1, None, False),
+        ("a", 0, "7", True),
+        ("a", 1, "7", True),
+        ("a", 2, "8", False),
+        ("b", 0, "9", False),
+        ("b", 1, "9", False),
+        ("b", 2, None, False),
+    ],
+    columns=ROW,
+)
+# a: the positive wins both pairs; b: one of two. exp(-s) of the positives: 1, e, e.
+GROUPS = pd.DataFrame(
+    [
+        ("a", True, 0.0),
+        ("a", False, -1.0),
+        ("a", False, -2.0),
+        ("b", True, -1.0),
+        ("b", False, -0.5),
+        ("b", True, -1.0),
+    ],
+    columns=["question_id", "is_correct", "score"],
+)
+GROUPS.loc[len(GROUPS)] = ["b", False, -3.0]
+
+
+def test_predictions_carry_the_mean_log_probability():
+    labelled = pd.DataFrame(
+        {
+            **{"question_id": ["a", "b"], "sample_index": [-1, 0], "response": ["x", "y"], "seed": [1, 2]},
+            **{"extracted_answer": ["7", None], "is_correct": [True, False]},
+            **{"sum_logprob": [-3.0, -1.0], "n_tokens": [6, 4]},
+        },
+        index=[5, 9],
+    )
+    table = predictions(labelled)
+    assert tuple(table.columns) == PREDICTION_COLUMNS
+    assert table["score"].tolist() == [-0.5, -0.25]
+    assert table.index.tolist() == [0, 1]
+
+
+def test_the_figures_by_hand():
+    """Accuracy 2 of 4, one of four without an answer.
+
+    k = 1: of the samples of a 2 of 3 are right, of b none: mean 1/3. k = 2: {7, 7} wins, {7, 8} ties, twice: 2/3 of
+    a, so 1/3; pass: a always, so 1/2. Pairs: a 2 of 2, b 2 of 4: macro .75, micro 4 of 6.
+    """
+    figures = measure(ROWS, GROUPS, [1, 2])
+    low, high = wilson_interval(2, 4)
+    assert (figures["accuracy"], figures["accuracy_low"], figures["accuracy_high"]) == (0.5, low, high)
+    assert figures["parse_failures"] == 0.25
+    assert figures["maj_at_1"] == figures["pass_at_1"] == pytest.approx(1 / 3)
+    assert figures["maj_at_2"] == pytest.approx(1 / 3)
+    assert figures["pass_at_2"] == pytest.approx(1 / 2)
+    assert figures["assessment_accuracy"] == pytest.approx(0.75)
+    assert figures["assessment_accuracy_micro"] == pytest.approx(4 / 6)
+    assert figures["assessment_accuracy_low"] <= 0.75 <= figures["assessment_accuracy_high"]
+    assert figures["assessment_questions"] == 2
+    assert figures["paper_assessment_questions"] == 0 and math.isnan(figures["paper_assessment_accuracy"])
+    assert figures["perplexity_of_positives"] == pytest.approx((1 + 2 * math.e) / 3)
+
+
+def test_samples_do_not_touch_the_accuracy_nor_greedy_answers_the_votes():
+    swapped = ROWS.assign(is_correct=ROWS["is_correct"].where(ROWS["sample_index"] == -1, False))
+    assert measure(swapped, GROUPS, [3])["accuracy"] == 0.5
+    greedy_wrong = ROWS.assign(is_correct=ROWS["is_correct"].where(ROWS["sample_index"] != -1, False))
+    assert measure(greedy_wrong, GROUPS, [3])["pass_at_3"] == 0.5
+
+
+def test_more_votes_than_samples_are_refused():
+    with pytest.raises(SettingsError, match="k = 4 of 3 samples"):
+        measure(ROWS, GROUPS, [4])
+    greedy = ROWS[ROWS["sample_index"] == -1]
+    with pytest.raises(SettingsError, match="need samples"):
+        measure(greedy, GROUPS, [1])
+    assert measure(greedy, GROUPS, [])["accuracy"] == 0.5
+
+
+def test_no_greedy_answer_is_refused():
+    with pytest.raises(DataError, match="no questions"):
+        measure(ROWS[ROWS["sample_index"] != -1], GROUPS, [1])
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def groups(pocket_questions):
+    """Responses of one to nine tokens to three questions, out of order, in arrays as from Parquet."""
+    rng = np.random.default_rng(0)
+    names = [pocket_questions[i].question_id for i in (2, 0, 1, 0, 2, 2, 1)]
+    tokens = [rng.integers(4, 60, size=size) for size in (9, 1, 3, 5, 2, 9, 4)]
+    rows = {"question_id": names, "sample_index": range(7), "token_ids": tokens, "response": "not what is scored"}
+    return pd.DataFrame(rows, index=range(10, 17))
+
+
+@pytest.fixture
+def by_id(pocket_questions):
+    return {question.question_id: question for question in pocket_questions}
+
+
+def test_scores_are_those_of_each_response_alone(groups, by_id, pocket_directory, monkeypatch):
+    """Whatever is scored beside it: in blocks of three, the groups keep their rows and their order."""
+    model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+    expected = []
+    for row in groups.itertuples():
+        prompt = encode_prompt(tokenizer, get_task("pocket").prompt(by_id[row.question_id]))
+        response = [int(token) for token in row.token_ids]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
+        steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
+        expected.append(sum(steps) / len(steps))
+    monkeypatch.setattr(module, "_ROWS", 3)
+    scored = score_groups(pocket_directory, groups, by_id, "test")
+    assert scored["score"].tolist() == pytest.approx(expected, abs=1e-4)
+    assert scored["score"].dtype == "float64"
+    pd.testing.assert_frame_equal(scored.drop(columns="score"), groups)
+
+
+def test_no_groups_have_no_scores(groups, by_id, pocket_directory):
+    assert score_groups(pocket_directory, groups.iloc[:0], by_id, "test")["score"].tolist() == []

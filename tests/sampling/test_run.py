@@ -1,0 +1,295 @@
+"""Sampling through the store: a killed run continues to the same bytes, and nothing is made twice or mixed."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from aft.errors import NumericalError, StoreError
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.tokens import decode_response, encode_prompt
+from aft.pipelines import tables
+from aft.sampling import engine
+from aft.sampling.run import sample_responses
+from aft.sampling.settings import SamplingSettings
+from aft.scoring.naive import token_logprobs
+from aft.tasks import Question, pocket
+
+Start = Callable[..., "subprocess.Popen[str]"]
+SETTINGS = SamplingSettings(samples=3, greedy=True, max_new_tokens=24, block_size=5, batch_rows=8)
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The question ids of every call of the engine."""
+    calls: list[list[str]] = []
+    generate = engine.generate
+
+    def counted(model: Any, requests: Any, *args: Any) -> Any:
+        calls.append([request.question_id for request in requests])
+        return generate(model, requests, *args)
+
+    monkeypatch.setattr(engine, "generate", counted)
+    return calls
+
+
+def sample(source: ModelDirectory, questions: list[Question], root: Path, **changed: Any) -> list[Path]:
+    seed = changed.pop("seed", 7)
+    return sample_responses(source, questions, dataclasses.replace(SETTINGS, **changed), seed, root, "sample")
+
+
+def bytes_of(shards: list[Path]) -> dict[str, bytes]:
+    return {shard.name: shard.read_bytes() for shard in shards}
+
+
+def table_of(shards: list[Path]) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+
+
+class TestRows:
+    def test_fit_the_candidates_table(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        table = table_of(sample(pocket_directory, pocket_questions, tmp_path))
+        assert tables.candidates(table).equals(table)
+        expected = [(q.question_id, index) for q in pocket_questions for index in (-1, 0, 1, 2)]
+        assert list(zip(table["question_id"], table["sample_index"], strict=True)) == expected
+        assert set(table["model_fingerprint"]) == {pocket_directory.fingerprint}
+        assert table["settings_hash"].nunique() == 1
+        assert set(table["finish_reason"]) == {"stop", "length"}
+
+    def test_say_what_the_model_said(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        """Text and count are those of the token ids; the sum is what scoring finds for these very ids."""
+        table = table_of(sample(pocket_directory, pocket_questions, tmp_path))
+        model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+        prompts = {q.question_id: encode_prompt(tokenizer, pocket.prompt(q)) for q in pocket_questions}
+        ids = [row.tolist() for row in table["token_ids"]]
+        assert table["n_tokens"].tolist() == [len(row) for row in ids]
+        assert table["response"].tolist() == [decode_response(tokenizer, row) for row in ids]
+        with torch.no_grad():
+            scored = token_logprobs(model, [prompts[q] for q in table["question_id"]], ids)
+        torch.testing.assert_close(torch.tensor(table["sum_logprob"]).float(), scored.sums_R, rtol=0, atol=1e-4)
+
+    def test_do_not_depend_on_blocks_and_batches(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        columns = ["question_id", "sample_index", "seed", "response", "finish_reason", "n_tokens"]
+        one = table_of(sample(pocket_directory, pocket_questions, tmp_path / "a"))
+        other = table_of(sample(pocket_directory, pocket_questions, tmp_path / "b", block_size=1, batch_rows=100))
+        pd.testing.assert_frame_equal(one[columns], other[columns])
+
+    def test_no_questions(self, tmp_path: Path, pocket_directory: ModelDirectory) -> None:
+        assert sample(pocket_directory, [], tmp_path) == []
+
+
+class TestContinuing:
+    def test_a_finished_run_makes_nothing_and_loads_nothing(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        shards = sample(pocket_directory, pocket_questions, tmp_path)
+        assert [len(ids) for ids in generated] == [5, 5, 2]
+        generated.clear()
+        monkeypatch.setattr(ModelDirectory, "model", lambda *args: pytest.fail("the model is loaded"))
+        assert sample(pocket_directory, pocket_questions, tmp_path) == shards
+        assert generated == []
+
+    def test_kill_9_in_the_middle(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+        start_python: Start,
+    ) -> None:
+        """A process that is killed in the second block's third token; another one continues to the same bytes."""
+        code = """
+import dataclasses, json, os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from aft.models.directory import open_model
+from aft.sampling import engine
+from aft.sampling.run import sample_responses
+from aft.sampling.settings import SamplingSettings
+from aft.tasks import pocket
+choose, blocks = engine._Batch._choose, []
+generate = engine.generate
+def counted(model, requests, *args):
+    blocks.append(requests)
+    return generate(model, requests, *args)
+def killed(self, logits, alive, step):
+    if len(blocks) == 2 and step == 2:
+        os.kill(os.getpid(), 9)
+    return choose(self, logits, alive, step)
+engine.generate, engine._Batch._choose = counted, killed
+questions = pocket.load_questions(pocket.Settings(train=12, validation=1, test=1))["train"]
+settings = SamplingSettings(**json.loads(sys.argv[3]))
+sample_responses(open_model(Path(sys.argv[1])), questions, settings, 7, Path(sys.argv[2]), "sample")
+"""
+        settings = json.dumps(dataclasses.asdict(SETTINGS))
+        process = start_python(code, pocket_directory.path, tmp_path / "killed", settings)
+        assert process.wait() == -signal.SIGKILL
+        assert len(list((tmp_path / "killed").glob("*/*.parquet"))) == 1
+        continued = sample(pocket_directory, pocket_questions, tmp_path / "killed")
+        assert [len(ids) for ids in generated] == [5, 2]  # the first block was there
+        assert bytes_of(continued) == bytes_of(sample(pocket_directory, pocket_questions, tmp_path / "uninterrupted"))
+
+    def test_a_damaged_shard_is_made_anew(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+    ) -> None:
+        shards = sample(pocket_directory, pocket_questions, tmp_path)
+        before = bytes_of(shards)
+        shards[1].write_bytes(before[shards[1].name][:-1])
+        generated.clear()
+        assert bytes_of(sample(pocket_directory, pocket_questions, tmp_path)) == before
+        assert generated == [[question.question_id for question in pocket_questions[5:10]]]
+
+    def test_more_questions_keep_the_whole_blocks(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+    ) -> None:
+        sample(pocket_directory, pocket_questions[:10], tmp_path)
+        generated.clear()
+        sample(pocket_directory, pocket_questions, tmp_path)
+        assert generated == [[question.question_id for question in pocket_questions[10:]]]
+
+    def test_logits_that_are_not_finite_stop_the_run_and_keep_what_is_finished(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        load = ModelDirectory.model
+        wrong = pocket_questions[7]
+        length = len(encode_prompt(pocket_directory.tokenizer(), pocket.prompt(wrong)))
+
+        def broken(source: ModelDirectory, dtype: str) -> Any:
+            model = load(source, dtype)
+            told = encode_prompt(source.tokenizer(), pocket.prompt(wrong))
+
+            def break_logits(module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
+                for row, ids in enumerate(options["input_ids"].tolist()):
+                    if ids[-length:] == told:
+                        output.logits[row] = torch.nan
+
+            model.register_forward_hook(break_logits, with_kwargs=True)
+            return model
+
+        monkeypatch.setattr(ModelDirectory, "model", broken)
+        with pytest.raises(NumericalError, match=wrong.question_id):
+            sample(pocket_directory, pocket_questions, tmp_path)
+        assert len(list(tmp_path.glob("*/*.parquet"))) == 1
+
+
+class TestNeverMixed:
+    @pytest.mark.parametrize(
+        "changed",
+        [{"seed": 8}, {"temperature": 0.9}, {"samples": 2}, {"greedy": False}, {"max_new_tokens": 23}],
+        ids=str,
+    )
+    def test_seeds_and_settings(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+        changed: dict[str, Any],
+    ) -> None:
+        one = sample(pocket_directory, pocket_questions, tmp_path)
+        before = bytes_of(one)
+        generated.clear()
+        other = sample(pocket_directory, pocket_questions, tmp_path, **changed)
+        assert len(generated) == 3 and not set(one) & set(other)
+        assert bytes_of(one) == before
+
+    def test_models(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+    ) -> None:
+        folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "other"))
+        content = bytearray((folder / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (folder / "model.safetensors").write_bytes(content)
+        one = sample(pocket_directory, pocket_questions, tmp_path / "store")
+        other = sample(open_model(folder), pocket_questions, tmp_path / "store")
+        assert len(generated) == 6 and not set(one) & set(other)
+        assert set(table_of(one)["model_fingerprint"]) != set(table_of(other)["model_fingerprint"])
+
+    def test_the_same_model_elsewhere_is_the_same_model(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+    ) -> None:
+        folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "other"))
+        shards = sample(pocket_directory, pocket_questions, tmp_path / "store")
+        generated.clear()
+        assert sample(open_model(folder), pocket_questions, tmp_path / "store") == shards
+        assert generated == []
+
+    def test_questions(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        generated: list[list[str]],
+    ) -> None:
+        """Another id is another seed, another text another prompt, even if it counts as the same question."""
+        sample(pocket_directory, pocket_questions[:2], tmp_path)
+        renamed = dataclasses.replace(pocket_questions[1], question_id="pocket/train/other")
+        written_otherwise = dataclasses.replace(pocket_questions[1], question=f" {pocket_questions[1].question}")
+        for other in (renamed, written_otherwise):
+            generated.clear()
+            sample(pocket_directory, [pocket_questions[0], other], tmp_path)
+            assert len(generated) == 1
+        generated.clear()
+        graded = dataclasses.replace(pocket_questions[1], reference="by another path", answer="7")
+        sample(pocket_directory, [pocket_questions[0], graded], tmp_path)
+        assert generated == []  # the reference is not read when sampling
+
+    def test_a_second_process_is_refused(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], start_python: Start
+    ) -> None:
+        (shard, *_) = sample(pocket_directory, pocket_questions[:1], tmp_path)
+        code = """
+import sys, time
+from pathlib import Path
+from aft.files import locked
+with locked(Path(sys.argv[1]) / ".lock"):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+        other = start_python(code, shard.parent)
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(StoreError, match="Another run"):
+            sample(pocket_directory, pocket_questions[:1], tmp_path)
+        other.kill()
+        other.wait()
+        assert sample(pocket_directory, pocket_questions[:1], tmp_path) == [shard]

@@ -1,0 +1,177 @@
+"""The store makes every shard once, keeps it through `kill -9`, remakes what is damaged and mixes nothing."""
+
+import json
+import logging
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aft.errors import StoreError
+from aft.files import locked
+from aft.sampling.store import SampleStore, is_finished
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Block = tuple[str, Callable[[], pd.DataFrame]]
+DESCRIPTION = {"model": "abc", "seed": 1}
+
+
+class Maker:
+    """Blocks of two rows each, and a list of those that were made."""
+
+    def __init__(self, contents: str = "abc") -> None:
+        self.made: list[str] = []
+        self.blocks: list[Block] = [(content, lambda content=content: self._make(content)) for content in contents]
+
+    def _make(self, content: str) -> pd.DataFrame:
+        self.made.append(content)
+        return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
+
+
+def bytes_of(shards: list[Path]) -> list[bytes]:
+    return [shard.read_bytes() for shard in shards]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SampleStore:
+    return SampleStore(tmp_path / "store", DESCRIPTION)
+
+
+def test_every_block_is_made_once_and_in_order(store: SampleStore) -> None:
+    maker, again, heard = Maker(), Maker(), []
+    shards = store.fill(maker.blocks, report=heard.append)
+    assert maker.made == ["a", "b", "c"] and heard == [1, 2, 3]
+    assert [pd.read_parquet(shard)["question_id"][0] for shard in shards] == ["a/0", "b/0", "c/0"]
+    assert store.fill(again.blocks) == shards
+    assert again.made == []
+
+
+def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
+    store.fill(Maker().blocks)
+    assert json.loads((store.directory / "description.json").read_text()) == DESCRIPTION
+
+
+def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
+    maker = Maker()
+
+    def fails() -> pd.DataFrame:
+        raise ArithmeticError("not finite")
+
+    with pytest.raises(ArithmeticError):
+        store.fill([*maker.blocks[:2], ("c", fails)])
+    again = Maker()
+    store.fill(again.blocks)  # the lock is free
+    assert again.made == ["c"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("flip", "truncate", "remove", "seal removed", "seal of another", "seal is no JSON", "seal is a list"),
+        "seal is empty",
+    ],
+)
+def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    shards = store.fill(Maker().blocks)
+    before = bytes_of(shards)
+    shard, seal = shards[1], shards[1].with_suffix(".json")
+    if damage == "flip":
+        content = bytearray(before[1])
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    elif damage == "truncate":
+        shard.write_bytes(before[1][:-10])
+    elif damage.endswith("removed") or damage == "remove":
+        (seal if "seal" in damage else shard).unlink()
+    else:
+        texts = {"seal of another": shards[0].with_suffix(".json").read_text(), "seal is a list": "[1]"}
+        seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""))
+    maker = Maker()
+    with caplog.at_level(logging.WARNING):
+        assert store.fill(maker.blocks) == shards
+    assert maker.made == ["b"]
+    assert bytes_of(shards) == before
+    assert all(map(is_finished, shards))
+    assert ("damaged" in caplog.text) == ("remove" not in damage)  # what is only missing is no damage
+
+
+@pytest.mark.parametrize("moment", ["in make", "in the shard", "before the seal", "in the seal"])
+def test_kill_9_at_any_moment_costs_one_block(
+    tmp_path: Path, store: SampleStore, start_python: Start, moment: str
+) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+import pandas as pd
+from aft.sampling import store as module
+moment, root = sys.argv[1], Path(sys.argv[2])
+kill = lambda *args: os.kill(os.getpid(), 9)
+def make(content):
+    if content == "b":
+        if moment == "in make":
+            kill()
+        if moment == "in the shard":
+            to_parquet = pd.DataFrame.to_parquet
+            def half(table, path, **options):
+                to_parquet(table, path, **options)
+                with open(path, "r+b") as file:
+                    file.truncate(100)
+                kill()
+            pd.DataFrame.to_parquet = half
+        if moment == "before the seal":
+            module.write_json = kill
+        if moment == "in the seal":
+            Path.write_text = lambda path, text: (path.open("w").write(text[:5]), kill())
+    return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
+store = module.SampleStore(root, {"model": "abc", "seed": 1})
+store.fill([(content, lambda content=content: make(content)) for content in "abc"])
+"""
+    assert start_python(code, moment, store.directory.parent).wait() == -signal.SIGKILL
+    maker = Maker()
+    shards = store.fill(maker.blocks)
+    assert maker.made == ["b", "c"]
+    assert bytes_of(shards) == bytes_of(SampleStore(tmp_path / "uninterrupted", DESCRIPTION).fill(Maker().blocks))
+    assert not list(store.directory.glob(".*.partial"))
+
+
+def test_other_descriptions_and_contents_never_mix(tmp_path: Path, store: SampleStore) -> None:
+    shards = store.fill(Maker().blocks)
+    before = bytes_of(shards)
+    for description in ({**DESCRIPTION, "seed": 2}, {**DESCRIPTION, "model": "abd"}, {**DESCRIPTION, "k": 1}):
+        maker = Maker()
+        others = SampleStore(store.directory.parent, description).fill(maker.blocks)
+        assert maker.made == ["a", "b", "c"] and not set(others) & set(shards)
+    maker = Maker("axc")
+    others = store.fill(maker.blocks)
+    assert maker.made == ["x"] and others[1] not in shards and others[::2] == shards[::2]
+    assert bytes_of(shards) == before  # append-only: what was there is still there
+
+
+def test_the_order_of_the_description_does_not_matter(store: SampleStore) -> None:
+    assert SampleStore(store.directory.parent, {"seed": 1, "model": "abc"}).directory == store.directory
+
+
+def test_a_second_run_is_refused(store: SampleStore) -> None:
+    store.directory.mkdir(parents=True)
+    maker = Maker()
+    with locked(store.directory / ".lock"), pytest.raises(StoreError, match="Another run"):
+        store.fill(maker.blocks)
+    assert maker.made == []
+
+
+def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
+    store: SampleStore, limit_file_size: Callable[[int], None]
+) -> None:
+    maker = Maker("a")
+    large = pd.DataFrame({"text": [f"{i:050d}" for i in range(5000)]})
+    limit_file_size(20_000)
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        store.fill([*maker.blocks, ("b", lambda: large)])
+    assert "\n" not in str(caught.value)
+    again = Maker("a")
+    store.fill(again.blocks)
+    assert again.made == []
+    assert not list(store.directory.glob(".*.partial"))
