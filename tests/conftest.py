@@ -30,12 +30,12 @@ def pocket_tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def pocket_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer: Any) -> ModelDirectory:
-    """A tiny pocket model on disk, random but decided: its weights are twenty times the usual initial ones."""
+    """A tiny pocket model on disk, random but decided: its weights are ten times the usual initial ones."""
     directory = tmp_path_factory.mktemp("pocket")
     model = build_model(Architecture(hidden_size=16, layers=2, heads=2), len(pocket_tokenizer))
     with torch.no_grad():
         for weights in model.parameters():
-            weights.mul_(20 if weights.dim() > 1 else 1)
+            weights.mul_(10 if weights.dim() > 1 else 1)
     save_model(model, pocket_tokenizer, directory)
     return open_model(directory)
 

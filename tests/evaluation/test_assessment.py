@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aft.errors import NumericalError
 from aft.evaluation.assessment import (
+    accuracy_by_question,
     assessment_accuracy,
     paper_assessment_accuracy,
     perplexity_of_positives,
@@ -135,3 +136,15 @@ def test_of_many_broken_questions_five_are_named():
     groups = make_groups(**{f"q{index}": ([math.nan], [-1.0]) for index in range(7)})
     with pytest.raises(NumericalError, match=r"7 question\(s\): q0, q1, q2, q3, q4 and others"):
         assessment_accuracy(groups)
+
+
+def test_accuracy_by_question_leaves_out_what_has_one_kind_only():
+    """Question a: pairs (-1, -2) won and (-1, -1) tied, so (1 + 1/2) / 2 = 3/4; question b has positives only."""
+    groups = pd.DataFrame(
+        {
+            "question_id": ["a", "a", "a", "b"],
+            "is_correct": [True, False, False, True],
+            "score": [-1.0, -2.0, -1.0, -0.5],
+        }
+    )
+    assert accuracy_by_question(groups).to_dict() == {"a": 0.75}

@@ -64,9 +64,9 @@ def test_a_response_without_an_answer_is_wrong_and_says_so():
 def test_questions_are_joined_by_id_whatever_the_order_and_the_index():
     mixed = SAMPLES.sample(frac=1, random_state=1).set_index(pd.Index(range(100, 108)))
     labelled = label_responses(mixed, dict(reversed(QUESTIONS.items())))
-    expected = label_responses(SAMPLES, QUESTIONS).set_index(["question_id", "sample_index"])["is_correct"]
-    for row in labelled.itertuples():
-        assert row.is_correct == expected[(row.question_id, row.sample_index)]
+    assert labelled.index.tolist() == mixed.index.tolist()
+    in_order = labelled.sort_values(["question_id", "sample_index"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(in_order, label_responses(SAMPLES, QUESTIONS))
 
 
 def test_an_unknown_question_is_refused():

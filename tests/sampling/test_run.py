@@ -69,7 +69,7 @@ class TestRows:
     def test_say_what_the_model_said(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
     ) -> None:
-        """Text and count are those of the token ids; the sum is what scoring finds for these very ids."""
+        """Text and count are those of the token ids; the mean is what scoring finds for these very ids."""
         table = table_of(sample(pocket_directory, pocket_questions, tmp_path))
         model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
         prompts = {q.question_id: encode_prompt(tokenizer, pocket.prompt(q)) for q in pocket_questions}
@@ -78,7 +78,8 @@ class TestRows:
         assert table["response"].tolist() == [decode_response(tokenizer, row) for row in ids]
         with torch.no_grad():
             scored = token_logprobs(model, [prompts[q] for q in table["question_id"]], ids)
-        torch.testing.assert_close(torch.tensor(table["sum_logprob"]).float(), scored.sums_R, rtol=0, atol=1e-4)
+        found_R = torch.tensor(table["sum_logprob"] / table["n_tokens"]).float()
+        torch.testing.assert_close(found_R, scored.scores_R, rtol=0, atol=1e-5)
 
     def test_do_not_depend_on_blocks_and_batches(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]

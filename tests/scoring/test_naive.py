@@ -133,7 +133,9 @@ def test_prompts_and_responses_must_pair_up(tiny_model: Tiny) -> None:
 
 def test_token_ids_from_a_table_are_arrays(tiny_model: Tiny) -> None:
     """Parquet gives arrays; one with the single id 0 is no empty response."""
+    prompts: Any = [np.array([2, 3])] * 2
+    responses: Any = [np.array([0]), np.array([4, 1])]
     with torch.no_grad():
-        from_arrays = token_logprobs(tiny_model("llama"), [np.array([2, 3])] * 2, [np.array([0]), np.array([4, 1])])
+        from_arrays = token_logprobs(tiny_model("llama"), prompts, responses)
         from_lists = token_logprobs(tiny_model("llama"), [[2, 3]] * 2, [[0], [4, 1]])
     assert torch.equal(from_arrays.logprobs_R_C, from_lists.logprobs_R_C)

@@ -65,6 +65,20 @@ def assessment_accuracy(groups: pd.DataFrame) -> AssessmentAccuracy:
     )
 
 
+def accuracy_by_question(groups: pd.DataFrame) -> pd.Series:
+    """A_q (see `assessment_accuracy`) of each question that has both kinds, by question id.
+
+    Raises NumericalError, with the questions' ids, when a score is not finite.
+    """
+    ids = groups["question_id"].drop_duplicates()
+    accuracies = {
+        question_id: _wins(positive, negative) / (positive.size * negative.size)
+        for question_id, (positive, negative) in zip(ids, _scores_by_kind(groups), strict=True)
+        if positive.size and negative.size
+    }
+    return pd.Series(accuracies, dtype="float64")
+
+
 def paper_assessment_accuracy(groups: pd.DataFrame, per_kind: int = 3) -> PaperAssessmentAccuracy:
     """Assessment accuracy of Eq. 3: the first `per_kind` positives and negatives of each question, strict >.
 

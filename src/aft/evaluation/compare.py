@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from aft.errors import DataError
+from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.predictions import GREEDY, measure
 from aft.evaluation.statistics import (
     bootstrap_interval,
@@ -58,6 +59,7 @@ def comparison_table(
         row |= {"accuracy": accuracy, "low": low, "high": high, "std_over_seeds": std}
         row |= _difference(correct[variant], correct[baseline], level, resamples)
         row |= {name: value for name, value in means.items() if name not in row}
+        row |= _assessment_interval(groups[variant], level, resamples)
         row["per_seed"] = " ".join(f"{one['accuracy']:.4f}" for one in figures)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -74,6 +76,13 @@ def paired_differences(predictions: Mapping[str, Seeds], level: float, resamples
             for one in names[i + 1 :]
         ]
     )
+
+
+def _assessment_interval(groups: Seeds, level: float, resamples: int) -> dict[str, float]:
+    """Ends of the interval of the macro assessment accuracy: a bootstrap over questions of their means over seeds."""
+    by_question = pd.concat([accuracy_by_question(rows) for rows in groups.values()]).groupby(level=0).mean()
+    ends = bootstrap_interval(by_question, resamples=resamples, level=level) if len(by_question) else (np.nan, np.nan)
+    return {"assessment_low": ends[0], "assessment_high": ends[1]}
 
 
 def _interval(correct: pd.DataFrame, level: float, resamples: int) -> tuple[float, float]:

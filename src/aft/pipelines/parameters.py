@@ -77,6 +77,8 @@ class Evaluation:
         if not self.sampling.greedy:
             raise SettingsError("evaluation.sampling.greedy must be true: accuracy is that of the greedy answer.")
         if not self.ks or not 1 <= min(self.ks) <= max(self.ks) <= self.sampling.samples:
-            raise SettingsError(f"evaluation.ks are {self.ks}, but must lie in 1 ... {self.sampling.samples} (samples).")
+            raise SettingsError(
+                f"evaluation.ks are {self.ks}, but must lie in 1 ... samples ({self.sampling.samples})."
+            )
         if not 0 < self.level < 1 or self.resamples < 1:
             raise SettingsError("evaluation.level must lie between 0 and 1, and resamples be at least 1.")
