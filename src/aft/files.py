@@ -139,16 +139,13 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
     """
     key = digest(description)
     final, staged = root / key, root / f".{key}.partial"
+    if is_intact(final):
+        kind = description.get("kind", "directory")
+        logger.info("Reusing %s (%s): same inputs, same settings.", final.name, kind)
+        return final
     with writing(final):
         root.mkdir(parents=True, exist_ok=True)
     with locked(root / f".{key}.lock"):
-        if is_intact(final):
-            logger.info(
-                "Reusing %s (%s): same inputs, same settings.",
-                final.name,
-                description.get("kind", "directory"),
-            )
-            return final
         if final.exists():
             logger.warning("%s is incomplete or changed since it was finished; it is made anew.", final)
         with writing(staged):

@@ -31,6 +31,6 @@ def label_and_rank(
     )
     if not summary["questions_with_both"]:
         logger.warning(
-            "No question has both right and wrong responses: nothing can be aligned; sample more, or from a better model."
+            "No question has both right and wrong responses: nothing can be aligned; sample more, or a better model."
         )
     return feedback, summary
