@@ -31,7 +31,7 @@ class ModelDirectory:
         """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
         from transformers import AutoModelForCausalLM
 
-        _hide_loading_bars()
+        hide_weight_bars()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
@@ -101,7 +101,7 @@ def _refuse_incomplete(path: Path) -> None:
         raise ModelError(f"The model in {path} wants to run code of its own (auto_map); AFT never does that.")
 
 
-def _hide_loading_bars() -> None:
+def hide_weight_bars() -> None:
     """Loading and writing of weights would draw a bar for every model, among those that tell of work."""
     from transformers.utils import logging
 

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback  # noqa: TID253
 from aft.alignment.losses import alignment_loss
 from aft.errors import NumericalError
 from aft.files import writing
+from aft.models.directory import hide_weight_bars
 from aft.scoring.naive import token_logprobs
 from aft.training import checkpoints
 from aft.training.batches import CostGroupedSampler
@@ -49,6 +50,7 @@ class AlignmentTrainer(Trainer):
             data_collator=_collate,
             callbacks=[ProgressBar(label)],
         )
+        hide_weight_bars()
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True  # sums are divided by the totals of the whole accumulated batch
         self.examples = examples
