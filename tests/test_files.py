@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aft import files
 from aft.errors import ModelError, StoreError
 from aft.files import (
     MANIFEST,
@@ -283,6 +285,26 @@ class TestBuildOnce:
         with caplog.at_level(logging.INFO):
             assert build_once(tmp_path, dict(reversed(MADE_FROM.items())), never) == made
         assert "Reusing" in caplog.text and "test" in caplog.text
+
+    def test_a_finished_directory_is_read_without_the_lock(self, tmp_path: Path) -> None:
+        made = build_once(tmp_path, MADE_FROM, fill)
+        with locked(tmp_path / f".{made.name}.lock"):
+            assert build_once(tmp_path, MADE_FROM, never) == made
+
+    def test_a_directory_that_another_run_finished_just_now_is_reused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between the look at the directory and the lock another process may have built it."""
+
+        @contextmanager
+        def late(path: Path) -> Iterator[None]:
+            monkeypatch.undo()
+            build_once(tmp_path, MADE_FROM, fill)
+            with locked(path):
+                yield
+
+        monkeypatch.setattr(files, "locked", late)
+        assert is_intact(build_once(tmp_path, MADE_FROM, never))
 
     def test_another_description_is_another_directory(self, tmp_path: Path) -> None:
         one = build_once(tmp_path, {"seed": 1}, lambda directory: fill(directory, "one"))

@@ -143,9 +143,9 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
         kind = description.get("kind", "directory")
         logger.info("Reusing %s (%s): same inputs, same settings.", final.name, kind)
         return final
-    with writing(final):
-        root.mkdir(parents=True, exist_ok=True)
     with locked(root / f".{key}.lock"):
+        if is_intact(final):  # another run has finished it in between
+            return final
         if final.exists():
             logger.warning("%s is incomplete or changed since it was finished; it is made anew.", final)
         with writing(staged):

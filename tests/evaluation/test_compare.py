@@ -1,6 +1,7 @@
 """The comparison of two variants over two seeds, every number by hand."""
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
@@ -46,14 +47,14 @@ GROUPS = {
 }
 
 
-def compare(predictions=None, groups_of=None, ks=(1, 2)) -> dict[str, dict[str, Any]]:
+def compare(predictions=None, groups_of=None, ks=(1, 2)) -> dict[str, dict[Hashable, Any]]:
     """The rows of the comparison with vft, by variant."""
     chosen = predictions or PREDICTIONS
     rows = comparison_table(chosen, groups_of or GROUPS, list(ks), "vft", **LEVEL)
     return {str(row["variant"]): row for row in rows.to_dict("records")}
 
 
-def column(rows: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def column(rows: dict[str, dict[Hashable, Any]], name: str) -> dict[str, Any]:
     """One figure of each variant."""
     return {variant: row[name] for variant, row in rows.items()}
 
@@ -122,7 +123,9 @@ def test_every_other_figure_is_a_mean_over_seeds():
     assert column(rows, "assessment_accuracy") == pytest.approx({"vft": 0.75, "aft": 1.0})
     assert column(rows, "assessment_accuracy_micro") == pytest.approx({"vft": 0.75, "aft": 1.0})
     assert not [
-        name for name in rows["aft"] if name.startswith(("accuracy_", "assessment_accuracy_l", "assessment_accuracy_h"))
+        name
+        for name in rows["aft"]
+        if str(name).startswith(("accuracy_", "assessment_accuracy_l", "assessment_accuracy_h"))
     ]
 
 

@@ -1,4 +1,5 @@
 import getpass
+import json
 import os
 import signal
 import socket
@@ -6,6 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -299,6 +302,48 @@ def test_a_server_that_does_not_answer_is_refused_before_any_node_runs(tmp_path,
     assert "enabled: false" in str(caught.value)
     assert "http://127.0.0.1:9" in caplog.text
     assert not [text for text in (str(caught.value), caplog.text) if "dent42" in text or "arthur" in text]
+
+
+@pytest.fixture
+def server():
+    """A tracking server that agrees to everything, and the paths and bodies of what it was asked."""
+    asked = []
+
+    class Agreeing(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append((self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()))
+            info = {"run_id": "r1", "experiment_id": "1", "status": "RUNNING", "artifact_uri": "mlflow-artifacts:/1"}
+            experiment = {"experiment_id": "1", "name": "aft", "lifecycle_stage": "active"}
+            answer = {"experiment": experiment, "run": {"info": info, "data": {}}, "run_info": info}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            """Nothing: standard error is looked at."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Agreeing) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield httpd.server_port, asked
+        httpd.shutdown()
+
+
+def test_a_servers_password_is_never_printed(server, tmp_path, monkeypatch, capfd, caplog, run_with_hook):
+    """MLflow by itself prints the whole address when a run ends."""
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    port, asked = server
+    settings = {**ON, "tracking_uri": f"http://arthur:dent42@127.0.0.1:{port}"}
+    pipeline = Pipeline([Node(predict, "params:x", "y", tags="run.accuracy.aft")])
+    catalog = catalog_in(tmp_path)
+    catalog["params:x"] = 1
+    with caplog.at_level("INFO"):
+        run_with_hook(MlflowTrackingHook(), pipeline, catalog, tmp_path, settings)
+    assert [path for path, body in asked if "FINISHED" in body] == ["/api/2.0/mlflow/runs/update"] * 2
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert f"http://127.0.0.1:{port}" in said
+    assert "dent42" not in said
 
 
 def test_a_kind_of_record_that_does_not_exist_is_refused(tmp_path, run_with_hook):

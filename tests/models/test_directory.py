@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft.errors import ModelError, StoreError
-from aft.files import MANIFEST, finish_directory, is_intact, read_manifest
+from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest
 from aft.models.directory import ModelDirectory, open_model, publish, save_model
 
 WEIGHTS = "model.safetensors"
@@ -307,7 +307,7 @@ class TestPublish:
         published = publish(source, target)
         assert names(target) == sorted({*FILES, MANIFEST} - {"generation_config.json"})
         assert open_model(target).fingerprint == published.fingerprint == source.fingerprint != finished.fingerprint
-        assert not [name for name in names(tmp_path) if name.startswith(".vft")]
+        assert [name for name in names(tmp_path) if name.startswith(".vft")] == [".vft.lock"]
 
     def test_repairs_what_was_damaged_through_a_link(
         self, tmp_path: Path, finished: ModelDirectory, folder: Path
@@ -323,6 +323,15 @@ class TestPublish:
         assert is_intact(finished.path)
         publish(finished, target)
         assert open_model(target).fingerprint == finished.fingerprint
+
+    def test_two_processes_never_publish_at_the_same_place_at_once(
+        self, tmp_path: Path, finished: ModelDirectory
+    ) -> None:
+        with locked(tmp_path / ".vft.lock"), pytest.raises(StoreError, match="Another run"):
+            publish(finished, tmp_path / "vft")
+        target = publish(finished, tmp_path / "vft").path
+        with locked(tmp_path / ".vft.lock"):
+            publish(finished, target)  # nothing to do, so no lock is needed
 
     def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, finished: ModelDirectory) -> None:
         left = tmp_path / ".vft.partial"

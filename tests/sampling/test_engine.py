@@ -12,6 +12,7 @@ from scipy import stats
 from transformers import DynamicCache
 
 from aft.errors import ModelError, NumericalError
+from aft.sampling import engine
 from aft.sampling.engine import Request, Response, generate, response_seed
 from aft.sampling.settings import SamplingSettings
 from aft.scoring.naive import token_logprobs
@@ -171,10 +172,14 @@ class TestDistribution:
         firsts = [answered[0].token_ids[0] for answered in responses]
         assert len(set(firsts)) > 5  # and sample 0 is not the same in every question
 
-    def test_a_forbidden_token_is_never_drawn(self, tiny_model: Tiny) -> None:
-        """A logit of minus infinity is probability 0, also for the last id, where rounding would end up."""
-        model = tiny_model("llama")
-        allowed = [5, 6]
+    @pytest.mark.parametrize("uniform", [None, 0.0, 1 - 2**-24], ids=["drawn", "lowest", "highest"])
+    def test_a_forbidden_token_is_never_drawn(
+        self, tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch, uniform: float | None
+    ) -> None:
+        """A logit of minus infinity is probability 0, also for the first and last id, where the extremes might end."""
+        model, allowed = tiny_model("llama"), [5, 6]
+        if uniform is not None:
+            monkeypatch.setattr(engine, "_uniforms", lambda seed, count: torch.full((count,), uniform))
 
         def forbid(module: Any, inputs: Any, output: Any) -> Any:
             masked = torch.full_like(output, -torch.inf)
@@ -183,7 +188,8 @@ class TestDistribution:
 
         with hooked(model.lm_head, forbid):
             (answered,) = generate(model, [REQUESTS[0]], settings(2000, max_new_tokens=1), run_seed=0, end=END)
-        assert {token for response in answered for token in response.token_ids} == set(allowed)
+        drawn = {token for response in answered for token in response.token_ids}
+        assert drawn == {None: {5, 6}, 0.0: {5}}.get(uniform, {6})
         assert all(np.isfinite(response.sum_logprob) for response in answered)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -173,10 +174,8 @@ def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero(small_llama,
     trainer = train(small_llama(), ragged_examples(10), PLAIN, tmp_path, batch_size=1, learning_rate=0.01, warmup=0.3)
     expected = [0, 0.01 / 3, 0.02 / 3, *(0.01 * (10 - step) / 7 for step in range(3, 10))]
     assert [row["learning_rate"] for row in curve(trainer)] == pytest.approx(expected)
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == [
-        0.0,
-        0.0,
-    ]  # parameters with weight decay and without
+    optimizer: Any = trainer.optimizer
+    assert {group["lr"] for group in optimizer.param_groups} == {0.0}
 
 
 def test_the_gradient_is_scaled_down_to_the_norm(small_llama, ragged_examples, tmp_path):

@@ -36,6 +36,11 @@ logger = logging.getLogger(__name__)
 _KINDS = ("metrics", "history", "artifact", "table", "data_hash")
 _COMPARISON = "comparison"  # the one table whose figures are also metrics of the parent
 _METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not honour DO_NOT_TRACK=1
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # it tells of every step of making its database
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints a server's address with user and password
+}
 _PATIENCE_S = 60  # how long a run waits while another one prepares the database
 
 Child = tuple[str, str]  # kind of work, variant
@@ -139,9 +144,8 @@ def open_record(
         experiment,
         shown_uri(uri, project),
     )
-    # MLflow does not honour DO_NOT_TRACK=1, and tells of every step of making its database.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
         from mlflow import MlflowClient
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
-from aft.files import finish_directory, hash_file, read_manifest, writing
+from aft.files import finish_directory, hash_file, locked, read_manifest, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -126,14 +126,14 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`, without copying: hard links, or symbolic ones across disks.
 
     An earlier `target` is replaced as a whole, unless it holds these very files already. Only files that decide what
-    the model says are taken over.
+    the model says are taken over. Raises `StoreError` if another process publishes there at the same time.
     """
     if _is_published(source, target):
         return ModelDirectory(target, source.fingerprint)
     manifest = read_manifest(source.path)
     made_from = manifest["made_from"] if manifest else {"kind": "given model", "fingerprint": source.fingerprint}
     staged = target.with_name(f".{target.name}.partial")
-    with writing(target):
+    with writing(target), locked(target.with_name(f".{target.name}.lock")):
         shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
         staged.mkdir(parents=True)
         for path in _deciding(source.path):
