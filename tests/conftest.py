@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,17 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-@pytest.fixture
-def limit_file_size() -> Iterator[Callable[[int], None]]:
-    """Let this process write no file beyond so many bytes, as a full disk would; lifted at the end of the test."""
+@contextmanager
+def limit_file_size(size: int) -> Iterator[None]:
+    """Let this process write no file beyond so many bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # before the test ends: the test runner may write its own report into a large file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(name="limit_file_size")
+def limit_file_size_fixture() -> Callable[[int], AbstractContextManager[None]]:
+    return limit_file_size

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,11 @@ class TestWriteAtomically:
         assert order == ["sync", "rename", "sync"]  # the file, its name, the folder that holds the name
 
     def test_a_full_disk_is_one_sentence_and_leaves_the_old_content(
-        self, tmp_path: Path, limit_file_size: Callable[[int], None]
+        self, tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         path = tmp_path / "table.txt"
         path.write_text("old")
-        limit_file_size(10_000)
-        with pytest.raises(StoreError) as caught:
+        with limit_file_size(10_000), pytest.raises(StoreError) as caught:
             write_atomically(path, lambda staged: staged.write_text("x" * 20_000))
         assert "disk is full" in str(caught.value) and str(path) in str(caught.value)
         assert one_sentence(str(caught.value))
@@ -340,10 +339,9 @@ class TestBuildOnce:
         build_once(tmp_path, MADE_FROM, fill)  # the lock is free again
 
     def test_a_full_disk_while_building_is_one_sentence(
-        self, tmp_path: Path, limit_file_size: Callable[[int], None]
+        self, tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
     ) -> None:
-        limit_file_size(10_000)
-        with pytest.raises(StoreError, match="disk is full") as caught:
+        with limit_file_size(10_000), pytest.raises(StoreError, match="disk is full") as caught:
             build_once(tmp_path, MADE_FROM, lambda directory: fill(directory, "x" * 20_000))
         assert one_sentence(str(caught.value))
 

@@ -1,6 +1,7 @@
 """Parquet tables are whole or absent, and lie in partitions like any others."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
@@ -30,11 +31,12 @@ def test_save_arguments_are_heeded(tmp_path: Path) -> None:
     assert dataset.load().index.tolist() == ["a", "b"]
 
 
-def test_a_failed_save_leaves_the_old_table(tmp_path: Path, limit_file_size: Callable[[int], None]) -> None:
+def test_a_failed_save_leaves_the_old_table(
+    tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
+) -> None:
     dataset = AtomicParquetDataset(filepath=str(tmp_path / "table.parquet"))
     dataset.save(TABLE)
-    limit_file_size(20_000)
-    with pytest.raises(DatasetError, match="disk is full"):
+    with limit_file_size(20_000), pytest.raises(DatasetError, match="disk is full"):
         dataset.save(pd.DataFrame({"text": [f"{i:050d}" for i in range(5000)]}))
     assert len(dataset.load()) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]

@@ -138,12 +138,16 @@ def test_all_pairs_of_variants_are_compared():
 
 
 def test_a_variant_that_lacks_a_seed_is_compared_on_the_shared_ones():
-    """On seed 1 aft alone is right on kinds 2 and 4: 20 of 40. The accuracy of each is that of its own seeds."""
+    """On seed 1 aft alone is right on kinds 2 and 4: 20 of 40, with √(.25 / 40) · 1.96 = .155 on either side.
+
+    The accuracy of each is that of its own seeds.
+    """
     only = {1: table(AFT[1])}
     rows = compare({"vft": tables(VFT), "aft": only}, {**GROUPS, "aft": {1: GROUPS["aft"][1]}})
     row = rows["aft"]
     assert (row["difference"], row["shared_seeds"], row["mcnemar_p"]) == (0.5, 1, "1.9e-06")
     assert (row["seeds"], row["accuracy"]) == ("1", 1.0)
+    assert row["difference_high"] - row["difference_low"] == pytest.approx(2 * 0.155, abs=0.03)
     assert rows["vft"]["accuracy"] == 0.5
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,14 @@ class TestRoundTrip:
         assert pocket_directory.model("bfloat16").dtype == torch.bfloat16
 
     def test_a_full_disk_is_one_sentence(
-        self, tmp_path: Path, pocket_directory: ModelDirectory, limit_file_size: Callable[[int], None]
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        limit_file_size: Callable[[int], AbstractContextManager[None]],
     ) -> None:
         """safetensors reports a full disk in an error of its own, which is no `OSError`."""
         model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
-        limit_file_size(20_000)
-        with pytest.raises(StoreError, match="disk is full") as caught:
+        with limit_file_size(20_000), pytest.raises(StoreError, match="disk is full") as caught:
             save_model(model, tokenizer, tmp_path / "model")
         assert "\n" not in str(caught.value)
 

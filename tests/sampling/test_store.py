@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
@@ -163,12 +164,11 @@ def test_a_second_run_is_refused(store: SampleStore) -> None:
 
 
 def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
-    store: SampleStore, limit_file_size: Callable[[int], None]
+    store: SampleStore, limit_file_size: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     maker = Maker("a")
     large = pd.DataFrame({"text": [f"{i:050d}" for i in range(5000)]})
-    limit_file_size(20_000)
-    with pytest.raises(StoreError, match="disk is full") as caught:
+    with limit_file_size(20_000), pytest.raises(StoreError, match="disk is full") as caught:
         store.fill([*maker.blocks, ("b", lambda: large)])
     assert "\n" not in str(caught.value)
     again = Maker("a")
