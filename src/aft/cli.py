@@ -1,5 +1,7 @@
 """`kedro run` of this project: the same options; a mistake of the user ends in one sentence instead of a traceback."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import click
 from kedro.config import MissingConfigException
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import KedroCliError
+from kedro.utils import find_kedro_project
+from kedro.validation.exceptions import ParameterValidationError
 
 from aft.errors import AftError, SettingsError
 
@@ -17,6 +21,9 @@ def cli() -> None:
 
 
 def _run(**options: Any) -> Any:
+    if options.get("conf_source"):
+        options["conf_source"] = str(Path(options["conf_source"]).resolve())
+    os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # paths in parameters are relative to the project
     try:
         _check_recipe(options.get("env"), Path(options.get("conf_source") or "conf"))
         return kedro_run.callback(**options)  # type: ignore[misc]
@@ -45,10 +52,18 @@ def _one_sentence(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, AftError):
             return str(cause)
+        if isinstance(cause, ParameterValidationError):
+            return _without_pydantic(str(cause))
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, MissingConfigException | KedroCliError | ValueError) and _is_kedros(error):
-        return str(error).strip()
+        return " ".join(str(error).split())
     return None
+
+
+def _without_pydantic(message: str) -> str:
+    """Kedro's message about a parameter that does not fit, in one line and without pydantic's notes to developers."""
+    kept = [line.strip() for line in message.splitlines() if not line.strip().startswith("For further information")]
+    return re.sub(r"\.? \[type=.*?\](?= |$)", ";", " ".join(kept)).rstrip("; .") + "."
 
 
 def _is_kedros(error: BaseException) -> bool:

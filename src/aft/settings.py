@@ -3,9 +3,9 @@
 import os
 import warnings
 
+from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_summary import RunSummaryHook
-from aft.hooks.unknown_parameters import UnknownParametersHook
 
 # No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -18,8 +18,8 @@ warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is depre
 warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.' characters")
 warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nodes")
 
-# Hooks run last to first: unknown parameters are refused before a run is recorded.
-HOOKS = (MlflowTrackingHook(), RunSummaryHook(), UnknownParametersHook())
+# Hooks run last to first: wrong parameters are refused before a run is recorded.
+HOOKS = (MlflowTrackingHook(), RunSummaryHook(), CheckParametersHook())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

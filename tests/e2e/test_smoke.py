@@ -1,6 +1,8 @@
 """The smoke recipe from end to end: what a user finds afterwards, and what a second run does."""
 
 import json
+import shutil
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -36,7 +38,7 @@ def test_models_load_in_plain_transformers(finished, name):
 
     folder = models_of(finished) / name
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids = tokenizer("Mia has 4 pens. She buys 2. How many?\n", return_tensors="pt")
     assert model.generate(**ids, max_new_tokens=2).shape[1] > ids["input_ids"].shape[1]
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
@@ -86,6 +88,8 @@ def test_the_same_command_again_reuses_models_and_samples(finished):
 
 
 def test_another_seed_lies_beside_and_is_compared(finished):
+    """Seed 0 is evaluated once more by itself in between: it makes no difference how a stage was started."""
+    assert finished.run("--pipelines=evaluate").returncode == 0
     done = finished.run("--params=seed=1")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (models_of(finished, 1) / "aft_bc/model.safetensors").is_file()
@@ -99,3 +103,13 @@ def test_one_variant_can_be_trained_alone_by_the_old_and_the_new_spelling(finish
     new = finished.run("--pipelines=align_train", "--namespaces=align.rft")
     assert (old.returncode, new.returncode) == (0, 0), old.stderr[-2000:]
     assert "rft" in new.stderr
+
+
+def test_a_model_of_other_settings_is_not_compared(finished, fresh):
+    """A variant is trained again with other settings: evaluate must not pass it off as one of the present ones."""
+    shutil.copytree(finished.data, fresh.data)
+    options = ("--pipelines=align_train", "--namespaces=align.aft_bc", "--params=align.aft_bc.objective.beta=0.5")
+    assert fresh.run(*options).returncode == 0
+    done = fresh.run("--pipelines=evaluate")
+    assert done.returncode != 0
+    assert "was trained with another objective than is set now" in done.stderr

@@ -129,6 +129,22 @@ def test_every_other_figure_is_a_mean_over_seeds():
     ]
 
 
+def test_the_interval_of_assessment_accuracy_is_over_questions():
+    """Over the seeds q has .75 for vft, and p has 1: the draws are pp, pq, qp and qq, so the ends are .75 and 1."""
+    other = pd.DataFrame([("p", True, 0.0), ("p", False, -1.0)], columns=["question_id", "is_correct", "score"])
+    of_vft = {seed: pd.concat([rows, other], ignore_index=True) for seed, rows in GROUPS["vft"].items()}
+    rows = compare(groups_of={**GROUPS, "vft": of_vft})
+    assert (rows["vft"]["assessment_low"], rows["vft"]["assessment_high"]) == (0.75, 1.0)
+    assert (rows["aft"]["assessment_low"], rows["aft"]["assessment_high"]) == (1.0, 1.0)
+
+
+def test_groups_without_a_pair_have_no_assessment_interval():
+    one_kind = {0: groups(), 1: groups()}
+    row = compare(groups_of={**GROUPS, "aft": one_kind})["aft"]
+    assert math.isnan(row["assessment_low"]) and math.isnan(row["assessment_high"])
+    assert row["accuracy"] == 0.875
+
+
 def test_all_pairs_of_variants_are_compared():
     """Later minus earlier: aft - vft, dc - vft, dc - aft; the last is vft's difference with its sign turned."""
     predictions = {**PREDICTIONS, "dc": tables(VFT)}

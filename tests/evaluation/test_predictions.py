@@ -134,7 +134,7 @@ def test_scores_are_those_of_each_response_alone(groups, by_id, pocket_directory
             logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
         steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
         expected.append(sum(steps) / len(steps))
-    monkeypatch.setattr(module, "_ROWS", 3)
+    monkeypatch.setattr(module, "_LOGITS", 40_000)  # a few rows at a time
     scored = score_groups(pocket_directory, groups, by_id, "test")
     assert scored["score"].tolist() == pytest.approx(expected, abs=1e-4)
     assert scored["score"].dtype == "float64"

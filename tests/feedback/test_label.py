@@ -22,7 +22,7 @@ QUESTIONS = {
 
 def candidates(*rows: tuple[str, int, str, list[int]]) -> pd.DataFrame:
     table = pd.DataFrame(list(rows), columns=["question_id", "sample_index", "response", "token_ids"])
-    return table.assign(n_tokens=table["token_ids"].map(len))
+    return table.assign(n_tokens=table["token_ids"].map(len), finish_reason="stop")
 
 
 # a: right, right in other words, wrong (twice the same); b: only wrong, of which one has no answer; c: only right
@@ -59,6 +59,24 @@ def test_a_response_without_an_answer_is_wrong_and_says_so():
     assert failure[["question_id", "sample_index"]].to_numpy().tolist() == [["b", 1]]
     assert not failure["is_correct"].any()
     assert failure["extracted_answer"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("#### 7", None),  # of 70, perhaps
+        ("5 + 2 = 7.\n#### 7", None),
+        ("#### 7\n", "7"),
+        ("#### 7\nfinds", "7"),
+        ("", None),
+    ],
+)
+def test_the_unfinished_line_of_a_cut_response_does_not_count(response, answer):
+    """The same text is an answer where the model itself ended it."""
+    rows = candidates(("a", 0, response, [7]))
+    cut = label_responses(rows.assign(finish_reason="length"), QUESTIONS)
+    assert cut["is_correct"].tolist() == cut["is_parsed"].tolist() == [answer is not None]
+    assert label_responses(rows, QUESTIONS)["is_correct"].tolist() == [bool(response)]
 
 
 def test_questions_are_joined_by_id_whatever_the_order_and_the_index():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from aft import files
 from aft.errors import ModelError, NumericalError
 from aft.training import trainer
 from aft.training.examples import Example
@@ -68,6 +69,23 @@ def test_a_damaged_model_is_made_anew(tmp_path, small_llama, pocket_tokenizer, c
     assert run(lambda: (small_llama(), pocket_tokenizer)).directory == first.directory
     assert weights.read_bytes() == whole, "and it is the same again"
     assert any("made anew" in message for message in caplog.messages)
+
+
+def test_a_model_that_lacks_only_its_name_is_not_trained_again(tmp_path, small_llama, pocket_tokenizer, monkeypatch):
+    """Interrupted after the last file was written: the next run finds weights and curve, and only finishes."""
+
+    def run(load):
+        return train_once({"kind": "model"}, load, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "finish_directory", fail)
+        run(lambda: (small_llama(), pocket_tokenizer))
+    trained = run(refuse_to_load)
+    assert [row["step"] for row in trained.curve] == [1, 2, 3, 4]
+    assert not (trained.directory.path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

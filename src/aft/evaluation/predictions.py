@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
-_ROWS = 256  # responses that are scored side by side
+_LOGITS = 2**26  # logits that are held at a time while scoring: 256 MiB in float32, and a few copies
 
 
 def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
     return labelled.assign(score=scores)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 
-def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> dict[str, float]:
+def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int], level: float = 0.95) -> dict[str, float]:
     """All figures of one variant and seed: accuracy, maj@k, pass@k, assessment accuracy, perplexity of positives.
 
     `rows` are predictions, `scored_groups` the held-out groups with this variant's scores. Raises `SettingsError` if a
@@ -35,12 +35,12 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> d
     """
     greedy = rows[rows["sample_index"] == GREEDY]
     correct = int(greedy["is_correct"].sum())
-    low, high = wilson_interval(correct, len(greedy))
+    low, high = wilson_interval(correct, len(greedy), level)
     figures = {"accuracy": correct / len(greedy), "accuracy_low": low, "accuracy_high": high}
     figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
     sampled = rows[rows["sample_index"] != GREEDY].groupby("question_id", sort=True)
     if ks and not sampled.ngroups:
-        raise SettingsError("maj@k and pass@k need samples: set evaluation.sampling.samples, or evaluation.ks to [].")
+        raise SettingsError("maj@k and pass@k need samples: set evaluation.sampling.samples to at least the largest k.")
     for k in ks:
         figures[f"maj_at_{k}"] = float(
             np.mean(
@@ -62,14 +62,18 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int]) -> d
 
 
 def score_groups(
-    source: ModelDirectory, groups: pd.DataFrame, questions: Mapping[str, Question], label: str
+    source: ModelDirectory,
+    groups: pd.DataFrame,
+    questions: Mapping[str, Question],
+    label: str,
+    precision: str = "float32",
 ) -> pd.DataFrame:
-    """The groups with the `score` (Eq. 2) that `source` gives each response; order and rows as given."""
+    """The groups with the `score` (Eq. 2) that `source`, loaded in `precision`, gives each response; rows as given."""
     import torch
     from tqdm import tqdm
 
     tokenizer = source.tokenizer()
-    model = on_device(source.model())
+    model = on_device(source.model(precision))
     prompts = {
         question_id: encode_prompt(tokenizer, get_task(questions[question_id].dataset).prompt(questions[question_id]))
         for question_id in groups["question_id"].unique()
@@ -78,8 +82,10 @@ def score_groups(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     scores = np.empty(len(rows))
     with torch.inference_mode(), tqdm(total=len(rows), desc=label, unit="response", mininterval=1) as bar:
-        for first in range(0, len(order), _ROWS):
-            chosen = order[first : first + _ROWS]
+        while order:  # the longest first: if they fit into memory, all do
+            longest = sum(map(len, rows[order[-1]]))
+            size = max(1, _LOGITS // (longest * model.config.vocab_size))
+            chosen, order = order[-size:], order[:-size]
             scores[chosen] = _scores(model, [rows[i] for i in chosen])
             bar.update(len(chosen))
     return groups.assign(score=scores)

@@ -8,11 +8,10 @@ that a machine without it can still count pass@k and maj@k.
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
-from math import comb
+from math import comb, isnan
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from aft.errors import DataError, SettingsError
@@ -150,7 +149,7 @@ def maj_at_k(answers: Sequence[Hashable], is_correct: Sequence[bool], k: int) ->
     """
     n = len(answers)
     _check_k(n, k)
-    abstains = [bool(pd.isna(answer)) for answer in answers]
+    abstains = [answer is None or (isinstance(answer, float) and isnan(answer)) for answer in answers]
     votes = Counter(answer for answer, abstained in zip(answers, abstains, strict=True) if not abstained)
     right = {answer for answer, flag in zip(answers, is_correct, strict=True) if flag}
     wrong = {answer for answer, flag in zip(answers, is_correct, strict=True) if not flag}

@@ -20,18 +20,20 @@ FEEDBACK_COLUMNS = (
 def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
     """The candidates with `extracted_answer`, `is_parsed` and `is_correct`, joined to their questions by id.
 
-    A response without a final answer in the task's own form is negative and has `is_parsed` False. Raises `DataError`
-    for a candidate of an unknown question.
+    Of a response that was cut, the unfinished last line does not count. A response without a final answer in the
+    task's own form is negative and has `is_parsed` False. Raises `DataError` for a candidate of an unknown question.
     """
     unknown = sorted(set(candidates["question_id"]) - set(questions))
     if unknown:
         raise DataError(f"Candidates of {len(unknown)} unknown questions ({', '.join(unknown[:3])}); sample again.")
     answers: list[str | None] = []
     correct: list[bool] = []
-    for question_id, response in zip(candidates["question_id"], candidates["response"], strict=True):
+    texts = zip(candidates["question_id"], candidates["response"], candidates["finish_reason"], strict=True)
+    for question_id, response, reason in texts:
         question = questions[question_id]
         task = get_task(question.dataset)
-        answer = task.extract_answer(response)
+        # What a cut response says last may be half a number: only its finished lines count.
+        answer = task.extract_answer(response if reason == "stop" else response.rpartition("\n")[0])
         answers.append(answer)
         correct.append(answer is not None and task.answers_equal(answer, question.answer))
     columns = {

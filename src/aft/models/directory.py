@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
-from aft.files import finish_directory, hash_file, locked, read_manifest, writing
+from aft.files import finish_directory, hash_file, is_intact, locked, read_manifest, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,11 @@ class ModelDirectory:
 
     path: Path
     fingerprint: str
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What the model was made from, as its manifest says; nothing for a model that was not made here."""
+        return (read_manifest(self.path) or {}).get("made_from", {})
 
     def model(self, dtype: str = "float32") -> "PreTrainedModel":
         """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
@@ -47,6 +52,8 @@ class ModelDirectory:
         if told["missing_keys"]:  # transformers would go on with random weights in their place
             name = min(told["missing_keys"])
             raise ModelError(f"The model in {self.path} lacks weights, {name} among them; save or fetch it again.")
+        if open_model(self.path).fingerprint != self.fingerprint:  # its work must not pass for this model's
+            raise ModelError(f"The model in {self.path} was replaced while this run was going; run it again.")
         return model.eval()
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -148,7 +155,7 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
         return False
     ours, theirs = _deciding(source.path), _deciding(target)
     same_names = [path.name for path in ours] == [path.name for path in theirs]
-    return same_names and all(map(os.path.samefile, ours, theirs))
+    return same_names and all(map(os.path.samefile, ours, theirs)) and is_intact(target)
 
 
 def _deciding(directory: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aft.errors import SettingsError
 from aft.tasks import pocket
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class Architecture:
     layers: int = 3
     heads: int = 4
     seed: int = 0  # of the initial weights
+
+    def __post_init__(self) -> None:
+        if min(self.hidden_size, self.layers, self.heads) < 1 or self.hidden_size % (2 * self.heads):
+            raise SettingsError("The pocket model needs layers and heads, and a hidden_size that 2 x heads divides.")
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aft import __version__
 from aft.files import digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token
@@ -30,7 +31,7 @@ def sample_responses(
     """
     from tqdm import tqdm
 
-    description = {"model": source.fingerprint, "settings": asdict(settings), "seed": seed}
+    description = {"aft": __version__, "model": source.fingerprint, "settings": asdict(settings), "seed": seed}
     store = SampleStore(root, description)
     sampler = _Sampler(source, settings, seed, digest(asdict(settings)))
     size = settings.block_size

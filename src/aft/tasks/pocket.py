@@ -220,6 +220,10 @@ class Corpus:
     slip: float = 0.02  # how often any sum is off by one or by ten
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.texts < 1 or not (0 <= self.misconception <= 1 and 0 <= self.slip <= 1):
+            raise SettingsError("The corpus needs at least one text, and shares of misconception and slip in 0 ... 1.")
+
 
 def corpus(settings: Corpus, excluded: set[str]) -> Iterator[tuple[str, str]]:
     """Pairs of prompt and flawed solution; no question whose content hash is in `excluded` is among them."""

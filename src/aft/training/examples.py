@@ -95,7 +95,8 @@ def _examples_of(
     samples = [list(map(int, row["token_ids"])) for row in rows]  # plain integers, whichever array they come in
     are_correct = [bool(row["is_correct"]) for row in rows]
     if objective.learn_positives:
-        positives = [sample for sample, is_correct in zip(samples, are_correct, strict=True) if is_correct]
+        end = reference[-1]  # a sample that was cut would teach not to end
+        positives = [s for s, is_correct in zip(samples, are_correct, strict=True) if is_correct and s[-1] == end]
         kept = {tuple(target) for target in (reference, *positives)}
         return [Example(question_id, prompt, [list(target)]) for target in sorted(kept)]
     if objective.term == "none":

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aft import __version__
 from aft.errors import ModelError
 from aft.files import Description, build_once, write_json
 from aft.models.directory import ModelDirectory, open_model, save_model
@@ -74,12 +75,12 @@ def train_once(
     workspace: Path,
     label: str,
 ) -> TrainedModel:
-    """Train what `load` gives, in a directory of `workspace` that is named by the hash of `description`."""
+    """Train what `load` gives, in a directory of `workspace` named by the hash of `description` and AFT's version."""
 
     def build(directory: Path) -> None:
         _train_into(directory, load, examples, settings, objective, seed, label)
 
-    finished = build_once(workspace, description, build)
+    finished = build_once(workspace, {**description, "aft": __version__}, build)
     return TrainedModel(open_model(finished), json.loads((finished / CURVE).read_text()))
 
 
@@ -97,9 +98,12 @@ def _train_into(
     from aft.training import checkpoints
     from aft.training.trainer import AlignmentTrainer
 
+    work = directory / "checkpoints"
+    if (directory / CURVE).exists():  # written last: only the directory's name was still missing
+        shutil.rmtree(work, ignore_errors=True)
+        return
     model, tokenizer = load()
     _check_lengths(model, examples)
-    work = directory / "checkpoints"
     trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label)
     checkpoint = checkpoints.latest(work)
     if checkpoint is not None:

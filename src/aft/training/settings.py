@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from aft.errors import SettingsError
@@ -56,6 +57,8 @@ class Objective:
             raise SettingsError(
                 "The variant's term is 'dpo', which needs reference scores: training with it comes later."
             )
+        if not (isfinite(self.weight) and self.weight >= 0 and isfinite(self.beta)):
+            raise SettingsError(f"weight ({self.weight}) must be 0 or more, and beta ({self.beta}) a number.")
         if self.constraint != "none" and self.term == "none":
             raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
         if self.learn_positives and self.term != "none":

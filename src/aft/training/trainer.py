@@ -183,7 +183,7 @@ class AlignmentTrainer(Trainer):
 
 def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> TrainingArguments:
     micro_batch = settings.micro_batch_size or settings.batch_size
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(directory),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -208,6 +208,8 @@ def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> Traini
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one device: no DataParallel behind our back
+    return arguments
 
 
 def _collate(examples: list[Example]) -> Batch:

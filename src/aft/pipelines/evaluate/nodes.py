@@ -2,18 +2,19 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from aft.errors import DataError
+from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, measure, predictions, score_groups
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Evaluation
+from aft.pipelines.parameters import Evaluation, Labelling, Sampling, Training, Variant
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
@@ -23,6 +24,34 @@ logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
+
+
+def identify(
+    model: ModelDirectory,
+    vft_model: ModelDirectory,
+    test_questions: pd.DataFrame,
+    training: Training,
+    objective: Variant,
+    sampling: Sampling,
+    labelling: Labelling,
+    align_from: str,
+    evaluation: Evaluation,
+    seed: int,
+) -> str:
+    """Hash of all but the seed that decides the variant's results; those of several seeds are compared if it is equal.
+
+    Raises `SettingsError` if the model was trained under other settings than the present ones.
+    """
+    present = {"training": asdict(training), "objective": asdict(objective), "seed": seed}
+    other = [name for name, value in present.items() if model.made_from.get(name) != value]
+    if other:
+        raise SettingsError(
+            f"The model in {model.path} was trained with another {' and '.join(other)} than is set now; "
+            "train it again (vft_train or align_train), or evaluate with the settings that it was trained with."
+        )
+    vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
+    settings = [asdict(one) for one in (objective, sampling, labelling, evaluation.sampling)]
+    return digest([vft, align_from, settings, test_questions["content_hash"].tolist()])
 
 
 def generate(
@@ -36,11 +65,11 @@ def generate(
 
 
 def predict(
-    generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, parameters: dict[str, Any]
+    generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, identity: str
 ) -> dict[str, pd.DataFrame]:
-    """The predictions of this seed, under the seed's key; they carry the hash of all settings but the seed."""
+    """The predictions of this seed, under the seed's key; they carry the identity of what made them."""
     labelled = label_responses(check_candidates(generations), by_id(test_questions))
-    return {seed_key(seed): predictions(labelled).assign(settings_hash=_settings_hash(parameters, test_questions))}
+    return {seed_key(seed): predictions(labelled).assign(identity=identity)}
 
 
 def build_assessment_groups(generations: pd.DataFrame, test_questions: pd.DataFrame) -> pd.DataFrame:
@@ -50,11 +79,17 @@ def build_assessment_groups(generations: pd.DataFrame, test_questions: pd.DataFr
 
 
 def assess(
-    model: ModelDirectory, assessment_groups: pd.DataFrame, test_questions: pd.DataFrame, seed: int
+    model: ModelDirectory,
+    assessment_groups: pd.DataFrame,
+    test_questions: pd.DataFrame,
+    evaluation: Evaluation,
+    seed: int,
+    identity: str,
 ) -> dict[str, pd.DataFrame]:
     """The scores that the variant gives the held-out groups, under the seed's key."""
-    scored = score_groups(model, assessment_groups, by_id(test_questions), "score held-out groups")
-    return {seed_key(seed): scored[["question_id", "sample_index", "is_correct", "score"]]}
+    precision = evaluation.sampling.precision
+    scored = score_groups(model, assessment_groups, by_id(test_questions), "score held-out groups", precision)
+    return {seed_key(seed): scored[["question_id", "sample_index", "is_correct", "score"]].assign(identity=identity)}
 
 
 def summarise_variant(
@@ -62,19 +97,17 @@ def summarise_variant(
 ) -> dict[str, float]:
     """All figures of this seed."""
     key = seed_key(seed)
-    return measure(predictions[key](), assessment[key](), evaluation.ks)
+    return measure(predictions[key](), assessment[key](), evaluation.ks, evaluation.level)
 
 
-def compare(
-    evaluation: Evaluation, parameters: dict[str, Any], test_questions: pd.DataFrame, **partitions: Partitions
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The comparison table and all paired differences, over every seed that was run under the present settings."""
-    current = _settings_hash(parameters, test_questions)
+def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The comparison table and all paired differences, over every seed that was run as this one was."""
     names = (BASELINE, *VARIANTS)
-    predicted = {name: _current(name, partitions[f"{name}_predictions"], current) for name in names}
-    assessed = {
-        name: {seed: partitions[f"{name}_assessment"][seed_key(seed)]() for seed in predicted[name]} for name in names
-    }
+    predicted, assessed = {}, {}
+    for name in names:
+        predicted[name], assessed[name] = _alike(
+            name, partitions[f"{name}_predictions"], partitions[f"{name}_assessment"], seed
+        )
     table = comparison_table(predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples)
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
 
@@ -106,24 +139,25 @@ def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
     return training_curves_figure(pd.concat(tables, ignore_index=True))
 
 
-def _settings_hash(parameters: dict[str, Any], test_questions: pd.DataFrame) -> str:
-    """Hash of everything but the seed that decides a result: all parameters and the test questions."""
-    settings = {name: str(value) for name, value in parameters.items() if name != "seed"}
-    return digest([settings, test_questions["content_hash"].tolist()])
-
-
-def _current(name: str, seeds: Partitions, settings_hash: str) -> dict[int, pd.DataFrame]:
-    """The predictions of the seeds that were made under the present settings; others are named and left out."""
-    tables = {int(key.removeprefix(seed_key(""))): load() for key, load in seeds.items()}
-    tables = dict(sorted(tables.items()))
-    stale = [seed for seed, rows in tables.items() if (rows["settings_hash"] != settings_hash).any()]
-    if stale:
+def _alike(
+    name: str, predictions: Partitions, assessments: Partitions, seed: int
+) -> tuple[dict[int, pd.DataFrame], dict[int, pd.DataFrame]]:
+    """Predictions and assessments of the seeds whose results were made as this seed's were; others are named."""
+    tables = {
+        int(key.removeprefix(seed_key(""))): (load(), assessments[key]())
+        for key, load in predictions.items()
+        if key in assessments
+    }
+    if seed not in tables:
+        raise DataError(f"There are no results of {name} for seed {seed}; run evaluate for it.")
+    identity = tables[seed][0]["identity"].iloc[0]
+    alike = {
+        one: pair for one, pair in sorted(tables.items()) if all((rows["identity"] == identity).all() for rows in pair)
+    }
+    if len(alike) < len(tables):
+        left_out = ", ".join(f"seed {one}" for one in sorted(tables.keys() - alike.keys()))
         logger.warning(
-            "%s: left out %s, made under other settings; run these seeds again to compare them.",
-            name,
-            ", ".join(f"seed {seed}" for seed in stale),
+            "%s: left out %s, made under other settings; run these seeds again to compare them.", name, left_out
         )
-    kept = {seed: rows.drop(columns="settings_hash") for seed, rows in tables.items() if seed not in stale}
-    if not kept:
-        raise DataError(f"No predictions of {name} were made under the present settings; run evaluate for it.")
-    return kept
+    rows, scores = ({one: pair[i].drop(columns="identity") for one, pair in alike.items()} for i in (0, 1))
+    return rows, scores

@@ -19,6 +19,16 @@ def _variant(name: str) -> Pipeline:
     template = Pipeline(
         [
             Node(
+                nodes.identify,
+                [
+                    *("model", "vft_model", "test_questions", "params:training", "params:objective"),
+                    *("params:sampling", "params:labelling", "params:align_from", "params:evaluation", "params:seed"),
+                ],
+                "identity",
+                name=f"identify_{name}",
+                tags=tags,
+            ),
+            Node(
                 nodes.generate,
                 ["model", "test_questions", "params:evaluation", "params:seed", "params:sample_cache"],
                 "generations",
@@ -27,14 +37,14 @@ def _variant(name: str) -> Pipeline:
             ),
             Node(
                 nodes.predict,
-                ["generations", "test_questions", "params:seed", "parameters"],
+                ["generations", "test_questions", "params:seed", "identity"],
                 "predictions",
                 name=f"predict_{name}",
                 tags=tags,
             ),
             Node(
                 nodes.assess,
-                ["model", "assessment_groups", "test_questions", "params:seed"],
+                ["model", "assessment_groups", "test_questions", "params:evaluation", "params:seed", "identity"],
                 "assessment",
                 name=f"assess_{name}",
                 tags=tags,
@@ -48,12 +58,12 @@ def _variant(name: str) -> Pipeline:
             ),
         ]
     )
-    shared = {"test_questions": "test_questions", "assessment_groups": "assessment_groups"}
+    shared = {name: name for name in ("vft_model", "test_questions", "assessment_groups")}
     return Pipeline(
         template,
         namespace=namespace(name),
         inputs={**shared, "model": "vft_model"} if name == BASELINE else set(shared),
-        parameters={"seed", "sample_cache", "evaluation"},
+        parameters={"seed", "sample_cache", "evaluation", "training", "sampling", "labelling", "align_from"},
         tags="evaluate",
     )
 
@@ -83,12 +93,7 @@ def _comparison() -> Pipeline:
         [
             Node(
                 nodes.compare,
-                {
-                    "evaluation": "params:evaluation",
-                    "parameters": "parameters",
-                    "test_questions": "test_questions",
-                    **tables,
-                },
+                {"evaluation": "params:evaluation", "seed": "params:seed", **tables},
                 ["comparison", "paired_differences"],
                 name="compare",
             ),

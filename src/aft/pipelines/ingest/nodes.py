@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from aft.errors import DataError, SettingsError
 from aft.models.directory import ModelDirectory
@@ -19,11 +20,15 @@ def load_questions(task: TaskChoice) -> tuple[pd.DataFrame, pd.DataFrame, pd.Dat
     """The questions of train, validation and test, and the content hashes that training must never see."""
     family = get_task(task.family)
     try:
-        settings = family.Settings(**task.settings)
-    except TypeError as error:
+        settings = TypeAdapter(family.Settings).validate_python(task.settings, extra="forbid")
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         known = ", ".join(family.Settings.__dataclass_fields__)
-        raise SettingsError(f"The task family '{task.family}' takes the settings {known}: {error}.") from error
+        raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
     splits = family.load_questions(settings)
+    empty = [split for split in ("train", "test") if not splits[split]]
+    if empty:
+        raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
     held_out = _held_out(splits)
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     return to_table(splits["train"]), to_table(splits["validation"]), to_table(splits["test"]), held_out

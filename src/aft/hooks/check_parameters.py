@@ -1,4 +1,7 @@
-"""Refuse a parameter that no node reads: a misspelt key must not silently leave the default in force."""
+"""Refuse, before anything runs, a parameter that no node reads, and a seed that cannot be one.
+
+A misspelt key must not silently leave the default in force.
+"""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -14,12 +17,13 @@ from aft.errors import SettingsError
 _PREFIX = "params:"
 
 
-class UnknownParametersHook:
+class CheckParametersHook:
     """Compares the keys of all parameters with those that the project's nodes read."""
 
     @hook_impl
-    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
-        """Raise `SettingsError` naming the unknown keys and the nearest known ones."""
+    def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
+        """Raise `SettingsError` naming the unknown keys and the nearest known ones, or what is wrong with the seed."""
+        _check_seed(catalog.load("parameters").get("seed", 0), run_params.get("runtime_params") or {})
         read = {
             name.removeprefix(_PREFIX)
             for pipeline in pipelines.values()
@@ -33,6 +37,14 @@ class UnknownParametersHook:
         ]
         if unknown:
             raise SettingsError(" ".join(_sentence(key, sorted(read)) for key in unknown))
+
+
+def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:
+    """Folders are named by the seed of the command line: it must be a whole number, and the one in force."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise SettingsError(f"The seed is {seed!r}, but must be a whole number from 0 to {2**32 - 1}.")
+    if seed != runtime_params.get("seed", 0):
+        raise SettingsError(f"Set the seed on the command line (--params=seed={seed}), not in the configuration.")
 
 
 def _sentence(key: str, known: list[str]) -> str:
