@@ -84,6 +84,11 @@ def test_the_figures_by_hand():
     assert figures["perplexity_of_positives"] == pytest.approx((1 + 2 * math.e) / 3)
 
 
+def test_the_interval_has_the_level_that_is_asked_for():
+    figures = measure(ROWS, GROUPS, [1], level=0.5)
+    assert (figures["accuracy_low"], figures["accuracy_high"]) == wilson_interval(2, 4, 0.5)
+
+
 def test_samples_do_not_touch_the_accuracy_nor_greedy_answers_the_votes():
     swapped = ROWS.assign(is_correct=ROWS["is_correct"].where(ROWS["sample_index"] == -1, False))
     assert measure(swapped, GROUPS, [3])["accuracy"] == 0.5
@@ -124,7 +129,7 @@ def by_id(pocket_questions):
 
 
 def test_scores_are_those_of_each_response_alone(groups, by_id, pocket_directory, monkeypatch):
-    """Whatever is scored beside it: in blocks of three, the groups keep their rows and their order."""
+    """Whatever is scored beside it: a few at a time, the groups keep their rows and their order."""
     model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
     expected = []
     for row in groups.itertuples():
@@ -134,8 +139,12 @@ def test_scores_are_those_of_each_response_alone(groups, by_id, pocket_directory
             logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
         steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
         expected.append(sum(steps) / len(steps))
-    monkeypatch.setattr(module, "_LOGITS", 40_000)  # a few rows at a time
+    blocks = []
+    original = module._scores
+    monkeypatch.setattr(module, "_scores", lambda model, rows: blocks.append(len(rows)) or original(model, rows))
+    monkeypatch.setattr(module, "_LOGITS", 120 * model.config.vocab_size)  # room for 120 tokens
     scored = score_groups(pocket_directory, groups, by_id, "test")
+    assert sum(blocks) == 7 and 1 < max(blocks) < 7
     assert scored["score"].tolist() == pytest.approx(expected, abs=1e-4)
     assert scored["score"].dtype == "float64"
     pd.testing.assert_frame_equal(scored.drop(columns="score"), groups)

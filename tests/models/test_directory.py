@@ -92,6 +92,12 @@ class TestFingerprint:
         (folder / name).write_text("{}")
         assert open_model(folder).fingerprint != before
 
+    def test_changes_with_the_name_of_a_file(self, folder: Path) -> None:
+        (folder / "tokenizer.txt").write_text("a b")
+        before = open_model(folder).fingerprint
+        (folder / "tokenizer.txt").rename(folder / "vocab.txt")
+        assert open_model(folder).fingerprint != before
+
     @pytest.mark.parametrize("name", ["training_curve.json", "README.md", "pytorch_model.bin", "optimizer.pt"])
     def test_is_independent_of_other_files(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint

@@ -224,6 +224,12 @@ def test_sums_slip_as_often_as_set_by_one_or_ten(slip):
     assert sum(value != 0 for value in off) / len(off) == pytest.approx(slip, abs=0.05 if 0 < slip < 1 else 0)
 
 
+@pytest.mark.parametrize("wrong", [{"texts": 0}, {"misconception": 1.5}, {"misconception": -0.1}, {"slip": 2.0}])
+def test_a_corpus_that_cannot_be_is_refused(wrong):
+    with pytest.raises(SettingsError, match="at least one text, and shares"):
+        Corpus(**wrong)
+
+
 def test_excluded_questions_are_never_in_the_corpus():
     """As many texts as asked for, and the others as they were."""
     settings = Corpus(texts=300)

@@ -113,13 +113,14 @@ def test_what_is_too_long_is_left_out_and_counted(build, ids, references, pocket
 
 
 def test_rft_learns_every_distinct_right_sample_beside_the_reference(build, ids, references):
-    """Twice the same, the reference itself and a wrong one: what is left are the reference and two samples."""
+    """Twice the same, the reference itself, a wrong one, one that was cut: left are the reference and two samples."""
     rows = [
         row(ids[0], RIGHT, True),
         row(ids[0], RIGHT, True),
         row(ids[0], ALSO_RIGHT, True),
         row(ids[0], WRONG, False),
         row(ids[0], references[0], True),
+        row(ids[0], [9, 9], True),  # it would teach not to end
     ]
     examples = build(rows, RFT)
     of_first = [example for example in examples if example.question_id == ids[0]]

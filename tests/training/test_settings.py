@@ -59,6 +59,9 @@ def test_training_settings_at_their_limits(changes):
         ({"term": "dpo"}, "dpo"),
         ({"constraint": "detached"}, "constraint needs an alignment term"),
         ({"constraint": "boundary", "learn_positives": True}, "constraint needs an alignment term"),
+        ({"term": "aft", "weight": -1.0}, "weight"),
+        ({"term": "aft", "weight": math.nan}, "weight"),
+        ({"term": "aft", "constraint": "boundary", "beta": math.inf}, "beta"),
         ({"term": "aft", "learn_positives": True}, "learn_positives"),  # its examples have no groups to rank
     ],
 )
