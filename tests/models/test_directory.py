@@ -93,9 +93,9 @@ class TestFingerprint:
         assert open_model(folder).fingerprint != before
 
     def test_changes_with_the_name_of_a_file(self, folder: Path) -> None:
-        (folder / "tokenizer.txt").write_text("a b")
+        (folder / "vocab.txt").write_text("a b")
         before = open_model(folder).fingerprint
-        (folder / "tokenizer.txt").rename(folder / "vocab.txt")
+        (folder / "vocab.txt").rename(folder / "vocab.json")
         assert open_model(folder).fingerprint != before
 
     @pytest.mark.parametrize("name", ["training_curve.json", "README.md", "pytorch_model.bin", "optimizer.pt"])
