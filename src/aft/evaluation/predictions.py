@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
+_ROWS = 256  # responses that are scored side by side, at most
 _LOGITS = 2**26  # logits that are held at a time while scoring: 256 MiB in float32, and a few copies
 
 
@@ -84,7 +85,7 @@ def score_groups(
     with torch.inference_mode(), tqdm(total=len(rows), desc=label, unit="response", mininterval=1) as bar:
         while order:  # the longest first: if they fit into memory, all do
             longest = sum(map(len, rows[order[-1]]))
-            size = max(1, _LOGITS // (longest * model.config.vocab_size))
+            size = min(_ROWS, max(1, _LOGITS // (longest * model.config.vocab_size)))
             chosen, order = order[-size:], order[:-size]
             scores[chosen] = _scores(model, [rows[i] for i in chosen])
             bar.update(len(chosen))
