@@ -57,7 +57,7 @@ def test_a_stage_whose_input_was_not_made(fresh):
     refused(fresh.run("--pipelines=sample_cots"), "vft", "run")
 
 
-def test_empty_feedback(fresh, finished):
+def test_nothing_left_to_train_on(fresh, finished):
     shutil.copytree(finished.data, fresh.data)
     too_long = fresh.run("--pipelines=align_train", "--namespaces=align.aft", "--params=training.max_tokens=5")
     refused(too_long, "max_tokens=5")

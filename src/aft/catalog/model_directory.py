@@ -28,7 +28,7 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
         return open_model(self._filepath)
 
     def save(self, data: ModelDirectory) -> None:
-        """Publish the model at `filepath`, replacing an earlier one in one step."""
+        """Publish the model at `filepath`, replacing an earlier one only when the new one is complete."""
         publish(data, self._filepath)
 
     def preview(self) -> JSONPreview:
