@@ -55,13 +55,13 @@ def small_llama(dropout: float = 0.0, tied: bool = True) -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
-def ten_steps(workspace: Path, dropout: float, micro_batch_size: int | None) -> run.TrainedModel:
+def ten_steps(workspace: Path, dropout: float, token_budget: int) -> run.TrainedModel:
     """The run that is killed, resumed and compared."""
     return run.train_once(
-        {"kind": "ten steps", "dropout": dropout, "micro_batch_size": micro_batch_size},
+        {"kind": "ten steps", "dropout": dropout, "token_budget": token_budget},
         lambda: (small_llama(dropout, tied=not dropout), build_tokenizer()),
         ragged_examples(13),
-        TrainingSettings(**SETTINGS, micro_batch_size=micro_batch_size),
+        TrainingSettings(**SETTINGS, token_budget=token_budget),
         Objective(term="aft", constraint="boundary"),
         7,
         workspace,
@@ -73,7 +73,7 @@ def kill_at(moment: str, call: int) -> None:
     """Kill this process just before the n-th call of the function that stands for a moment."""
     checkpoints.shutil = SimpleNamespace(rmtree=shutil.rmtree)  # type: ignore[assignment]  # its own: others remove too
     owner, name = {
-        "forward": (trainer.AlignmentTrainer, "compute_loss"),  # of a micro-batch
+        "forward": (trainer.AlignmentTrainer, "_backward"),  # of one pass over some questions
         "half a checkpoint": (checkpoints, "save_optimizer"),  # weights are written, the optimiser's state is not
         "no manifest": (checkpoints, "finish_directory"),
         "two checkpoints": (checkpoints.shutil, "rmtree"),  # the new one has its name, the older is still there
@@ -99,7 +99,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             kill_at(scenario["moment"], scenario["call"])
-            ten_steps(Path(scenario["workspace"]), scenario["dropout"], scenario["micro_batch_size"])
+            ten_steps(Path(scenario["workspace"]), scenario["dropout"], scenario["token_budget"])
             os._exit(0)
         ended[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.stdout.write(json.dumps(ended))

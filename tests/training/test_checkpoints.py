@@ -18,14 +18,15 @@ from aft.training import checkpoints, trainer
 
 SOURCE = Path(__file__).parents[2] / "src"
 
-# Steps 1 to 4 are the first epoch, 5 to 8 the second; of a whole batch each, or of two micro-batches (one in the last
-# step of an epoch). `resumed` is the step of the checkpoint from which the second run continues.
+# Steps 1 to 4 are the first epoch, 5 to 8 the second; of a whole batch each or, under a budget of one token, of
+# four questions in two passes each (one question in the last step of an epoch). `resumed` is the step of the checkpoint
+# from which the second run continues.
 SCENARIOS = {
     "before any checkpoint": {"moment": "forward", "call": 2, "resumed": None},
     "mid-epoch": {"moment": "forward", "call": 8, "resumed": 6},
     "at an epoch's end": {"moment": "forward", "call": 5, "resumed": 4},
-    "between micro-batches": {"moment": "forward", "call": 13, "resumed": 6, "micro_batch_size": 2},
-    "at an epoch's end, accumulating": {"moment": "forward", "call": 8, "resumed": 4, "micro_batch_size": 2},
+    "between two passes": {"moment": "forward", "call": 23, "resumed": 6, "token_budget": 1},
+    "at an epoch's end, accumulating": {"moment": "forward", "call": 14, "resumed": 4, "token_budget": 1},
     "in the first checkpoint": {"moment": "half a checkpoint", "call": 1, "resumed": None},
     "in a checkpoint": {"moment": "half a checkpoint", "call": 2, "resumed": 2},
     "before a manifest": {"moment": "no manifest", "call": 2, "resumed": 2},
@@ -33,7 +34,7 @@ SCENARIOS = {
     "after the last step": {"moment": "model", "call": 1, "resumed": 8},
     "before the curve": {"moment": "curve", "call": 1, "resumed": 8, "dropout": 0.0},
 }
-DEFAULTS = {"dropout": 0.3, "micro_batch_size": None}
+DEFAULTS = {"dropout": 0.3, "token_budget": 8192}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def uninterrupted(killed_runs, tmp_path_factory):
     """The same runs without an interruption, each made once: the model and the trainer at its end."""
     finished = {}
 
-    def run(dropout, micro_batch_size, trained):
-        key = (dropout, micro_batch_size)
+    def run(dropout, token_budget, trained):
+        key = (dropout, token_budget)
         if key not in finished:
             model = killed_runs.ten_steps(tmp_path_factory.mktemp("whole"), *key)
             finished[key] = (model, trained[-1])
@@ -86,7 +87,7 @@ def assert_same_state(one, other):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_killed_run_ends_as_an_uninterrupted_one(name, killed, killed_runs, uninterrupted, trained, tmp_path, caplog):
     scenario = DEFAULTS | SCENARIOS[name]
-    options = (scenario["dropout"], scenario["micro_batch_size"])
+    options = (scenario["dropout"], scenario["token_budget"])
     expected, its_trainer = uninterrupted(*options, trained)
     shutil.copytree(killed / name, tmp_path, dirs_exist_ok=True)
     with caplog.at_level("INFO", "aft"):
@@ -106,7 +107,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(name, killed, killed_runs, un
 
 def test_dropout_makes_the_order_of_random_numbers_matter(killed_runs, uninterrupted, trained):
     """Else the scenarios would say nothing about random states: with dropout, one step already differs."""
-    curves = [uninterrupted(dropout, None, trained)[0].curve for dropout in (0.0, 0.3)]
+    curves = [uninterrupted(dropout, 8192, trained)[0].curve for dropout in (0.0, 0.3)]
     assert curves[0][0]["loss"] != curves[1][0]["loss"]
 
 
@@ -114,30 +115,30 @@ def test_a_damaged_checkpoint_is_passed_over(killed_runs, uninterrupted, trained
     """A run that fails in step 7 leaves checkpoint 6; one byte of it changed, the next run starts anew, and says so."""
     workspace = tmp_path / "workspace"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(trainer.AlignmentTrainer, "compute_loss", fails_at(7))
-        killed_runs.ten_steps(workspace, 0.0, None)
+        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(7))
+        killed_runs.ten_steps(workspace, 0.0, 8192)
     (checkpoint,) = workspace.glob(".*.partial/checkpoints/checkpoint-*")
     assert checkpoint.name == "checkpoint-6"
     path = checkpoint / "optimizer.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    resumed = killed_runs.ten_steps(workspace, 0.0, None)
+    resumed = killed_runs.ten_steps(workspace, 0.0, 8192)
     assert "checkpoint-6 is incomplete or damaged and is passed over." in caplog.messages
-    expected, _ = uninterrupted(0.0, None, trained)
+    expected, _ = uninterrupted(0.0, 8192, trained)
     assert without_speed(resumed.curve) == without_speed(expected.curve)
 
 
 def fails_at(call):
-    """A `compute_loss` that fails at its n-th call."""
-    original, calls = trainer.AlignmentTrainer.compute_loss, itertools.count(1)
+    """A `training_step` that fails at its n-th call."""
+    original, calls = trainer.AlignmentTrainer.training_step, itertools.count(1)
 
-    def compute_loss(self, *args, **kwargs):
+    def training_step(self, *args, **kwargs):
         if next(calls) == call:
             raise RuntimeError("power cut")
         return original(self, *args, **kwargs)
 
-    return compute_loss
+    return training_step
 
 
 def test_no_pickle_is_ever_written(killed):

@@ -68,7 +68,7 @@ def test_feedback_is_joined_by_id_whatever_its_order(build, ids):
     ]
     first, second, third = build(rows, AFT)
     assert (first.candidates, first.ranks) == ([RIGHT, WRONG, ALSO_RIGHT], [0, 1, 0])
-    assert (second.candidates, second.ranks) == ([], [])
+    assert (second.candidates, second.ranks) == ((), ())
     assert (third.candidates, third.ranks) == ([WRONG, RIGHT], [1, 0])
     assert all(len(example.targets) == 1 for example in (first, second, third))
 
@@ -76,7 +76,26 @@ def test_feedback_is_joined_by_id_whatever_its_order(build, ids):
 def test_samples_are_taken_as_they_were_generated(build, ids):
     """A sample that was cut has no end token, and is given none."""
     cut = [4, 5, 6]
-    assert build([row(ids[0], cut, False)], AFT)[0].candidates == [cut]
+    assert build([row(ids[0], cut, False), row(ids[0], RIGHT, True)], AFT)[0].candidates == [cut, RIGHT]
+
+
+@pytest.mark.parametrize("is_correct", [True, False])
+def test_a_group_of_one_kind_is_not_scored(build, ids, references, is_correct):
+    """All right or all wrong: no pair to compare, the alignment term is 0; the question itself stays."""
+    first = build([row(ids[0], RIGHT, is_correct, rank=0), row(ids[0], ALSO_RIGHT, is_correct, rank=0)], AFT)[0]
+    assert (first.targets, first.candidates, first.ranks) == ([references[0]], (), ())
+
+
+def test_reference_scores_go_with_their_samples(build, ids):
+    """By row, not by position: two rows of one question among others, in another order than they were scored."""
+    rows = [
+        {**row(ids[0], WRONG, False), "reference_score": -0.5},
+        {**row(ids[1], WRONG, False, rank=0), "reference_score": -9.0},
+        {**row(ids[0], RIGHT, True), "reference_score": -0.25},
+    ]
+    first, second, _ = build(rows, Objective(term="dpo"))
+    assert (first.candidates, first.reference_scores) == ([WRONG, RIGHT], [-0.5, -0.25])
+    assert (second.candidates, second.reference_scores) == ((), ())
 
 
 def test_feedback_on_an_unknown_question_is_refused(build):
@@ -96,10 +115,10 @@ def test_what_is_too_long_is_left_out_and_counted(build, ids, references, pocket
     lengths = [len(prompt) + len(reference) for prompt, reference in zip(prompts, references, strict=True)]
     longest = max(lengths)
     room = longest - len(prompts[0])
-    rows = [row(ids[0], [5] * room, True), row(ids[0], [5] * (room + 1), False)]
+    rows = [row(ids[0], [5] * room, True), row(ids[0], [5] * (room + 1), False), row(ids[0], WRONG, False)]
     examples = build(rows, AFT, max_tokens=longest)
     assert [example.question_id for example in examples] == ids
-    assert examples[0].candidates == [[5] * room]
+    assert examples[0].candidates == [[5] * room, WRONG]
     assert caplog.messages == [f"1 references and samples are longer than max_tokens={longest} and left out."]
 
     caplog.clear()
@@ -142,13 +161,13 @@ def test_the_reference_may_count_as_a_positive(build, ids, references):
     first, second, third = build(rows, objective)
     assert (first.candidates, first.ranks) == ([WRONG, RIGHT, references[0]], [1, 0, 0])
     assert (second.candidates, second.ranks) == ([WRONG, references[1]], [1, 0])
-    assert (third.candidates, third.ranks) == ([references[2]], [0])
+    assert (third.candidates, third.ranks) == ((), ()), "the reference alone has nothing to be compared with"
 
 
-def test_a_question_without_samples_has_only_its_reference_to_rank(build, ids, references):
+def test_a_question_without_samples_has_nothing_to_rank(build, ids, references):
     objective = dataclasses.replace(AFT, reference_as_positive=True)
     _, second, _ = build([row(ids[0], WRONG, False, rank=0)], objective)
-    assert (second.candidates, second.ranks) == ([references[1]], [0])
+    assert (second.targets, second.candidates, second.ranks) == ([references[1]], (), ())
 
 
 def test_held_out_questions_are_refused_by_content(pocket_questions):
@@ -160,10 +179,12 @@ def test_held_out_questions_are_refused_by_content(pocket_questions):
         refuse_held_out([train[0], leaked], [train[1].content_hash])
 
 
-def test_cost_counts_the_prompt_once_per_response():
-    """Prompt of 3; responses of 2, 4 and 5 tokens: 3 x 3 + 11 = 20. For one response, 3 + 2 = 5."""
-    assert Example("q", [1, 2, 3], [[1, 2]], [[1] * 4, [1] * 5], [0, 1]).cost == 20
-    assert Example("q", [1, 2, 3], [[1, 2]]).cost == 5
+def test_the_group_holds_targets_then_candidates():
+    """Prompt of 3; responses of 2, 4 and 5 tokens: 3 + 11 = 14. For one response, 3 + 2 = 5."""
+    group = Example("q", [1, 2, 3], [[1, 2]], [[1] * 4, [1] * 5], [0, 1]).group
+    assert (group.prompt, group.responses) == ([1, 2, 3], [[1, 2], [1] * 4, [1] * 5])
+    assert group.cost == 14
+    assert Example("q", [1, 2, 3], [[1, 2]]).group.cost == 5
 
 
 EXAMPLE = Example("q", [1, 2], [[3, 4]], [[5], [6]], [0, 1])

@@ -107,15 +107,15 @@ def test_another_run_has_a_model_of_its_own(changes, start):
 def test_a_failed_run_leaves_no_model(start, tmp_path, monkeypatch):
     """The loss turns NaN in step 3 of 4; a rerun continues from the checkpoint of step 2 and is whole."""
     whole = start().curve
-    original = trainer.token_logprobs
+    original = trainer.objective_loss
     with monkeypatch.context() as patch, pytest.raises(NumericalError, match="not finite at step 2"):
         calls = itertools.count(1)
 
-        def nan_at_the_third_call(*rows):
-            scored = original(*rows)
-            return scored._replace(logprobs_R_C=scored.logprobs_R_C * math.nan) if next(calls) == 3 else scored
+        def nan_at_the_third_call(*options):
+            loss, metrics = original(*options)
+            return loss * math.nan if next(calls) == 3 else loss, metrics
 
-        patch.setattr(trainer, "token_logprobs", nan_at_the_third_call)
+        patch.setattr(trainer, "objective_loss", nan_at_the_third_call)
         start(seed=5)
     finished = [path for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith(".")]
     assert len(finished) == 1, "only the first run's"

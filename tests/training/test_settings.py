@@ -15,10 +15,8 @@ USUAL = {"epochs": 3, "learning_rate": 2e-5, "batch_size": 8}
     [
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": -4}, "batch_size"),
-        ({"micro_batch_size": 3}, r"batch_size \(8\) must be a multiple of micro_batch_size \(3\)"),
-        ({"micro_batch_size": 16}, "micro_batch_size"),
-        ({"micro_batch_size": 0}, "micro_batch_size"),
-        ({"micro_batch_size": -2}, "micro_batch_size"),
+        ({"token_budget": 0}, "token_budget"),
+        ({"token_budget": -2}, "token_budget"),
         *(({name: 0}, name) for name in ("epochs", "learning_rate", "max_grad_norm", "max_tokens", "max_steps")),
         ({"checkpoint_every": 0}, "checkpoint_every"),
         ({"epochs": -1}, "epochs"),
@@ -41,8 +39,7 @@ def test_training_settings_are_refused(changes, named):
     "changes",
     [
         {"epochs": 0.5},
-        {"micro_batch_size": 8},
-        {"micro_batch_size": 1},
+        {"token_budget": 1},
         {"warmup": 0.0},
         {"weight_decay": 0.0},
         {"max_steps": 1},
@@ -56,7 +53,9 @@ def test_training_settings_at_their_limits(changes):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"term": "dpo"}, "dpo"),
+        ({"term": "dpo", "dpo_beta": 0.0}, "dpo_beta"),
+        ({"term": "dpo", "dpo_beta": math.nan}, "dpo_beta"),
+        ({"term": "dpo", "reference_as_positive": True}, "leave out reference_as_positive"),
         ({"constraint": "detached"}, "constraint needs an alignment term"),
         ({"constraint": "boundary", "learn_positives": True}, "constraint needs an alignment term"),
         ({"term": "aft", "weight": -1.0}, "weight"),

@@ -102,12 +102,14 @@ def test_the_last_token_of_a_response_counts(small_llama, tmp_path):
     assert row["loss"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 2])
+@pytest.mark.parametrize(
+    "how", [{}, {"token_budget": 60}, {"token_budget": 1}, {"scoring": "naive"}, {"scoring": "two_pass"}]
+)
 @pytest.mark.parametrize("constraint", ["none", "detached", "boundary"])
 def test_a_step_has_the_gradient_of_vft_plus_weighted_alignment(
-    constraint, micro_batch_size, small_llama, ragged_examples, tmp_path
+    constraint, how, small_llama, ragged_examples, tmp_path
 ):
-    """Nine questions, of which two have no candidates and one has one kind only; batches of 2 leave one over."""
+    """Nine questions, of which two have no candidates and one has one kind only, at once or in passes of few tokens."""
     model, examples = small_llama(tied=False), ragged_examples(9)
     kinds = [set(e.ranks) for e in examples]
     assert kinds.count(set()) == 2 and kinds.count({0}) == 1
@@ -118,8 +120,7 @@ def test_a_step_has_the_gradient_of_vft_plus_weighted_alignment(
 
     seen = Gradients()
     objective = Objective(term="aft", constraint=constraint, weight=0.7)
-    micro = {"batch_size": 10, "micro_batch_size": micro_batch_size}
-    (row,) = curve(train(model, examples, objective, tmp_path, [seen], **micro))
+    (row,) = curve(train(model, examples, objective, tmp_path, [seen], **how))
     assert row["loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert row["alignment_term"] + row["constraint_term"] == pytest.approx(alignment.item(), abs=1e-5)
     (gradients,) = seen.steps
@@ -129,12 +130,12 @@ def test_a_step_has_the_gradient_of_vft_plus_weighted_alignment(
 
 @pytest.mark.parametrize("objective", [PLAIN, Objective(term="aft", constraint="boundary"), Objective(term="rrhf")])
 def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, tmp_path):
-    """Batches of 8, 8 and 3 at once, or in micro-batches of 2, the last of which holds one question."""
+    """Batches of 8, 8 and 3 at once, or question by question, in one pass or in two."""
     examples = ragged_examples(19)
     models = [small_llama() for _ in range(2)]
     curves = [
-        curve(train(model, examples, objective, tmp_path / str(micro), batch_size=8, micro_batch_size=micro))
-        for model, micro in zip(models, (None, 2), strict=True)
+        curve(train(model, examples, objective, tmp_path / str(budget), batch_size=8, token_budget=budget))
+        for model, budget in zip(models, (8192, 1), strict=True)
     ]
     assert [len(rows) for rows in curves] == [3, 3]
     for whole, accumulated in zip(*curves, strict=True):
@@ -194,13 +195,13 @@ def test_the_gradient_is_scaled_down_to_the_norm(small_llama, ragged_examples, t
 def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_path, monkeypatch):
     """Every question once an epoch, and not in the same order: the trainer tells the sampler the epoch."""
     seen = []
-    original = AlignmentTrainer.compute_loss
+    original = AlignmentTrainer.training_step
 
-    def remember(self, model, inputs, **kwargs):
+    def remember(self, model, inputs, *args, **kwargs):
         seen.extend(example.question_id for example in inputs["examples"])
-        return original(self, model, inputs, **kwargs)
+        return original(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(AlignmentTrainer, "compute_loss", remember)
+    monkeypatch.setattr(AlignmentTrainer, "training_step", remember)
     train(small_llama(), ragged_examples(12), PLAIN, tmp_path, batch_size=2, epochs=2)
     first, second = seen[:12], seen[12:]
     assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]

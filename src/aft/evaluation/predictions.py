@@ -1,7 +1,4 @@
-"""What a variant answered to the test questions, and how it scores responses that it did not write."""
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+"""What a variant answered to the test questions, and all that is measured of it."""
 
 import numpy as np
 import pandas as pd
@@ -9,17 +6,9 @@ import pandas as pd
 from aft.errors import SettingsError
 from aft.evaluation.assessment import assessment_accuracy, paper_assessment_accuracy, perplexity_of_positives
 from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
-from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import encode_prompt
-from aft.tasks import Question, get_task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
-_ROWS = 256  # responses that are scored side by side, at most
-_LOGITS = 2**26  # logits that are held at a time while scoring: 256 MiB in float32, and a few copies
 
 
 def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
@@ -60,40 +49,3 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int], leve
     figures["paper_assessment_questions"] = papers.n_questions
     figures["perplexity_of_positives"] = perplexity_of_positives(scored_groups)
     return figures
-
-
-def score_groups(
-    source: ModelDirectory,
-    groups: pd.DataFrame,
-    questions: Mapping[str, Question],
-    label: str,
-    precision: str = "float32",
-) -> pd.DataFrame:
-    """The groups with the `score` (Eq. 2) that `source`, loaded in `precision`, gives each response; rows as given."""
-    import torch
-    from tqdm import tqdm
-
-    tokenizer = source.tokenizer()
-    model = on_device(source.model(precision))
-    prompts = {
-        question_id: encode_prompt(tokenizer, get_task(questions[question_id].dataset).prompt(questions[question_id]))
-        for question_id in groups["question_id"].unique()
-    }
-    rows = [(prompts[q], list(t)) for q, t in zip(groups["question_id"], groups["token_ids"], strict=True)]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    scores = np.empty(len(rows))
-    with torch.inference_mode(), tqdm(total=len(rows), desc=label, unit="response", mininterval=1) as bar:
-        while order:  # the longest first: if they fit into memory, all do
-            longest = sum(map(len, rows[order[-1]]))
-            size = min(_ROWS, max(1, _LOGITS // (longest * model.config.vocab_size)))
-            chosen, order = order[-size:], order[:-size]
-            scores[chosen] = _scores(model, [rows[i] for i in chosen])
-            bar.update(len(chosen))
-    return groups.assign(score=scores)
-
-
-def _scores(model: "PreTrainedModel", rows: list[tuple[list[int], list[int]]]) -> Any:
-    from aft.scoring.naive import token_logprobs
-
-    prompts, responses = zip(*rows, strict=True)
-    return token_logprobs(model, prompts, responses).scores_R.double().cpu().numpy()

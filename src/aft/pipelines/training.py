@@ -1,19 +1,18 @@
 """What `vft_train` and `align_train` share: from tables to a trained model and its curve."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.tables import to_questions
+from aft.pipelines.tables import by_id, to_questions
 from aft.training.settings import Objective, TrainingSettings
 
 
 def train_on(
     start: ModelDirectory,
     train_questions: pd.DataFrame,
-    feedback: pd.DataFrame | None,
+    feedback: pd.DataFrame,
     held_out: list[str],
     training: TrainingSettings,
     objective: Objective,
@@ -26,10 +25,21 @@ def train_on(
 
     questions = to_questions(train_questions)
     refuse_held_out(questions, held_out)
-    rows: list[Any] = [] if feedback is None else feedback.to_dict("records")
-    examples = build_examples(questions, rows, start.tokenizer(), objective, training.max_tokens)
+    examples = build_examples(questions, feedback.to_dict("records"), start.tokenizer(), objective, training.max_tokens)
     trained = train(start, examples, training, objective, seed, Path(model_cache), f"train {objective.label}")
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
+
+
+def with_reference_scores(
+    feedback: pd.DataFrame, vft_model: ModelDirectory, train_questions: pd.DataFrame, score_cache: Path
+) -> pd.DataFrame:
+    """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants."""
+    from aft.scoring.responses import score_responses
+
+    scores = score_responses(
+        vft_model, feedback, by_id(train_questions), "score with the reference model", "float32", score_cache
+    )
+    return feedback.assign(reference_score=scores)
 
 
 def seed_key(seed: int | str) -> str:

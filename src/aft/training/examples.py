@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aft.errors import DataError
 from aft.files import digest
 from aft.models.tokens import encode_prompt, encode_response
+from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
 from aft.training.settings import Objective
 
@@ -26,12 +27,12 @@ class Example:
     targets: Sequence[Sequence[int]]  # responses to imitate (the VFT term), end-of-sequence token included
     candidates: Sequence[Sequence[int]] = field(default_factory=tuple)  # responses to rank
     ranks: Sequence[int] = field(default_factory=tuple)  # of the candidates, 0 = best
+    reference_scores: Sequence[float] = field(default_factory=tuple)  # of the candidates under DPO's reference model
 
     @property
-    def cost(self) -> int:
-        """Tokens that a forward pass reads for this example."""
-        responses = [*self.targets, *self.candidates]
-        return len(self.prompt) * len(responses) + sum(map(len, responses))
+    def group(self) -> Group:
+        """What is scored for this example: its targets, then its candidates."""
+        return Group(self.prompt, [*self.targets, *self.candidates])
 
 
 def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
@@ -47,18 +48,19 @@ def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> N
 
 def build_examples(
     questions: Sequence[Question],
-    feedback: Iterable[Mapping[str, Any]],
+    feedback: Iterable[Mapping[Any, Any]],
     tokenizer: "PreTrainedTokenizerBase",
     objective: Objective,
     max_tokens: int,
 ) -> list[Example]:
     """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
 
-    Under `learn_positives` (RFT) every distinct correct sample becomes an example of its own beside the reference.
-    Raises `DataError` for feedback on an unknown question, for empty feedback where the objective needs some, and if no
-    example is left.
+    A question whose candidates all rank alike keeps its reference only. For `dpo` each feedback row must hold its
+    `reference_score`. Under `learn_positives` (RFT) every distinct correct sample becomes an example of its own beside
+    the reference. Raises `DataError` for feedback on an unknown question, for empty feedback where the objective needs
+    some, and if no example is left.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {question.question_id: [] for question in questions}
+    groups: dict[str, list[Mapping[Any, Any]]] = {question.question_id: [] for question in questions}
     for row in feedback:
         if row["question_id"] not in groups:
             raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
@@ -89,7 +91,7 @@ def _examples_of(
     question_id: str,
     prompt: list[int],
     reference: list[int],
-    rows: list[Mapping[str, Any]],
+    rows: list[Mapping[Any, Any]],
     objective: Objective,
 ) -> list[Example]:
     samples = [list(map(int, row["token_ids"])) for row in rows]  # plain integers, whichever array they come in
@@ -105,9 +107,14 @@ def _examples_of(
     if objective.reference_as_positive and reference not in samples:
         below = 0 if any(are_correct) else 1  # without a right sample, rank 0 is the wrong ones'
         samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
-    return [Example(question_id, prompt, [reference], samples, ranks)]
+    if len(set(ranks)) < 2:  # nothing to compare: the alignment term is 0 whatever their scores
+        return [Example(question_id, prompt, [reference])]
+    reference_scores = [float(row["reference_score"]) for row in rows] if objective.term == "dpo" else []
+    return [Example(question_id, prompt, [reference], samples, ranks, reference_scores)]
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
     """Hash of all that a training run reads; the same examples in the same order have the same one."""
-    return digest([[e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks)] for e in examples])
+    return digest(
+        [[e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.reference_scores] for e in examples]
+    )

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 CURVE = "training_curve.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
-    *("score_negative", "margin", "grad_norm", "learning_rate", "tokens_per_s"),
+    *("score_negative", "margin", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
 )
 
 

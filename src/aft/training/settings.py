@@ -7,6 +7,11 @@ from typing import Literal
 
 from aft.errors import SettingsError
 
+_ABOVE_ZERO = (
+    *("epochs", "learning_rate", "batch_size", "token_budget", "max_grad_norm", "max_tokens", "max_steps"),
+    "checkpoint_every",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
@@ -15,7 +20,8 @@ class TrainingSettings:
     epochs: float  # passes over the training questions
     learning_rate: float  # the peak, reached after the warm-up and then lowered linearly to 0
     batch_size: int  # training examples (a question with all its responses) per optimiser step
-    micro_batch_size: int | None = None  # examples per forward pass; None = the whole batch at once
+    token_budget: int = 8192  # tokens per forward pass with its graph; a batch is split under it
+    scoring: Literal["auto", "naive", "shared", "two_pass"] = "auto"  # how responses are scored, see aft.scoring.paths
     warmup: float = 0.03  # share of the steps over which the learning rate rises
     weight_decay: float = 0.0  # of AdamW
     max_grad_norm: float = 1.0  # the gradient is scaled down to this norm
@@ -26,12 +32,7 @@ class TrainingSettings:
     gradient_checkpointing: bool = False  # trade time for memory
 
     def __post_init__(self) -> None:
-        size = self.batch_size if self.micro_batch_size is None else self.micro_batch_size
-        if self.batch_size < 1 or size < 1 or self.batch_size % size:
-            raise SettingsError(
-                f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})."
-            )
-        for name in ("epochs", "learning_rate", "max_grad_norm", "max_tokens", "max_steps", "checkpoint_every"):
+        for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise SettingsError(f"{name} is {value}: it must be above 0.")
@@ -49,18 +50,21 @@ class Objective:
     constraint: Literal["none", "detached", "detached_lowest", "boundary"] = "none"  # what protects the negatives
     weight: float = 1.0  # of the alignment term beside the VFT term (Eq. 4)
     beta: float = 0.15  # margin of the boundary below the worst positive (Eq. 8)
+    dpo_beta: float = (
+        0.1  # DPO's inverse temperature, of scores under the model less those under the VFT model (Eq. 16)
+    )
     learn_positives: bool = False  # RFT: every distinct correct sample is one more reference
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
 
     def __post_init__(self) -> None:
-        if self.term == "dpo":
-            raise SettingsError(
-                "The variant's term is 'dpo', which needs reference scores: training with it comes later."
-            )
+        if not 0 < self.dpo_beta < math.inf:
+            raise SettingsError(f"dpo_beta is {self.dpo_beta}: it must be above 0.")
         if not (isfinite(self.weight) and self.weight >= 0 and isfinite(self.beta)):
             raise SettingsError(f"weight ({self.weight}) must be 0 or more, and beta ({self.beta}) a number.")
         if self.constraint != "none" and self.term == "none":
             raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
+        if self.reference_as_positive and self.term == "dpo":
+            raise SettingsError("The term 'dpo' compares samples only: leave out reference_as_positive.")
         if self.learn_positives and self.term != "none":
             raise SettingsError("learn_positives (RFT) has no groups to rank: set term to none, or leave it out.")
 

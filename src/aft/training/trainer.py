@@ -1,14 +1,14 @@
 """The trainer of every stage: `loss = vft + weight x alignment(term, constraint)` over groups of responses.
 
-Schedules, precision, accumulation and device placement come from `transformers.Trainer`; the group step, the order of
-the data, the checkpoints and the curve are ours.
+Schedules, precision and device placement come from `transformers.Trainer`; the group step, the order of the data, the
+checkpoints and the curve are ours.
 """
 
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ import torch  # noqa: TID253
 from transformers import PreTrainedModel, Trainer, TrainingArguments  # noqa: TID253
 from transformers.trainer_callback import PrinterCallback  # noqa: TID253
 
-from aft.alignment.losses import alignment_loss
 from aft.errors import NumericalError
 from aft.files import writing
 from aft.models.directory import hide_weight_bars
-from aft.scoring.naive import token_logprobs
+from aft.scoring import paths
 from aft.training import checkpoints
 from aft.training.batches import CostGroupedSampler
 from aft.training.examples import Example
+from aft.training.objective import Totals, needs_gradient, objective_loss
 from aft.training.progress import ProgressBar
 from aft.training.settings import Objective, TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, list[Example]]
 
@@ -52,97 +54,66 @@ class AlignmentTrainer(Trainer):
         )
         hide_weight_bars()
         self.remove_callback(PrinterCallback)
-        self.loss_is_scaled_for_ga = True  # sums are divided by the totals of the whole accumulated batch
+        self.loss_is_scaled_for_ga = True  # sums are divided by the totals of the whole batch
         self.examples = examples
         self.objective = objective
         self.seed = seed
         self.directory = directory
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self.token_budget = settings.token_budget
+        self.path: paths.Path = paths.choose_path(model, settings.scoring)
+        logger.info("%s: responses are scored on the path '%s'.", label, self.path)
+        self._sums: defaultdict[str, Any] = defaultdict(float)
         self._step_examples: list[Example] = []
         self._step_began = time.perf_counter()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> CostGroupedSampler:
-        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return CostGroupedSampler([example.cost for example in self.examples], step_size, self.seed)
+        return CostGroupedSampler(
+            [example.group.cost for example in self.examples], self.args.train_batch_size, self.seed
+        )
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Any]:
-        """The micro-batches of one optimiser step, and what its sums are divided by: target tokens and questions."""
-        batches = list(islice(epoch_iterator, num_batches))
-        examples = [example for batch in batches for example in batch["examples"]]
-        tokens = sum(len(target) for example in examples for target in example.targets)
-        self._step_examples = examples
-        return batches, (tokens, len(examples))
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The loss of one optimiser step, whose gradient is added up over as many passes as the token budget asks for.
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
-        """The share of one micro-batch in the loss of its optimiser step; a sum over micro-batches is the exact loss.
-
-        Raises `NumericalError` naming the questions if the loss is not finite.
+        Raises `NumericalError` naming the questions if a loss or a score is not finite.
         """
-        examples = inputs["examples"]
-        step_tokens, step_questions = num_items_in_batch
-        pairs = [(e.prompt, r) for e in examples for r in (*e.targets, *e.candidates)]
-        scored = token_logprobs(model, [prompt for prompt, _ in pairs], [response for _, response in pairs])
-        is_target_R = torch.tensor(
-            [i < len(e.targets) for e in examples for i in range(len(e.targets) + len(e.candidates))],
-            device=scored.mask_R_C.device,
-        )
-        vft = -scored.sums_R[is_target_R].sum() / step_tokens
-        loss = vft
-        if self.objective.term != "none":
-            alignment, metrics = self._alignment(scored.scores_R[~is_target_R], examples)
-            share = len(examples) / step_questions
-            loss = vft + self.objective.weight * share * alignment
-            self._count_alignment(metrics, share)
-        # A negative with score -inf can leave the loss finite: look at the scores as well.
-        if not (torch.isfinite(loss) & torch.isfinite(scored.sums_R).all()):
-            raise NumericalError(f"The loss is not finite at step {self.state.global_step}; {_questions(examples)}")
-        self._sums["vft_term"] += vft.item()
-        self._sums["tokens"] += sum(example.cost for example in examples)  # what is read, padding apart
-        return loss
+        model.train()
+        examples = self._step_examples = inputs["examples"]
+        groups, totals = [example.group for example in examples], Totals.of(examples)
+        planned = paths.plan(groups, self.path, self.token_budget)
+        losses = []
+        with paths.mode(model, self.path), self.accelerator.autocast():
+            for path, numbers in planned:
+                some = [examples[number] for number in numbers]
+                losses.append(self._backward(model, path, some, totals))
+        self._sums["tokens"] += sum(group.cost for group in groups)
+        self._sums["padding"] = paths.padding(groups, planned)
+        return torch.stack(losses).sum()
 
-    def _alignment(
-        self, scores_R: torch.Tensor, examples: Sequence[Example]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean alignment loss of the micro-batch's questions, from the scores of their candidates in order."""
-        sizes = torch.tensor([len(example.candidates) for example in examples], device=scores_R.device)
-        columns = max(int(sizes.max()), 1)
-        mask_Q_K = torch.arange(columns, device=scores_R.device)[None, :] < sizes[:, None]
-        scores_Q_K = scores_R.new_zeros(mask_Q_K.shape).masked_scatter(mask_Q_K, scores_R)
-        ranks_Q_K = torch.zeros_like(mask_Q_K, dtype=torch.long)
-        ranks_Q_K[mask_Q_K] = torch.tensor([r for e in examples for r in e.ranks], dtype=torch.long).to(scores_R.device)
-        return alignment_loss(
-            scores_Q_K,
-            ranks_Q_K,
-            mask_Q_K,
-            term=self.objective.term,
-            constraint=self.objective.constraint,
-            beta=self.objective.beta,
-        )
+    def _backward(self, model: Any, path: paths.Path, examples: list[Example], totals: Totals) -> torch.Tensor:
+        """Add the examples' share of the step's gradient; their share of its loss."""
 
-    def _count_alignment(self, metrics: dict[str, torch.Tensor], share: float) -> None:
-        for name in ("alignment_term", "constraint_term"):
-            self._sums[name] += share * metrics[name].item()
-        comparable = metrics["comparable"].item()
-        if comparable:
-            self._sums["comparable"] += comparable
-            for name in ("score_positive", "score_negative", "margin"):
-                self._sums[name] += comparable * metrics[name].item()
+        def loss_of(sums_R: torch.Tensor) -> torch.Tensor:
+            loss, metrics = objective_loss(sums_R, examples, self.objective, totals)
+            # A negative with score -inf can leave the loss finite: look at the scores as well.
+            if not (torch.isfinite(loss) & torch.isfinite(sums_R).all()):
+                raise NumericalError(f"The loss is not finite at step {self.state.global_step}; {_questions(examples)}")
+            for name, value in metrics.items():
+                self._sums[name] += value
+            return loss
+
+        groups = [example.group for example in examples]
+        needed = needs_gradient(examples, self.objective)
+        backward = self.accelerator.backward
+        return paths.backward(model, path, groups, needed, loss_of, self.token_budget, backward)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the terms, scores and speed of the step to what the trainer logs.
 
         Raises `NumericalError` naming the questions if the gradient was not finite, before a checkpoint can keep it.
         """
-        sums, self._sums = self._sums, defaultdict(float)
         if "loss" in logs:
+            sums = {name: float(value) for name, value in self._sums.items()}
+            self._sums.clear()
             if not math.isfinite(logs["grad_norm"]):
                 step, names = self.state.global_step, _questions(self._step_examples)
                 raise NumericalError(f"The gradient of step {step} is not finite; {names}")
@@ -150,10 +121,11 @@ class AlignmentTrainer(Trainer):
             if self.objective.term != "none":
                 logs["alignment_term"] = sums["alignment_term"]
                 logs["constraint_term"] = sums["constraint_term"]
-            for name in ("score_positive", "score_negative", "margin"):
-                if sums["comparable"]:
+            if sums.get("comparable"):
+                for name in ("score_positive", "score_negative", "margin"):
                     logs[name] = sums[name] / sums["comparable"]
             now = time.perf_counter()
+            logs["padding"] = sums["padding"]
             logs["tokens_per_s"] = sums["tokens"] / (now - self._step_began)
             self._step_began = now
         super().log(logs, start_time)
@@ -182,22 +154,21 @@ class AlignmentTrainer(Trainer):
 
 
 def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> TrainingArguments:
-    micro_batch = settings.micro_batch_size or settings.batch_size
     arguments = TrainingArguments(
         output_dir=str(directory),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=settings.batch_size // micro_batch,
+        per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         bf16=settings.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         seed=seed,
         logging_steps=1,
         logging_nan_inf_filter=False,

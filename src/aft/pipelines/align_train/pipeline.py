@@ -27,6 +27,7 @@ def _variant(name: str) -> Pipeline:
                     "start": "params:align_from",
                     "seed": "params:seed",
                     "model_cache": "params:model_cache",
+                    "score_cache": "params:score_cache",
                 },
                 outputs=["model", "training_curve"],
                 name=f"train_{name}",
@@ -38,6 +39,6 @@ def _variant(name: str) -> Pipeline:
         template,
         namespace=namespace(name),
         inputs={"base_model", "vft_model", "train_questions", "feedback", "held_out_hashes"},
-        parameters={"training", "align_from", "seed", "model_cache"},
+        parameters={"training", "align_from", "seed", "model_cache", "score_cache"},
         tags="align_train",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
-from aft.evaluation.predictions import GREEDY, measure, predictions, score_groups
+from aft.evaluation.predictions import GREEDY, measure, predictions
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
@@ -85,11 +85,15 @@ def assess(
     evaluation: Evaluation,
     seed: int,
     identity: str,
+    score_cache: str,
 ) -> dict[str, pd.DataFrame]:
     """The scores that the variant gives the held-out groups, under the seed's key."""
-    precision = evaluation.sampling.precision
-    scored = score_groups(model, assessment_groups, by_id(test_questions), "score held-out groups", precision)
-    return {seed_key(seed): scored[["question_id", "sample_index", "is_correct", "score"]].assign(identity=identity)}
+    from aft.scoring.responses import score_responses
+
+    questions, precision = by_id(test_questions), evaluation.sampling.precision
+    scores = score_responses(model, assessment_groups, questions, "score held-out groups", precision, Path(score_cache))
+    scored = assessment_groups[["question_id", "sample_index", "is_correct"]]
+    return {seed_key(seed): scored.assign(score=scores, identity=identity)}
 
 
 def summarise_variant(

@@ -44,7 +44,10 @@ def _variant(name: str) -> Pipeline:
             ),
             Node(
                 nodes.assess,
-                ["model", "assessment_groups", "test_questions", "params:evaluation", "params:seed", "identity"],
+                [
+                    *("model", "assessment_groups", "test_questions"),
+                    *("params:evaluation", "params:seed", "identity", "params:score_cache"),
+                ],
                 "assessment",
                 name=f"assess_{name}",
                 tags=tags,
@@ -63,7 +66,16 @@ def _variant(name: str) -> Pipeline:
         template,
         namespace=namespace(name),
         inputs={**shared, "model": "vft_model"} if name == BASELINE else set(shared),
-        parameters={"seed", "sample_cache", "evaluation", "training", "sampling", "labelling", "align_from"},
+        parameters={
+            "seed",
+            "sample_cache",
+            "score_cache",
+            "evaluation",
+            "training",
+            "sampling",
+            "labelling",
+            "align_from",
+        },
         tags="evaluate",
     )
 

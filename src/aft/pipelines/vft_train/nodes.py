@@ -17,4 +17,4 @@ def train_vft(
     model_cache: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve."""
-    return train_on(base_model, train_questions, None, held_out, training, Objective(), seed, model_cache)
+    return train_on(base_model, train_questions, pd.DataFrame(), held_out, training, Objective(), seed, model_cache)

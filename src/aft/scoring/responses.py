@@ -1,0 +1,94 @@
+"""Scores that a model gives to responses, made once and kept under a hash of what they follow from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aft import __version__
+from aft.errors import StoreError
+from aft.files import build_once, digest, read_manifest
+from aft.models.directory import ModelDirectory, on_device
+from aft.models.tokens import encode_prompt
+from aft.scoring.groups import Group
+from aft.tasks import Question, get_task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+_FILE = "scores.parquet"
+_BUDGET = 8192  # tokens that are scored side by side
+
+
+def score_responses(
+    source: ModelDirectory,
+    responses: "pd.DataFrame",
+    questions: Mapping[str, Question],
+    label: str,
+    precision: str,
+    cache: Path,
+) -> "np.ndarray":
+    """The scores [N] (Eq. 2) that `source`, loaded in `precision`, gives N responses, in the order of their rows.
+
+    `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
+    name and manifest say what they follow from: model, prompts, responses and precision.
+
+    Raises `StoreError` if kept scores are not those of these responses.
+    """
+    import pandas as pd
+
+    prompts = {i: get_task(questions[i].dataset).prompt(questions[i]) for i in responses["question_id"].unique()}
+    keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
+    tokens = [list(map(int, ids)) for ids in responses["token_ids"]]
+    description = {
+        "kind": "scores",
+        "aft": __version__,
+        "model": source.fingerprint,
+        "precision": precision,
+        "prompts": digest(prompts),
+        "responses": digest([keys.astype(str).to_numpy().tolist(), tokens]),
+    }
+
+    def build(directory: Path) -> None:
+        scores = _score(source, keys["question_id"].tolist(), tokens, prompts, label, precision)
+        keys.assign(score=scores).to_parquet(directory / _FILE, index=False)
+
+    finished = build_once(cache, description, build)
+    kept = pd.read_parquet(finished / _FILE)
+    made_from = (read_manifest(finished) or {}).get("made_from")
+    if made_from != description or not kept[["question_id", "sample_index"]].equals(keys):
+        raise StoreError(f"The scores in {finished} belong to other responses or another model; delete that folder.")
+    return kept["score"].to_numpy()
+
+
+def _score(
+    source: ModelDirectory,
+    question_ids: list[str],
+    tokens: list[list[int]],
+    prompts: Mapping[str, str],
+    label: str,
+    precision: str,
+) -> "np.ndarray":
+    import numpy as np
+    from tqdm import tqdm
+
+    from aft.scoring.paths import choose_path, plan, score
+
+    tokenizer = source.tokenizer()
+    model = on_device(source.model(precision))
+    rows: dict[str, list[int]] = {}
+    for row, question_id in enumerate(question_ids):
+        rows.setdefault(question_id, []).append(row)
+    groups = [Group(encode_prompt(tokenizer, prompts[i]), [tokens[row] for row in rows[i]]) for i in rows]
+    numbers = list(rows.values())
+    path = choose_path(model, "auto")
+    # Prompts of like length side by side, the longest first: if they fit into memory, all do.
+    order = sorted(range(len(groups)), key=lambda g: -groups[g].cost)
+    scores = np.empty(len(tokens))
+    with tqdm(total=len(tokens), desc=label, unit="response", mininterval=1) as bar:
+        for _, places in plan([groups[g] for g in order], path, _BUDGET):
+            some = [order[place] for place in places]
+            chosen = [row for g in some for row in numbers[g]]
+            scores[chosen] = score(model, path, [groups[g] for g in some], _BUDGET).double().cpu().numpy()
+            bar.update(len(chosen))
+    return scores

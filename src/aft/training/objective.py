@@ -1,0 +1,95 @@
+"""The loss of some examples, from the log-probabilities of their responses: vft + weight x alignment(term, constraint).
+
+The examples may be a part of an optimiser step: what they add is divided by the totals of the whole step, so that a sum
+over parts is the exact loss, however the step is split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch  # noqa: TID253
+
+from aft.alignment.losses import alignment_loss
+from aft.training.examples import Example
+from aft.training.settings import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the sums of an optimiser step are divided by."""
+
+    target_tokens: int
+    questions: int
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> "Totals":
+        """The totals of all examples of a step."""
+        return cls(sum(len(target) for example in examples for target in example.targets), len(examples))
+
+
+def objective_loss(
+    sums_R: torch.Tensor, examples: Sequence[Example], objective: Objective, totals: Totals
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The examples' share of the loss, and metrics, detached, that add up over the parts of a step.
+
+    `sums_R` holds the summed log-probability of every response: of each example its targets, then its candidates. The
+    metrics are `vft_term` and, under an alignment term, `alignment_term`, `constraint_term`, `comparable` (questions)
+    and the sums over comparable questions of `score_positive`, `score_negative` and `margin`.
+    """
+    sizes = [(len(example.targets), len(example.candidates)) for example in examples]
+    is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
+    loss = vft = -sums_R[is_target_R].sum() / totals.target_tokens
+    metrics = {"vft_term": vft.detach()}
+    if objective.term != "none":
+        alignment, told = _alignment(sums_R[~is_target_R], examples, objective)
+        share = len(examples) / totals.questions
+        loss = vft + objective.weight * share * alignment
+        metrics |= {name: share * told[name] for name in ("alignment_term", "constraint_term")}
+        scores = {name: told["comparable"] * told[name] for name in ("score_positive", "score_negative", "margin")}
+        metrics |= {name: value.nan_to_num(0.0) for name, value in scores.items()}  # NaN where none is comparable
+        metrics["comparable"] = told["comparable"]
+    return loss, metrics
+
+
+def _alignment(
+    sums_R: torch.Tensor, examples: Sequence[Example], objective: Objective
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean alignment loss of the examples' questions, from the log-probabilities of their candidates in order."""
+    device = sums_R.device
+    sizes = torch.tensor([len(example.candidates) for example in examples], device=device)
+    mask_Q_K = torch.arange(max(int(sizes.max()), 1), device=device)[None, :] < sizes[:, None]
+
+    def rows(values_R: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(mask_Q_K, dtype=values_R.dtype).masked_scatter(mask_Q_K, values_R)
+
+    def given(name: str) -> torch.Tensor:
+        values = [value for example in examples for value in getattr(example, name)]
+        return rows(torch.tensor(values, dtype=sums_R.dtype, device=device))
+
+    lengths_R = torch.tensor([len(c) for example in examples for c in example.candidates], device=device)
+    return alignment_loss(
+        rows(sums_R / lengths_R),
+        rows(torch.tensor([rank for example in examples for rank in example.ranks], dtype=torch.long, device=device)),
+        mask_Q_K,
+        term=objective.term,
+        constraint=objective.constraint,
+        beta=objective.beta,
+        dpo_beta=objective.dpo_beta,
+        reference_scores_Q_K=given("reference_scores") if objective.term == "dpo" else None,
+    )
+
+
+def needs_gradient(examples: Sequence[Example], objective: Objective) -> list[bool]:
+    """For each response, targets then candidates, whether the objective has a gradient for its score at all.
+
+    Under `detached` and `detached_lowest` a candidate with nothing ranked below it has none.
+    """
+    detached = objective.constraint in ("detached", "detached_lowest")
+    return [
+        needed
+        for example in examples
+        for needed in (
+            *[True] * len(example.targets),
+            *(not detached or rank < max(example.ranks) for rank in example.ranks),
+        )
+    ]
