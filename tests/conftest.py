@@ -33,7 +33,7 @@ def pocket_tokenizer() -> Any:
 def pocket_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer: Any) -> ModelDirectory:
     """A tiny pocket model on disk, random but decided: its weights are ten times the usual initial ones."""
     directory = tmp_path_factory.mktemp("pocket")
-    model = build_model(Architecture(hidden_size=16, layers=2, heads=2), len(pocket_tokenizer))
+    model = build_model(Architecture(hidden_size=16, intermediate_size=64, layers=2, heads=2), len(pocket_tokenizer))
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(10 if weights.dim() > 1 else 1)

@@ -1,18 +1,13 @@
-"""The figures of one variant and seed by hand, and the scores of held-out groups one response at a time."""
+"""The figures of one variant and seed by hand."""
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from aft.errors import DataError, SettingsError
-from aft.evaluation import predictions as module
-from aft.evaluation.predictions import PREDICTION_COLUMNS, measure, predictions, score_groups
+from aft.evaluation.predictions import PREDICTION_COLUMNS, measure, predictions
 from aft.evaluation.statistics import wilson_interval
-from aft.models.tokens import encode_prompt
-from aft.tasks import get_task
 
 ROW = ["question_id", "sample_index", "extracted_answer", "is_correct"]
 NONE = float("nan")
@@ -108,47 +103,3 @@ def test_more_votes_than_samples_are_refused():
 def test_no_greedy_answer_is_refused():
     with pytest.raises(DataError, match="no questions"):
         measure(ROWS[ROWS["sample_index"] != -1], GROUPS, [1])
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def groups(pocket_questions):
-    """Responses of one to nine tokens to three questions, out of order, in arrays as from Parquet."""
-    rng = np.random.default_rng(0)
-    names = [pocket_questions[i].question_id for i in (2, 0, 1, 0, 2, 2, 1)]
-    tokens = [rng.integers(4, 60, size=size) for size in (9, 1, 3, 5, 2, 9, 4)]
-    rows = {"question_id": names, "sample_index": range(7), "token_ids": tokens, "response": "not what is scored"}
-    return pd.DataFrame(rows, index=range(10, 17))
-
-
-@pytest.fixture
-def by_id(pocket_questions):
-    return {question.question_id: question for question in pocket_questions}
-
-
-def test_scores_are_those_of_each_response_alone(groups, by_id, pocket_directory, monkeypatch):
-    """Whatever is scored beside it: a few at a time, the groups keep their rows and their order."""
-    model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
-    expected = []
-    for row in groups.itertuples():
-        prompt = encode_prompt(tokenizer, get_task("pocket").prompt(by_id[row.question_id]))
-        response = [int(token) for token in row.token_ids]
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
-        steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
-        expected.append(sum(steps) / len(steps))
-    blocks = []
-    original = module._scores
-    monkeypatch.setattr(module, "_scores", lambda model, rows: blocks.append(len(rows)) or original(model, rows))
-    monkeypatch.setattr(module, "_LOGITS", 120 * model.config.vocab_size)  # room for 120 tokens
-    scored = score_groups(pocket_directory, groups, by_id, "test")
-    assert sum(blocks) == 7 and 1 < max(blocks) < 7
-    assert scored["score"].tolist() == pytest.approx(expected, abs=1e-4)
-    assert scored["score"].dtype == "float64"
-    pd.testing.assert_frame_equal(scored.drop(columns="score"), groups)
-
-
-def test_no_groups_have_no_scores(groups, by_id, pocket_directory):
-    assert score_groups(pocket_directory, groups.iloc[:0], by_id, "test")["score"].tolist() == []

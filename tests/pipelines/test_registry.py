@@ -86,6 +86,21 @@ def test_listing_the_pipelines_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_is_set_up_without_anything_heavy():
+    """Session, parameters and every dataset of the default pipeline: what a run needs before its first node."""
+    code = (
+        "import sys; from pathlib import Path; from kedro.framework.startup import bootstrap_project;"
+        "from kedro.framework.session import KedroSession; bootstrap_project(Path('.'));"
+        "from kedro.framework.project import pipelines;"
+        "catalog = KedroSession.create(Path('.'), env='smoke').load_context().catalog;"
+        "assert all(catalog.get(name) is not None for name in pipelines['__default__'].datasets());"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'mlflow', 'accelerate', 'matplotlib', 'scipy')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
 def test_every_node_argument_can_be_resolved_by_kedro(caplog, pipelines):
     """Kedro skips the checks of a node whose annotations it cannot resolve, with a warning only."""
     from kedro.validation.type_extractor import TypeExtractor

@@ -1,6 +1,7 @@
 """The engine draws from the right distribution, as an independent loop without cache and batches does, row by row."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, MambaConfig, Qwen3Config
 
 from aft.errors import ModelError, NumericalError
 from aft.sampling import engine
@@ -44,13 +45,34 @@ def looped(model: Any, request: Request, index: int, wanted: SamplingSettings, r
         if index == -1:
             token = int(logits_V.argmax())
         else:
-            heated_V = (logits_V.double() / wanted.temperature).softmax(dim=0)
-            token = int((heated_V.cumsum(dim=0) <= uniforms[step]).sum())
+            heated = filtered((logits_V.double() / wanted.temperature).softmax(dim=0).numpy(), wanted)
+            token = int((heated.cumsum() <= float(uniforms[step])).sum())
         tokens.append(token)
         total += float(logits_V.double().log_softmax(dim=0)[token])
         if token == end:
             return Response(index, seed, tokens, "stop", total)
     return Response(index, seed, tokens, "length", total)
+
+
+def filtered(probabilities: np.ndarray, wanted: SamplingSettings) -> np.ndarray:
+    """Top-k, then top-p, one token after the other from the most probable on."""
+    kept: list[int] = []
+    candidates = np.argsort(-probabilities, kind="stable")[: wanted.top_k]
+    total = probabilities[candidates].sum()
+    for token in candidates:
+        if probabilities[kept].sum() / total >= (wanted.top_p or 1.0):
+            break
+        kept.append(int(token))
+    left = np.zeros_like(probabilities)
+    left[kept] = probabilities[kept] / probabilities[kept].sum()
+    return left
+
+
+def built(config: Any) -> Any:
+    """A model with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config).eval()
 
 
 @contextmanager
@@ -100,6 +122,29 @@ class TestAgainstALoop:
                 expected = looped(model, request, response.sample_index, wanted, 3, END)
                 assert response[:4] == expected[:4]
                 assert response.sum_logprob == pytest.approx(expected.sum_logprob, abs=1e-4)
+
+    @pytest.mark.parametrize(
+        "filters",
+        [{"top_k": 5}, {"top_k": 1}, {"top_k": 64}, {"top_p": 0.7}, {"top_p": 1e-6}, {"top_k": 8, "top_p": 0.8}],
+        ids=str,
+    )
+    def test_top_k_and_top_p(self, tiny_model: Tiny, filters: dict[str, Any]) -> None:
+        """At a temperature that changes what top-p keeps; sums are those of the whole distribution, greedy is free."""
+        model, wanted = tiny_model("llama"), settings(greedy=True, temperature=1.5, max_new_tokens=20, **filters)
+        for request, answered in zip(REQUESTS, generate(model, REQUESTS, wanted, run_seed=3, end=END), strict=True):
+            for response in answered:
+                expected = looped(model, request, response.sample_index, wanted, 3, END)
+                assert response[:4] == expected[:4]
+                assert response.sum_logprob == pytest.approx(expected.sum_logprob, abs=1e-4)
+
+    def test_normalised_queries_and_keys(self) -> None:
+        """Qwen3, with a size of heads that is not hidden size over heads."""
+        shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.25}
+        model, wanted = built(Qwen3Config(**shape, **heads)), settings(greedy=True)
+        for request, answered in zip(REQUESTS, generate(model, REQUESTS, wanted, run_seed=3, end=END), strict=True):
+            for response in answered:
+                assert response[:4] == looped(model, request, response.sample_index, wanted, 3, END)[:4]
 
     @pytest.mark.parametrize("kind", ["llama", "gpt2"])
     def test_greedy_equals_transformers(self, tiny_model: Tiny, kind: str) -> None:
@@ -153,6 +198,18 @@ class TestDistribution:
         other = first_probabilities(model, request.prompt, 1.5 - temperature)
         assert chi_square(tokens, other) < 1e-6  # the test can tell the temperatures apart
 
+    def test_the_first_token_of_a_filtered_distribution(self, tiny_model: Tiny) -> None:
+        model, request = tiny_model("llama"), Request("q", [2, 3, 4])
+        wanted = settings(4000, max_new_tokens=1, top_k=12, top_p=0.9)
+        (answered,) = generate(model, [request], wanted, run_seed=0, end=END)
+        tokens = [response.token_ids[0] for response in answered]
+        whole = first_probabilities(model, request.prompt, 1.0)
+        expected = filtered(whole, wanted)
+        assert 3 < (expected > 0).sum() < 12
+        assert set(tokens) <= set(expected.nonzero()[0])
+        assert chi_square(tokens, expected) > 0.01
+        assert chi_square(tokens, whole) < 1e-6
+
     def test_the_second_token_given_the_first(self, tiny_model: Tiny) -> None:
         """Each row goes on from its own first token: its cache is its own."""
         model, prompt = tiny_model("gpt2"), [2, 3, 4]
@@ -180,6 +237,7 @@ class TestDistribution:
         model, allowed = tiny_model("llama"), [5, 6]
         if uniform is not None:
             monkeypatch.setattr(engine, "_uniforms", lambda seed, count: torch.full((count,), uniform))
+        generate(model, REQUESTS[:1], settings(1, max_new_tokens=1), run_seed=0, end=END)  # the trial of the model
 
         def forbid(module: Any, inputs: Any, output: Any) -> Any:
             masked = torch.full_like(output, -torch.inf)
@@ -297,11 +355,12 @@ class TestEnds:
 
 
 class TestWork:
-    """What the engine saves: the prompt is read once, ended rows leave, nothing is computed after the last token."""
+    """What the engine saves: prompts are read once, ended rows leave at once, others take their place."""
 
     @pytest.fixture
     def shapes(self, monkeypatch: pytest.MonkeyPatch, tiny_model: Tiny) -> list[tuple[int, int]]:
         model, calls = tiny_model("llama"), []
+        generate(model, REQUESTS[:1], settings(1, max_new_tokens=1), run_seed=0, end=END)  # the trial of the model
         forward = model.forward
 
         def counted(*args: Any, **options: Any) -> Any:
@@ -312,8 +371,17 @@ class TestWork:
         return calls
 
     def test_the_prompt_is_read_once(self, tiny_model: Tiny, shapes: list[tuple[int, int]]) -> None:
+        """All prompts in one row, without padding."""
         generate(tiny_model("llama"), REQUESTS, settings(6, max_new_tokens=4), run_seed=0, end=-1)
-        assert shapes == [(5, 13), (30, 1), (30, 1), (30, 1)]
+        assert shapes == [(1, 3 + 1 + 13 + 4 + 3), (30, 1), (30, 1), (30, 1)]
+
+    def test_many_prompts_are_read_some_at_a_time(
+        self, tiny_model: Tiny, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "_PROMPT_TOKENS", 8)
+        generate(tiny_model("llama"), REQUESTS, settings(1, max_new_tokens=2), run_seed=0, end=-1)
+        assert sorted(shapes, reverse=True)[0] == (5, 1)
+        assert [tokens for rows, tokens in shapes if rows == 1 and tokens > 1] == [13, 4 + 3, 3 + 1]
 
     def test_nothing_is_computed_after_the_last_end(self, tiny_model: Tiny, shapes: list[tuple[int, int]]) -> None:
         first = int(first_probabilities(tiny_model("llama"), [9], 1.0).argmax())
@@ -321,35 +389,78 @@ class TestWork:
         generate(tiny_model("llama"), [REQUESTS[1]], settings(0, greedy=True, max_new_tokens=50), 0, end=first)
         assert shapes == [(1, 1)]
 
+    @pytest.mark.parametrize(("batch_rows", "k"), [(512, 40), (24, 8), (3, 8)], ids=["all", "refilled", "fewer than k"])
     def test_rows_that_end_at_very_different_times_make_room(
-        self, tiny_model: Tiny, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+        self, tiny_model: Tiny, shapes: list[tuple[int, int]], batch_rows: int, k: int
     ) -> None:
         """Most rows end within a few tokens, some go on to the limit; what those draw does not change."""
-        model, wanted = tiny_model("llama"), settings(40, max_new_tokens=60)
+        model, wanted = tiny_model("llama"), settings(k, max_new_tokens=70, batch_rows=batch_rows)
+        requests = [Request(f"{i}/{request.question_id}", request.prompt) for i in range(2) for request in REQUESTS]
 
         def favour_the_end(module: Any, inputs: Any, output: Any) -> Any:
             return output + 2.0 * torch.nn.functional.one_hot(torch.tensor(END), 64)
 
-        selected: list[int] = []
-        select = DynamicCache.batch_select_indices
-        monkeypatch.setattr(
-            DynamicCache,
-            "batch_select_indices",
-            lambda cache, keep: (selected.append(len(keep)), select(cache, keep))[1],
-        )
         with hooked(model.lm_head, favour_the_end):
-            responses = generate(model, REQUESTS, wanted, run_seed=0, end=END)
-            widths = [rows for rows, _ in shapes[1:]]
-            for request, answered in zip(REQUESTS, responses, strict=True):
+            responses = generate(model, requests, wanted, run_seed=0, end=END)
+            calls = list(shapes)
+            for request, answered in zip(requests[:5], responses, strict=False):
                 longest = max(answered, key=lambda response: len(response.token_ids))
                 expected = looped(model, request, longest.sample_index, wanted, 0, END)
                 assert longest[:4] == expected[:4]
                 assert longest.sum_logprob == pytest.approx(expected.sum_logprob, abs=1e-3)
         lengths = sorted(len(response.token_ids) for answered in responses for response in answered)
-        assert lengths[0] == 1 and lengths[100] < 15 and lengths[-1] > 40
-        assert widths == sorted(widths, reverse=True) and widths[0] > 4 * widths[-1]
-        assert len(selected) >= 3 and set(selected) <= set(widths)
-        assert sum(widths) < 1.15 * sum(lengths)  # at most an eighth of the rows at any step has ended
+        assert lengths[0] == 1 and lengths[len(lengths) // 2] < 20 and lengths[-1] > 64
+        # Of a response every token but the last is read once; a prompt once for as many rows as there are slots.
+        times = -(-k // batch_rows)
+        prompts = sum(len(request.prompt) for request in requests) * times
+        assert sum(rows * tokens for rows, tokens in calls) == prompts + sum(lengths) - len(lengths)
+        assert max(rows for rows, _ in calls) <= batch_rows
+
+    def test_slots_are_filled_while_prompts_wait(self, tiny_model: Tiny, shapes: list[tuple[int, int]]) -> None:
+        """The rows of the next question come as soon as there is room for all of them."""
+        requests = [Request(str(i), [9, 8]) for i in range(40)]
+        wanted = settings(4, batch_rows=16, max_new_tokens=60)
+        generate(tiny_model("llama"), requests, wanted, run_seed=0, end=END)
+        last_prompt = max(call for call, (_, tokens) in enumerate(shapes) if tokens > 1)
+        assert min(rows for rows, tokens in shapes[:last_prompt] if tokens == 1) > 16 - 4
+
+
+class TestFallback:
+    def test_draws_the_same(self, tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also with generation settings of the model's own, which are another person's taste."""
+        model, wanted = tiny_model("llama"), settings(greedy=True, top_k=20, batch_rows=3, max_new_tokens=20)
+        expected = generate(model, REQUESTS, wanted, run_seed=4, end=END)
+        monkeypatch.setitem(engine._reasons, model, "it is told to")  # type: ignore[arg-type]
+        monkeypatch.setattr(model.generation_config, "repetition_penalty", 3.0)
+        found = generate(model, REQUESTS, wanted, run_seed=4, end=END)
+        assert model.generation_config.repetition_penalty == 3.0
+        assert by_id(REQUESTS, found) == by_id(REQUESTS, expected)
+        for one, other in zip(found, expected, strict=True):
+            assert [r[:4] for r in one] == [r[:4] for r in other]
+            assert [r.sum_logprob for r in one] == pytest.approx([r.sum_logprob for r in other], abs=1e-4)
+
+    def test_a_model_without_attention_is_told_by_name_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        config = MambaConfig(vocab_size=64, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.5)
+        model, wanted = built(config), settings(3, greedy=True, max_new_tokens=8)
+        engine._tell.cache_clear()
+        with caplog.at_level(logging.WARNING, logger="aft"):
+            responses = [generate(model, REQUESTS, wanted, run_seed=0, end=END) for _ in range(2)][1]
+        (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("aft")]
+        assert told.startswith("MambaForCausalLM ") and told.endswith(".")
+        for request, answered in zip(REQUESTS, responses, strict=True):
+            for response in answered:
+                assert response[:4] == looped(model, request, response.sample_index, wanted, 0, END)[:4]
+
+    def test_logits_that_are_not_finite_name_the_question(
+        self, tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = tiny_model("llama")
+        monkeypatch.setitem(engine._reasons, model, "it is told to")  # type: ignore[arg-type]
+        with (
+            hooked(model.lm_head, lambda module, inputs, output: output + torch.nan),
+            pytest.raises(NumericalError, match=r"q/3"),
+        ):
+            generate(model, [REQUESTS[3]], settings(), run_seed=0, end=END)
 
 
 class TestRefused:
@@ -362,10 +473,13 @@ class TestRefused:
             requests = [*REQUESTS[:3], Request("q/broken", [2, 50]), REQUESTS[4]]
 
         def break_logits(module: Any, inputs: Any, options: dict[str, Any], output: Any) -> Any:
-            broken = options["input_ids"][:, -1] == 50
-            output.logits[broken, :, 8] = value
+            read = options["input_ids"]
+            if "logits_to_keep" in options:  # prompts one after the other: logits follow the last token of each
+                read = read[:, options["logits_to_keep"]]
+            output.logits[read == 50, 8] = value
             return output
 
+        generate(model, REQUESTS[:1], settings(1, max_new_tokens=1), run_seed=0, end=END)  # the trial of the model
         with hooked(model, break_logits, with_kwargs=True), pytest.raises(NumericalError) as caught:
             generate(model, requests, settings(20, max_new_tokens=60), run_seed=0, end=END)
         named = "q/broken" if token == "prompt" else "q/"

@@ -125,19 +125,20 @@ import torch
 torch.set_num_threads(1)
 from aft.models.directory import open_model
 from aft.sampling import engine
+from aft.sampling.draws import Draws
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import SamplingSettings
 from aft.tasks import pocket
-choose, blocks = engine._Batch._choose, []
+draw, blocks = Draws.draw, []
 generate = engine.generate
 def counted(model, requests, *args):
     blocks.append(requests)
     return generate(model, requests, *args)
-def killed(self, logits, alive, step):
-    if len(blocks) == 2 and step == 2:
+def killed(self, logits, rows, steps):
+    if len(blocks) == 2 and int(steps[0]) == 2:
         os.kill(os.getpid(), 9)
-    return choose(self, logits, alive, step)
-engine.generate, engine._Batch._choose = counted, killed
+    return draw(self, logits, rows, steps)
+engine.generate, Draws.draw = counted, killed
 questions = pocket.load_questions(pocket.Settings(train=12, validation=1, test=1))["train"]
 settings = SamplingSettings(**json.loads(sys.argv[3]))
 sample_responses(open_model(Path(sys.argv[1])), questions, settings, 7, Path(sys.argv[2]), "sample")

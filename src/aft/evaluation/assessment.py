@@ -111,15 +111,25 @@ def perplexity_of_positives(groups: pd.DataFrame) -> float:
     return float(np.exp(-positive).mean()) if positive.size else float("nan")
 
 
+def rows_by_question(question_ids: pd.Series) -> list[np.ndarray]:
+    """Places of each question's rows, in the order of the rows; questions in the order in which they appear.
+
+    Much faster than looping over a pandas `groupby`, which makes a table of every group.
+    """
+    codes, _ = pd.factorize(question_ids)
+    counts = np.bincount(codes)
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1]) if len(counts) else []
+
+
 def _scores_by_kind(groups: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores of the positives and of the negatives of each question, in the order of the rows."""
     _check_finite(groups)
-    by_question = []
-    for _, group in groups.groupby("question_id", sort=False):
-        score = group["score"].to_numpy(dtype=np.float64)
-        is_correct = group["is_correct"].to_numpy(dtype=bool)
-        by_question.append((score[is_correct], score[~is_correct]))
-    return by_question
+    score_N = groups["score"].to_numpy(dtype=np.float64)
+    is_correct_N = groups["is_correct"].to_numpy(dtype=bool)
+    return [
+        (score_N[rows][is_correct_N[rows]], score_N[rows][~is_correct_N[rows]])
+        for rows in rows_by_question(groups["question_id"])
+    ]
 
 
 def _wins(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 
 from aft.errors import SettingsError
-from aft.evaluation.assessment import assessment_accuracy, paper_assessment_accuracy, perplexity_of_positives
+from aft.evaluation.assessment import (
+    assessment_accuracy,
+    paper_assessment_accuracy,
+    perplexity_of_positives,
+    rows_by_question,
+)
 from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
 
 GREEDY = -1
@@ -28,17 +33,17 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int], leve
     low, high = wilson_interval(correct, len(greedy), level)
     figures = {"accuracy": correct / len(greedy), "accuracy_low": low, "accuracy_high": high}
     figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
-    sampled = rows[rows["sample_index"] != GREEDY].groupby("question_id", sort=True)
-    if ks and not sampled.ngroups:
+    sampled = rows[rows["sample_index"] != GREEDY]
+    if ks and sampled.empty:
         raise SettingsError("maj@k and pass@k need samples: set evaluation.sampling.samples to at least the largest k.")
+    answers, is_correct = sampled["extracted_answer"].to_numpy(dtype=object), sampled["is_correct"].to_numpy(dtype=bool)
+    by_question = [
+        (answers[places].tolist(), is_correct[places]) for places in rows_by_question(sampled["question_id"])
+    ]
     for k in ks:
-        figures[f"maj_at_{k}"] = float(
-            np.mean(
-                [maj_at_k(group["extracted_answer"].tolist(), group["is_correct"].tolist(), k) for _, group in sampled]
-            )
-        )
+        figures[f"maj_at_{k}"] = float(np.mean([maj_at_k(given, right.tolist(), k) for given, right in by_question]))
         figures[f"pass_at_{k}"] = float(
-            np.mean([pass_at_k(len(group), int(group["is_correct"].sum()), k) for _, group in sampled])
+            np.mean([pass_at_k(len(right), int(right.sum()), k) for _, right in by_question])
         )
     ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
     figures["assessment_accuracy"] = ours.macro

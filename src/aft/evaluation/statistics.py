@@ -8,6 +8,7 @@ that a machine without it can still count pass@k and maj@k.
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import comb, isnan
 from typing import NamedTuple
 
@@ -160,12 +161,13 @@ def maj_at_k(answers: Sequence[Hashable], is_correct: Sequence[bool], k: int) ->
         )
     wins = Fraction(0)
     for answer in right:
-        rivals = [count for other, count in votes.items() if other != answer]
+        rivals = tuple(sorted(count for other, count in votes.items() if other != answer))
         wins += _subsets_won(votes[answer], rivals, sum(abstains), k)
     return float(wins / comb(n, k))
 
 
-def _subsets_won(own: int, rivals: list[int], abstentions: int, k: int) -> Fraction:
+@lru_cache(maxsize=100_000)  # questions share few patterns of votes
+def _subsets_won(own: int, rivals: tuple[int, ...], abstentions: int, k: int) -> Fraction:
     """Number of k-subsets won by an answer with `own` samples, 1 / (t + 1) of one that t rivals tie."""
     won_T: Counter[int] = Counter()
     fewest = max(1, k - sum(rivals) - abstentions)  # votes of its own in a subset that holds all the others

@@ -204,8 +204,8 @@ def _kinds(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
 
 
 def _path_of(catalog: CatalogProtocol, name: str) -> Path:
-    """The file that a dataset was saved to, with its version if it has one."""
-    return Path(catalog[name]._get_load_path())  # type: ignore[attr-defined]
+    """The file that a dataset was saved to."""
+    return Path(catalog[name]._filepath)  # type: ignore[attr-defined]
 
 
 def _metrics(values: Mapping[str, Any], step: int = 0) -> "Iterator[Metric]":

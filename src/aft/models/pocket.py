@@ -17,13 +17,15 @@ BEGIN, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 class Architecture:
     """The size of the pocket base model."""
 
-    hidden_size: int = 96
+    hidden_size: int = 64
+    intermediate_size: int = 160  # of the feed-forward part of a layer
     layers: int = 3
-    heads: int = 4
+    heads: int = 2
     seed: int = 0  # of the initial weights
 
     def __post_init__(self) -> None:
-        if min(self.hidden_size, self.layers, self.heads) < 1 or self.hidden_size % (2 * self.heads):
+        sizes = (self.hidden_size, self.intermediate_size, self.layers, self.heads)
+        if min(sizes) < 1 or self.hidden_size % (2 * self.heads):
             raise SettingsError("The pocket model needs layers and heads, and a hidden_size that 2 x heads divides.")
 
 
@@ -52,7 +54,7 @@ def build_model(architecture: Architecture, vocabulary_size: int) -> "LlamaForCa
     config = LlamaConfig(
         vocab_size=vocabulary_size,
         hidden_size=architecture.hidden_size,
-        intermediate_size=4 * architecture.hidden_size,
+        intermediate_size=architecture.intermediate_size,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
         num_key_value_heads=architecture.heads,

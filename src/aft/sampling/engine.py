@@ -1,24 +1,35 @@
-"""The `transformers` engine: k responses per prompt; the prompt is read once, finished rows make room.
+"""The `transformers` engine: k responses per prompt; the prompt is read once, and ended rows make room for others.
 
 Each response has a seed of its own, hash(run seed, question id, sample index), from which all its random numbers are
 drawn before the first token: which responses are generated side by side does not change what is drawn.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch  # noqa: TID253
 
-from aft.errors import ModelError, NumericalError
+from aft.errors import ModelError
+from aft.sampling.draws import Draws
+from aft.sampling.fallback import generate_by_transformers
 from aft.sampling.settings import SamplingSettings
+from aft.sampling.slots import Admission, Slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
 _GREEDY = -1
-_RETIRE = 0.125  # share of ended rows at which they are taken out of the cache: each time copies what is left of it
+_ROOM = 0.125  # share of the slots that is to be free before the next prompts are read: some at a time are read faster
+_PROMPT_TOKENS = 8192  # that are read at a time, or one prompt
+_reasons: "WeakKeyDictionary[PreTrainedModel, str | None]" = WeakKeyDictionary()  # why a model needs `fallback`
 
 
 class Response(NamedTuple):
@@ -45,6 +56,14 @@ def response_seed(run_seed: int, question_id: str, sample_index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Responses to one prompt that are admitted together: all of them, if there are slots for so many."""
+
+    prompt: Sequence[int]
+    responses: range  # their numbers among all
+
+
 @torch.inference_mode()
 def generate(
     model: "PreTrainedModel", requests: Sequence[Request], settings: SamplingSettings, run_seed: int, end: int
@@ -54,17 +73,30 @@ def generate(
     Raises `ModelError` if a response could outgrow the model's positions, and `NumericalError` with the question id if
     the model gives logits that are not finite.
     """
+    if not requests:
+        return []
     _check_lengths(model, requests, settings.max_new_tokens)
     indices = [*([_GREEDY] if settings.greedy else []), *range(settings.samples)]
-    per_batch = max(1, settings.batch_rows // len(indices))
-    by_length = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
-    responses: list[list[Response]] = [[] for _ in requests]
-    for first in range(0, len(requests), per_batch):
-        chosen = by_length[first : first + per_batch]
-        batch = _Batch(model, [requests[i] for i in chosen], indices, settings, run_seed, end)
-        for i, answered in zip(chosen, batch.run(), strict=True):
-            responses[i] = answered
-    return responses
+    seeds = [response_seed(run_seed, request.question_id, index) for request in requests for index in indices]
+    draws = Draws(
+        torch.stack([_uniforms(seed, settings.max_new_tokens) for seed in seeds]).to(model.device),
+        torch.tensor([index == _GREEDY for _ in requests for index in indices], device=model.device),
+        [request.question_id for request in requests for _ in indices],
+        settings,
+        end,
+    )
+    parts = _parts(requests, len(indices), settings.batch_rows)
+    reason = _why_not_slots(model)
+    if reason is None:
+        _generate_in_slots(model, parts, settings.batch_rows, draws)
+    else:
+        _tell(type(model).__name__, reason)
+        _generate_in_turn(model, parts, settings.batch_rows, draws)
+    responses = [
+        Response(indices[i % len(indices)], seeds[i], tokens, "stop" if tokens[-1] == end else "length", total)
+        for i, (tokens, total) in enumerate(draws.finished())
+    ]
+    return [responses[i : i + len(indices)] for i in range(0, len(responses), len(indices))]
 
 
 def _check_lengths(model: "PreTrainedModel", requests: Sequence[Request], max_new_tokens: int) -> None:
@@ -77,110 +109,110 @@ def _check_lengths(model: "PreTrainedModel", requests: Sequence[Request], max_ne
             )
 
 
-class _Batch:
-    """The responses that are generated side by side: R = questions x samples rows, fewer as they finish."""
+def _parts(requests: Sequence[Request], k: int, slots: int) -> list[_Part]:
+    """Longest prompts first: prompts that are read together then differ little, and buffers need not grow for them."""
+    longest_first = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
+    return [
+        _Part(requests[i].prompt, range(i * k + first, i * k + min(first + slots, k)))
+        for i in longest_first
+        for first in range(0, k, slots)
+    ]
 
-    def __init__(
-        self,
-        model: "PreTrainedModel",
-        requests: Sequence[Request],
-        indices: Sequence[int],
-        settings: SamplingSettings,
-        run_seed: int,
-        end: int,
-    ) -> None:
-        self.model, self.requests, self.indices, self.settings, self.end = (
-            model,
-            requests,
-            indices,
-            settings,
-            end,
-        )
-        self.seeds = [response_seed(run_seed, r.question_id, i) for r in requests for i in indices]
-        self.tokens: list[list[int]] = [[] for _ in self.seeds]
-        self.sums = torch.zeros(len(self.seeds), dtype=torch.float64)
-        greedy_R = torch.tensor([i == _GREEDY for _ in requests for i in indices])
-        uniforms_R_T = torch.stack([_uniforms(seed, settings.max_new_tokens) for seed in self.seeds])
-        self.greedy_R, self.uniforms_R_T = greedy_R.to(model.device), uniforms_R_T.to(model.device)
 
-    def run(self) -> list[list[Response]]:
-        """Generate until every row has ended or is cut."""
-        logits_R_V, attention_R_T, cache = self._prefill()
-        alive = torch.arange(len(self.seeds), device=self.model.device)  # rows still in the cache
-        ended_R = torch.zeros_like(alive, dtype=torch.bool)  # of those, the ones that only wait to be taken out
-        for step in range(self.settings.max_new_tokens):
-            chosen_R, logprob_R = self._choose(logits_R_V, alive, step)
-            going = (~ended_R).nonzero().squeeze(1)
-            self.sums[alive[going].cpu()] += logprob_R[going].double().cpu()
-            for row, token in zip(alive[going].tolist(), chosen_R[going].tolist(), strict=True):
-                self.tokens[row].append(token)
-            ended_R |= chosen_R == self.end
-            if ended_R.all() or step + 1 == self.settings.max_new_tokens:
-                break
-            if ended_R.float().mean() >= _RETIRE:
-                keep = (~ended_R).nonzero().squeeze(1)
-                alive, chosen_R, attention_R_T = alive[keep], chosen_R[keep], attention_R_T[keep]
-                ended_R = ended_R[keep]
-                cache.batch_select_indices(keep)
-            attention_R_T = torch.nn.functional.pad(attention_R_T, (0, 1), value=1)
-            logits_R_V = self.model(
-                input_ids=chosen_R[:, None],
-                attention_mask=attention_R_T,
-                position_ids=attention_R_T.sum(dim=1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-        return self._responses()
+def _why_not_slots(model: "PreTrainedModel") -> str | None:
+    """Why the model's attention cannot be replaced by that of `Slots`; found out once for every model."""
+    from aft.scoring.paths import why_not_packed
 
-    def _prefill(self) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Read each prompt once, left-padded, and give every one of its rows a copy of what was read."""
-        from transformers import DynamicCache
+    if model not in _reasons:
+        _reasons[model] = why_not_packed(model)
+    return _reasons[model]
 
-        longest = max(len(request.prompt) for request in self.requests)
-        padded = [[0] * (longest - len(r.prompt)) + list(r.prompt) for r in self.requests]
-        mask = [[0] * (longest - len(r.prompt)) + [1] * len(r.prompt) for r in self.requests]
-        input_Q_T = torch.tensor(padded, device=self.model.device)
-        attention_Q_T = torch.tensor(mask, device=self.model.device)
-        cache = DynamicCache(config=self.model.config)
-        logits_Q_V = self.model(
-            input_ids=input_Q_T,
-            attention_mask=attention_Q_T,
-            position_ids=(attention_Q_T.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        copies = len(self.indices)
-        cache.batch_repeat_interleave(copies)
-        return logits_Q_V.repeat_interleave(copies, 0), attention_Q_T.repeat_interleave(copies, 0), cache
 
-    def _choose(self, logits_R_V: torch.Tensor, alive: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next token of each row, by inverting the cumulative distribution or greedily, and its log-probability."""
-        logprobs_R_V = logits_R_V.float().log_softmax(dim=-1)
-        broken_R = logprobs_R_V.isnan().any(dim=1)  # an infinite logit makes its row's log-softmax NaN, too
-        if broken_R.any():
-            name = self.requests[int(alive[broken_R][0]) // len(self.indices)].question_id
-            raise NumericalError(f"The model gives logits that are not finite for {name}; it cannot be sampled from.")
-        cumulative_R_V = (logprobs_R_V / self.settings.temperature).softmax(dim=-1).cumsum(dim=-1)
-        threshold_R_1 = self.uniforms_R_T[alive, step, None] * cumulative_R_V[:, -1:]
-        sampled_R = torch.searchsorted(cumulative_R_V, threshold_R_1, right=True).squeeze(1)
-        sampled_R = sampled_R.clamp(max=logits_R_V.shape[1] - 1)
-        chosen_R = torch.where(self.greedy_R[alive], logits_R_V.argmax(dim=-1), sampled_R)
-        return chosen_R, logprobs_R_V.gather(1, chosen_R[:, None]).squeeze(1)
+@cache
+def _tell(model_class: str, reason: str) -> None:
+    logger.warning("%s is sampled from with its own generate, which takes longer: %s.", model_class, reason)
 
-    def _responses(self) -> list[list[Response]]:
-        k = len(self.indices)
-        rows = [
-            Response(
-                sample_index=self.indices[row % k],
-                seed=self.seeds[row],
-                token_ids=tokens,
-                finish_reason="stop" if tokens[-1] == self.end else "length",
-                sum_logprob=float(self.sums[row]),
-            )
-            for row, tokens in enumerate(self.tokens)
-        ]
-        return [rows[i : i + k] for i in range(0, len(rows), k)]
+
+def _generate_in_turn(model: "PreTrainedModel", parts: Sequence[_Part], rows: int, draws: Draws) -> None:
+    """Batch by batch of prompts of one length; a part has no more than `rows` rows."""
+    for _, alike in groupby(parts, key=lambda part: len(part.prompt)):
+        pairs = [(part.prompt, response) for part in alike for response in part.responses]
+        for first in range(0, len(pairs), rows):
+            prompts, responses = zip(*pairs[first : first + rows], strict=True)
+            prompt_R_T, row_R = torch.tensor([list(prompt) for prompt in prompts]), torch.tensor(responses)
+            generate_by_transformers(model, prompt_R_T.to(model.device), row_R.to(model.device), draws)
+
+
+def _generate_in_slots(model: "PreTrainedModel", parts: Sequence[_Part], rows: int, draws: Draws) -> None:
+    """Read prompts while there is room for their rows, else generate a token of every row, until no row is left."""
+    from aft.scoring.attention import packed_rows
+
+    waiting = list(reversed(parts))
+    rows = min(rows, sum(len(part.responses) for part in parts))
+    cells = max(len(part.responses) for part in parts)
+    slots = Slots(rows, cells, limit=draws.tokens_R_T.shape[1] - 1, device=model.device)
+    with packed_rows(model):
+        while waiting or slots.rows:
+            chosen = _next_parts(waiting, slots)
+            if chosen:
+                first, logits_N_V = _read_prompts(model, chosen, slots)
+            else:
+                first, logits_N_V = 0, _read_tokens(model, slots, draws)
+            ended = draws.draw(logits_N_V, slots.response_R[first:], slots.length_R[first:])
+            if any(ended):
+                slots.retire([False] * first + ended)
+
+
+def _next_parts(waiting: list[_Part], slots: Slots) -> list[_Part]:
+    """Take from the end of `waiting` what is to be admitted now; nothing while there is little room."""
+    chosen: list[_Part] = []
+    free, tokens = slots.free, 0
+    if slots.rows and free < _ROOM * slots.capacity:
+        return chosen
+    while waiting and len(waiting[-1].responses) <= free:
+        tokens += len(waiting[-1].prompt)
+        if chosen and tokens > _PROMPT_TOKENS:
+            break
+        free -= len(waiting[-1].responses)
+        chosen.append(waiting.pop())
+    return chosen
+
+
+def _read_prompts(model: "PreTrainedModel", parts: Sequence[_Part], slots: Slots) -> tuple[int, torch.Tensor]:
+    """Admit the parts; the number of their first row, and logits [N, V] of the rows' first tokens."""
+    from aft.scoring.attention import Span, SpanAttention
+
+    tokens = [token for part in parts for token in part.prompt]
+    lengths = torch.tensor([len(part.prompt) for part in parts])
+    spans = [Span(len(part.prompt)) for part in parts]
+    attention = SpanAttention(spans, model.device, kept=len(tokens))
+    logits_Q_V = model(
+        input_ids=torch.tensor([tokens], device=model.device),
+        position_ids=torch.cat([torch.arange(len(part.prompt)) for part in parts])[None].to(model.device),
+        use_cache=False,
+        logits_to_keep=(lengths.cumsum(dim=0) - 1).to(model.device),
+        spans=attention,
+    ).logits[0]
+    starts = (lengths.cumsum(dim=0) - lengths).tolist()
+    first = slots.admit(
+        attention.memory_out,
+        [Admission(start, len(part.prompt), part.responses) for start, part in zip(starts, parts, strict=True)],
+    )
+    copies = torch.tensor([len(part.responses) for part in parts], device=model.device)
+    return first, logits_Q_V.repeat_interleave(copies, dim=0)
+
+
+def _read_tokens(model: "PreTrainedModel", slots: Slots, draws: Draws) -> torch.Tensor:
+    """Logits [R, V] after the newest token of every row."""
+    slots.prepare()
+    logits_R_V = model(
+        input_ids=draws.tokens_R_T[slots.response_R, slots.length_R, None],
+        position_ids=slots.position_R[:, None],
+        use_cache=False,
+        spans=slots,
+    ).logits[:, -1]
+    slots.advance()
+    return logits_R_V
 
 
 def _uniforms(seed: int, count: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NAME = "aft_spans"
-_LOOSE = 1.25  # longest span of a bucket over its shortest, at most: what attention may pad
+_LOOSE = 1.2  # longest span of a bucket over its shortest, at most: what attention may pad
 
 Memory = dict[int, tuple[torch.Tensor, torch.Tensor]]  # per layer: keys and values [M, heads, size] of earlier tokens
 
@@ -152,7 +152,7 @@ def _bucket(spans: Sequence[Span], starts: Sequence[int], remembered: int, devic
         real=(i_1_C < length).to(device),
         query_index=own_index.to(device),
         key_index=torch.cat([prefix_index, own_index + remembered], dim=1).to(device),
-        query_position=(prefix_length + i_1_C).expand(len(spans), -1).to(device),
+        query_position=(prefix_length + torch.minimum(i_1_C, length - 1)).to(device),  # padded: as the last real one
         key_position=torch.cat([prefix_position, own_position], dim=1).to(device),
         causal=longest_prefix == 0,
         masks={},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class TokenLogprobs(NamedTuple):
     """Log-probabilities of R responses of up to C tokens, right-padded."""
 
-    logprobs_R_C: torch.Tensor  # float32, 0 where padded
+    logprobs_R_C: torch.Tensor  # float32 (float64 if the model is), 0 where padded
     mask_R_C: torch.Tensor  # bool, True on the tokens of the response, its end-of-sequence token included
 
     @property
@@ -56,7 +56,9 @@ def token_logprobs(
     place_R_C = torch.where(mask_R_C, first_R_1 + offset_1_C, first_R_1)
 
     row_R_1 = torch.arange(len(rows), device=model.device)[:, None]
-    predicted_R_C_V = logits_R_T_V[row_R_1, place_R_C - 1].float()  # the logits before a token predict it
+    predicted_R_C_V = logits_R_T_V[row_R_1, place_R_C - 1]  # the logits before a token predict it
+    if predicted_R_C_V.dtype != torch.float64:
+        predicted_R_C_V = predicted_R_C_V.float()
     target_R_C = input_R_T[row_R_1, place_R_C]
     logprobs_R_C = predicted_R_C_V.log_softmax(dim=-1).gather(2, target_R_C[:, :, None]).squeeze(2)
     return TokenLogprobs(logprobs_R_C.masked_fill(~mask_R_C, 0.0), mask_R_C)

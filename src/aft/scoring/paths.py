@@ -55,6 +55,8 @@ def why_not_packed(model: "PreTrainedModel") -> str | None:
         return f"it has layers of the kind {', '.join(sorted(kinds))}"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be given from outside"
+    if not getattr(model, "_supports_sdpa", False):
+        return "its attention is more than scaled dot products"
     training = model.training
     model.eval()
     try:
@@ -130,7 +132,7 @@ def backward(
     it. The model must be in the `mode` of the path.
     """
     if path == "two_pass":
-        return two_pass_backward(model, groups, loss_of, token_budget, run_backward)
+        return two_pass_backward(model, groups, loss_of, token_budget, run_backward, needs_gradient_R)
     sums_R = (
         _naive_sums(model, groups) if path == "naive" else shared_sums(model, groups, needs_gradient_R, token_budget)
     )

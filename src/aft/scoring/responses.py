@@ -39,6 +39,7 @@ def score_responses(
 
     prompts = {i: get_task(questions[i].dataset).prompt(questions[i]) for i in responses["question_id"].unique()}
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
+    names = keys.astype(str).to_numpy().tolist()  # the same whatever type of text or integer they come in
     tokens = [list(map(int, ids)) for ids in responses["token_ids"]]
     description = {
         "kind": "scores",
@@ -46,7 +47,7 @@ def score_responses(
         "model": source.fingerprint,
         "precision": precision,
         "prompts": digest(prompts),
-        "responses": digest([keys.astype(str).to_numpy().tolist(), tokens]),
+        "responses": digest([names, tokens]),
     }
 
     def build(directory: Path) -> None:
@@ -56,7 +57,7 @@ def score_responses(
     finished = build_once(cache, description, build)
     kept = pd.read_parquet(finished / _FILE)
     made_from = (read_manifest(finished) or {}).get("made_from")
-    if made_from != description or not kept[["question_id", "sample_index"]].equals(keys):
+    if made_from != description or kept[["question_id", "sample_index"]].astype(str).to_numpy().tolist() != names:
         raise StoreError(f"The scores in {finished} belong to other responses or another model; delete that folder.")
     return kept["score"].to_numpy()
 

@@ -7,7 +7,7 @@ afterwards, weighted by the loss's derivative. Both equal `naive.token_logprobs`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -54,22 +54,27 @@ def two_pass_backward(
     loss_of: LossOfSums,
     token_budget: int,
     backward: Callable[[torch.Tensor], object] = torch.Tensor.backward,
+    needs_gradient_R: Sequence[bool] | None = None,
 ) -> torch.Tensor:
     """Add the gradient of `loss_of(sums)` to the parameters, in the memory of the prompts and `token_budget` tokens.
 
-    Returns the loss, detached. Exact with dropout, too: the second pass repeats the random numbers of the first. The
-    model must be in the mode of `packed_rows`.
+    Responses that need no gradient (None: all need one) are left out of the second pass. Returns the loss, detached.
+    Exact with dropout, too: the second pass repeats the random numbers of the first. The model must be in the mode of
+    `packed_rows`.
     """
     work = _Distinct.of(groups, model.device)
     first_D, memory = _read(model, work, [], keep=True)  # the first token of a response follows from its prompt
-    chunks = work.chunks(range(len(work.responses)), token_budget - work.prompt_tokens)
+    needed = work.any_of(needs_gradient_R)
+    inside, outside = (
+        work.chunks([d for d, one in enumerate(needed) if one == wanted], token_budget - work.prompt_tokens)
+        for wanted in (True, False)
+    )
     states = []
     sums_D = first_D.detach()
     with torch.no_grad():
-        fixed = _detached(memory)
-        for chunk in chunks:
+        for chunk in (*inside, *outside):
             states.append(_random_state(model.device))
-            sums_D = sums_D + _read(model, work, chunk, fixed)[0]
+            sums_D = sums_D + _read(model, work, chunk, _detached(memory))[0]
 
     sums_D.requires_grad_()
     with torch.enable_grad():
@@ -78,12 +83,10 @@ def two_pass_backward(
 
     leaves = {layer: (k.detach().requires_grad_(), v.detach().requires_grad_()) for layer, (k, v) in memory.items()}
     after = _random_state(model.device)
-    for chunk, state in zip(chunks, states, strict=True):
+    for chunk, state in zip(inside, states, strict=False):
         if weight_D[chunk].any():
             _set_random_state(model.device, state)
-            rest_D, _ = _read(model, work, chunk, leaves)
-            if rest_D.requires_grad:  # not if all responses of the chunk are a single token
-                backward((weight_D * rest_D).sum())
+            backward((weight_D * _read(model, work, chunk, leaves)[0]).sum())
     _set_random_state(model.device, after)
 
     onwards = (weight_D * first_D).sum()
@@ -102,6 +105,7 @@ class _Distinct:
     prompts: list[list[int]]
     starts: list[int]  # of each prompt among the tokens of all prompts
     responses: list[tuple[int, list[int]]]  # number of the prompt, tokens; D of them
+    members: list[list[int]]  # numbers of each prompt's responses
     index_R: torch.Tensor  # which of them each response of the groups is
 
     @classmethod
@@ -115,7 +119,10 @@ class _Distinct:
             for response in group.responses
         ]
         responses = [(g, list(tokens)) for g, tokens in numbers]
-        return cls(prompts, starts, responses, torch.tensor(index, dtype=torch.long, device=device))
+        members: list[list[int]] = [[] for _ in prompts]
+        for d, (g, _) in enumerate(responses):
+            members[g].append(d)
+        return cls(prompts, starts, responses, members, torch.tensor(index, dtype=torch.long, device=device))
 
     @property
     def prompt_tokens(self) -> int:
@@ -143,43 +150,65 @@ def _read(
     Without a memory it reads the prompts, which predict the first token of *every* response, and the chosen responses,
     which predict their other tokens; with one, the chosen responses alone.
     """
-    tokens: list[int] = []
-    positions: list[int] = []
-    spans: list[Span] = []
-    places: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
+    row, starts, read = _Row(), work.starts, set()
     if memory is None:
-        for prompt in work.prompts:
-            tokens += prompt
-            positions += range(len(prompt))
-            spans.append(Span(len(prompt)))
-        places += [work.starts[g] + len(work.prompts[g]) - 1 for g, _ in work.responses]
-        targets += [response[0] for _, response in work.responses]
-        owners += range(len(work.responses))
+        starts = []
+        for g, (prompt, members) in enumerate(zip(work.prompts, work.members, strict=True)):
+            starts.append(row.append(prompt, 0))
+            for d in members:
+                row.predict(d, starts[g] + len(prompt) - 1, work.responses[d][1][:1])
+            if len(members) == 1 and members[0] in chosen and not keep:  # nobody to share with: plain causal attention
+                row.append_response(members[0], work.responses[members[0]][1], len(prompt))
+                read.add(members[0])
+            row.spans.append(Span(len(row.tokens) - starts[g]))
     for d in chosen:
         g, response = work.responses[d]
-        if len(response) > 1:  # the last token predicts nothing: it need not be read
-            before = len(work.prompts[g])
-            spans.append(Span(len(response) - 1, work.starts[g], before))
-            places += range(len(tokens), len(tokens) + len(response) - 1)
-            targets += response[1:]
-            owners += [d] * (len(response) - 1)
-            tokens += response[:-1]
-            positions += range(before, before + len(response) - 1)
+        if d not in read and len(response) > 1:
+            row.append_response(d, response, len(work.prompts[g]))
+            row.spans.append(Span(len(response) - 1, starts[g], len(work.prompts[g])))
     device = model.device
-    attention = SpanAttention(spans, device, memory, kept=work.prompt_tokens if keep else 0)
+    attention = SpanAttention(row.spans, device, memory, kept=work.prompt_tokens if keep else 0)
     logprob_N = predicted_logprobs(
         model,
-        torch.tensor(places, device=device),
-        torch.tensor(targets, device=device),
-        input_ids=torch.tensor([tokens], device=device),
-        position_ids=torch.tensor([positions], device=device),
+        torch.tensor(row.places, device=device),
+        torch.tensor(row.targets, device=device),
+        input_ids=torch.tensor([row.tokens], device=device),
+        position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
         spans=attention,
     )
-    sums_D = logprob_N.new_zeros(len(work.responses)).index_add(0, torch.tensor(owners, device=device), logprob_N)
-    return sums_D, attention.memory_out
+    owner_N = torch.tensor(row.owners, device=device)
+    return logprob_N.new_zeros(len(work.responses)).index_add(0, owner_N, logprob_N), attention.memory_out
+
+
+@dataclass(slots=True)
+class _Row:
+    """The one row of tokens of a pass, and which tokens its places predict for which response."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+
+    def append(self, tokens: Sequence[int], position: int) -> int:
+        """Add tokens whose first has the given position; where they begin in the row."""
+        start = len(self.tokens)
+        self.tokens += tokens
+        self.positions += range(position, position + len(tokens))
+        return start
+
+    def append_response(self, number: int, response: Sequence[int], position: int) -> None:
+        """Add a response but for its last token, which predicts nothing."""
+        start = self.append(response[:-1], position)
+        self.predict(number, start, response[1:])
+
+    def predict(self, number: int, place: int, targets: Sequence[int]) -> None:
+        """From `place` on, each place predicts the next of the targets of a response."""
+        self.places += range(place, place + len(targets))
+        self.targets += targets
+        self.owners += [number] * len(targets)
 
 
 def _detached(memory: Memory) -> Memory:

@@ -20,11 +20,17 @@ class Totals:
 
     target_tokens: int
     questions: int
+    comparable: int  # questions with a pair of ranks
+    positives: int  # their candidates of the question's best rank
+    negatives: int  # their other candidates
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Totals":
         """The totals of all examples of a step."""
-        return cls(sum(len(target) for example in examples for target in example.targets), len(examples))
+        tokens = sum(len(target) for example in examples for target in example.targets)
+        ranked = [example.ranks for example in examples if len(set(example.ranks)) > 1]
+        positives = sum(rank == min(ranks) for ranks in ranked for rank in ranks)
+        return cls(tokens, len(examples), len(ranked), positives, sum(map(len, ranked)) - positives)
 
 
 def objective_loss(
@@ -33,8 +39,8 @@ def objective_loss(
     """The examples' share of the loss, and metrics, detached, that add up over the parts of a step.
 
     `sums_R` holds the summed log-probability of every response: of each example its targets, then its candidates. The
-    metrics are `vft_term` and, under an alignment term, `alignment_term`, `constraint_term`, `comparable` (questions)
-    and the sums over comparable questions of `score_positive`, `score_negative` and `margin`.
+    metrics are `vft_term` and, under an alignment term, `alignment_term`, `constraint_term`, the examples' share of the
+    means `score_positive`, `score_negative` and `margin`, and `comparable`, their share of the comparable questions.
     """
     sizes = [(len(example.targets), len(example.candidates)) for example in examples]
     is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
@@ -45,9 +51,15 @@ def objective_loss(
         share = len(examples) / totals.questions
         loss = vft + objective.weight * share * alignment
         metrics |= {name: share * told[name] for name in ("alignment_term", "constraint_term")}
-        scores = {name: told["comparable"] * told[name] for name in ("score_positive", "score_negative", "margin")}
-        metrics |= {name: value.nan_to_num(0.0) for name, value in scores.items()}  # NaN where none is comparable
-        metrics["comparable"] = told["comparable"]
+        own = Totals.of(examples)
+        for name, count, total in (
+            ("score_positive", own.positives, totals.positives),
+            ("score_negative", own.negatives, totals.negatives),
+            ("margin", own.comparable, totals.comparable),
+        ):
+            if count:  # else there is no mean: NaN
+                metrics[name] = count / total * told[name]
+        metrics["comparable"] = told["comparable"] / max(totals.comparable, 1)
     return loss, metrics
 
 

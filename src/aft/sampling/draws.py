@@ -1,0 +1,78 @@
+"""The tokens of R responses as they are drawn, and how one is drawn from logits.
+
+A token is the point where the cumulative distribution passes a uniform number, which is the response's own for each of
+its tokens: what is drawn does not depend on how, when and beside what its logits are made.
+"""
+
+from collections.abc import Sequence
+
+import torch  # noqa: TID253
+
+from aft.errors import NumericalError
+from aft.sampling.settings import SamplingSettings
+
+
+class Draws:
+    """R responses of up to T tokens; `names_R` says in errors whose they are."""
+
+    def __init__(
+        self,
+        uniforms_R_T: torch.Tensor,
+        greedy_R: torch.Tensor,
+        names_R: Sequence[str],
+        settings: SamplingSettings,
+        end: int,
+    ) -> None:
+        self.uniforms_R_T, self.greedy_R, self.names_R = uniforms_R_T, greedy_R, names_R
+        self.settings, self.end = settings, end
+        self.tokens_R_T = torch.full_like(uniforms_R_T, -1, dtype=torch.long)  # -1: not drawn
+        self.sums_R = torch.zeros(len(names_R), dtype=torch.float64, device=uniforms_R_T.device)
+
+    def draw(self, logits_N_V: torch.Tensor, row_N: torch.Tensor, step_N: torch.Tensor) -> list[bool]:
+        """Draw token number `step_N` of the responses `row_N`; whether that was the last one of each.
+
+        Raises `NumericalError` if logits are not finite; minus infinity is: it forbids a token.
+        """
+        logits_N_V = logits_N_V if logits_N_V.dtype == torch.float64 else logits_N_V.float()
+        total_N = logits_N_V.logsumexp(dim=1)
+        token_N = choose(logits_N_V, self.uniforms_R_T[row_N, step_N], self.greedy_R[row_N], self.settings)
+        self.tokens_R_T[row_N, step_N] = token_N
+        self.sums_R[row_N] += logits_N_V.gather(1, token_N[:, None]).squeeze(1).double() - total_N.double()
+        last_N = (token_N == self.end) | (step_N + 1 == self.tokens_R_T.shape[1])
+        last, finite = torch.stack([last_N, total_N.isfinite()]).tolist()  # the one wait for the device in each step
+        if not all(finite):
+            name = self.names_R[int(row_N[finite.index(False)])]
+            raise NumericalError(f"The model gives logits that are not finite for {name}; it cannot be sampled from.")
+        return last
+
+    def finished(self) -> list[tuple[list[int], float]]:
+        """The tokens of each response and the sum of their log-probabilities at temperature 1, unfiltered."""
+        counts = (self.tokens_R_T >= 0).sum(dim=1).tolist()
+        tokens = [row[:count] for row, count in zip(self.tokens_R_T.tolist(), counts, strict=True)]
+        return list(zip(tokens, self.sums_R.tolist(), strict=True))
+
+
+def choose(
+    logits_N_V: torch.Tensor, uniform_N: torch.Tensor, greedy_N: torch.Tensor, settings: SamplingSettings
+) -> torch.Tensor:
+    """Tokens [N]: the most probable where greedy, elsewhere by temperature, then top-k, then top-p."""
+    heated_N_V = logits_N_V if settings.temperature == 1 else logits_N_V / settings.temperature
+    if settings.top_k is not None and settings.top_k < logits_N_V.shape[1]:
+        least_N_1 = heated_N_V.topk(settings.top_k).values[:, -1:]
+        heated_N_V = heated_N_V.masked_fill(heated_N_V < least_N_1, -torch.inf)
+    weights_N_V = heated_N_V.softmax(dim=-1)
+    if settings.top_p is not None and settings.top_p < 1:
+        weights_N_V = _nucleus(weights_N_V, settings.top_p)
+    cumulative_N_V = weights_N_V.cumsum(dim=-1)
+    # Uniform numbers end below 1, so the threshold is below the total, and the token's own weight is above 0.
+    threshold_N_1 = uniform_N[:, None] * cumulative_N_V[:, -1:]
+    sampled_N = torch.searchsorted(cumulative_N_V, threshold_N_1, right=True).squeeze(1)
+    sampled_N = sampled_N.clamp(max=logits_N_V.shape[1] - 1)  # only logits that are not finite lead beyond
+    return torch.where(greedy_N, logits_N_V.argmax(dim=-1), sampled_N) if settings.greedy else sampled_N
+
+
+def _nucleus(weights_N_V: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero but for the most probable tokens: those before which less than `top_p` lies."""
+    sorted_N_V, token_N_V = weights_N_V.sort(dim=-1, descending=True, stable=True)
+    before_N_V = torch.nn.functional.pad(sorted_N_V.cumsum(dim=-1)[:, :-1], (1, 0))
+    return torch.zeros_like(weights_N_V).scatter_(1, token_N_V, sorted_N_V.masked_fill(before_N_V >= top_p, 0))
