@@ -174,6 +174,12 @@ def _attend(
     return spans(module, query, key, value, **options), None
 
 
+def check_packed_rows(model: "PreTrainedModel") -> None:
+    """Raise `RuntimeError` outside of `packed_rows`, where spans would be passed over without a word."""
+    if model.config._attn_implementation != _NAME:
+        raise RuntimeError("The model is not in the mode of packed_rows: its attention would not see the spans.")
+
+
 @contextmanager
 def packed_rows(model: "PreTrainedModel") -> Iterator[None]:
     """Within, the model's attention is that of the `spans` that each call is given; backward passes included."""

@@ -57,12 +57,13 @@ def why_not_packed(model: "PreTrainedModel") -> str | None:
         return "its attention cannot be given from outside"
     if not getattr(model, "_supports_sdpa", False):
         return "its attention is more than scaled dot products"
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         return _try_out(model, config.vocab_size, getattr(config, "sliding_window", None) or 0)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253
 
-from aft.scoring.attention import Memory, Span, SpanAttention, packed_rows
+from aft.scoring.attention import Memory, Span, SpanAttention, check_packed_rows
 from aft.scoring.groups import Group, pack
 from aft.scoring.head import predicted_logprobs
 
@@ -150,6 +150,7 @@ def _read(
     Without a memory it reads the prompts, which predict the first token of *every* response, and the chosen responses,
     which predict their other tokens; with one, the chosen responses alone.
     """
+    check_packed_rows(model)
     row, starts, read = _Row(), work.starts, set()
     if memory is None:
         starts = []
@@ -224,6 +225,3 @@ def _set_random_state(device: torch.device, state: torch.Tensor) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
-
-
-__all__ = ["LossOfSums", "packed_rows", "shared_sums", "two_pass_backward"]

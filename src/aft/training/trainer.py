@@ -121,9 +121,7 @@ class AlignmentTrainer(Trainer):
             if self.objective.term != "none":
                 logs["alignment_term"] = sums["alignment_term"]
                 logs["constraint_term"] = sums["constraint_term"]
-            if sums.get("comparable"):
-                for name in ("score_positive", "score_negative", "margin"):
-                    logs[name] = sums[name] / sums["comparable"]
+            logs |= {name: sums[name] for name in ("score_positive", "score_negative", "margin") if name in sums}
             now = time.perf_counter()
             logs["padding"] = sums["padding"]
             logs["tokens_per_s"] = sums["tokens"] / (now - self._step_began)
