@@ -11,7 +11,7 @@ from aft.hooks.run_summary import RunSummaryHook
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Threads that wait for work must not spin: on a machine that is busy otherwise, spinning makes torch several times slower.
+# Threads that wait must not spin: on a machine that does other things, too, torch would be several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A parallel tokenizer before a fork only warns; one process is all that these pipelines use.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
