@@ -46,14 +46,16 @@ class _Bucket:
     query_position: torch.Tensor  # [r, c] position in the sequence that the span ends
     key_position: torch.Tensor  # [r, s]; beyond every query where padded
     causal: bool  # nothing but causality is to be masked
+    uniform: bool  # all spans have the same lengths
     masks: dict[tuple[int | None, torch.dtype], torch.Tensor]
 
     def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """What is added to attention scores [r, 1, c, s]; None where plain causal attention does."""
+        """What is added to attention scores [r or 1, 1, c, s]; None where plain causal attention does."""
         if self.causal and (window is None or self.key_position.shape[1] <= window):
             return None
         if (window, dtype) not in self.masks:
-            distance = self.query_position[:, :, None] - self.key_position[:, None, :]
+            rows = slice(1) if self.uniform else slice(None)  # one mask does for rows that are all alike
+            distance = self.query_position[rows, :, None] - self.key_position[rows, None, :]
             allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
             zero = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
             self.masks[window, dtype] = zero.masked_fill_(~allowed, -torch.inf)[:, None]
@@ -155,6 +157,7 @@ def _bucket(spans: Sequence[Span], starts: Sequence[int], remembered: int, devic
         query_position=(prefix_length + torch.minimum(i_1_C, length - 1)).to(device),  # padded: as the last real one
         key_position=torch.cat([prefix_position, own_position], dim=1).to(device),
         causal=longest_prefix == 0,
+        uniform=len({(span.length, span.prefix_length) for span in spans}) == 1,
         masks={},
     )
 
