@@ -10,7 +10,8 @@ forward, backward, optimiser and zero_grad. Half of the k responses are right, h
 term alone.
 
 - naive, shared, two_pass: the paths of `aft.scoring.paths`, under three variants of the loss. two_pass holds
-  `--token-budget` tokens at a time, the others as many as the trainer does by default.
+  `--token-budget` tokens at a time, the others as many as the trainer does by default; a question of more is scored
+  in two passes on the shared path, too.
 - trl_all_pairs: the training step of TRL's DPOTrainer, its log-probabilities of the reference model computed
   beforehand, on every pair of a right and a wrong response: the comparisons that our loss makes, too.
 - trl_zip: the same on k/2 pairs, so that each response occurs once; a different objective.

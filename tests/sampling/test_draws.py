@@ -64,3 +64,11 @@ def test_the_extremes_of_a_large_vocabulary_are_real_tokens() -> None:
             logits_N_V, torch.full((64,), uniform), torch.zeros(64, dtype=torch.bool), SamplingSettings(samples=1)
         )
         assert (logits_N_V.gather(1, chosen_N[:, None]) > -torch.inf).all()
+
+
+@pytest.mark.parametrize("extreme", [{"temperature": 1e-40}, {"temperature": 1e-38}, {"top_p": 1e-300}])
+def test_the_most_extreme_settings_leave_the_most_probable_token(extreme: dict[str, Any]) -> None:
+    """Divided by so little, or summed up to so little, numbers leave the range of float32."""
+    logits = torch.tensor([[0.0, 3.0, 1.0, -2.0], [5.0, -1.0, 4.0, 4.5]])
+    drawn = choose(logits, torch.tensor([0.99, 0.01]), torch.zeros(2, dtype=torch.bool), SamplingSettings(1, **extreme))
+    assert drawn.tolist() == [1, 0]

@@ -58,6 +58,7 @@ def test_half_precision_is_summed_in_float32(given, made):
 def read(model, places, targets):
     """log P of targets at places of one row of tokens; how many places the head was given at a time."""
     seen = []
+    head._has_plain_head(model)  # the trial comes before the count
     hook = model.get_output_embeddings().register_forward_hook(lambda *given: seen.append(given[2][..., 0].numel()))
     tokens = torch.tensor([TOKENS])
     try:
@@ -106,6 +107,7 @@ def test_the_logits_of_chunks_are_not_kept(tiny_model, monkeypatch):
     model = copy.deepcopy(tiny_model("llama"))
     saved: list[tuple[int, ...]] = []
     seen: list[int] = []
+    assert head._has_plain_head(model)  # the trial comes before the count
     model.lm_head.register_forward_hook(lambda *given: seen.append(given[2].shape[0]))
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -127,14 +129,25 @@ def test_one_row_of_logits_is_always_held(tiny_model, monkeypatch):
     assert read(copy.deepcopy(tiny_model("llama")), [0, 1], [2, 3])[2] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["final_logit_softcapping", "logits_scaling", "logit_scale"])
-def test_logits_that_are_changed_afterwards_are_not_chunked(tiny_model, monkeypatch, name):
-    """The chunks would leave out what comes after the head; 1 and None are no change."""
+@pytest.mark.parametrize(("factor", "given"), [(0.5, [5]), (1.0, [2, 2, 1])])
+def test_logits_that_are_changed_afterwards_are_not_chunked(tiny_model, monkeypatch, factor, given):
+    """The chunks would leave out what a model does to its head's output, whatever it calls it: it is tried out."""
     model = copy.deepcopy(tiny_model("llama"))
+
+    def change(module, inputs, output):
+        output.logits = factor * output.logits
+        return output
+
+    model.register_forward_hook(change)
     monkeypatch.setattr(head, "_MOST_LOGITS", 2 * 64)
-    for value, seen in ((30.0, [5]), (1.0, [2, 2, 1]), (None, [2, 2, 1])):
-        setattr(model.config, name, value)
-        assert read(model, [0, 1, 2, 3, 4], [5, 6, 7, 8, 9])[2] == seen
+    assert read(model, [0, 1, 2, 3, 4], [5, 6, 7, 8, 9])[2] == given
+
+
+def test_a_decoder_of_another_kind_is_not_taken_apart(tiny_model, monkeypatch):
+    model = copy.deepcopy(tiny_model("llama"))
+    monkeypatch.setattr(type(model), "get_decoder", lambda self: self.lm_head)
+    monkeypatch.setattr(head, "_MOST_LOGITS", 2 * 64)
+    assert read(model, [0, 1, 2], [5, 6, 7])[2] == [3]
 
 
 def test_soft_capped_logits_are_those_of_the_model(monkeypatch):

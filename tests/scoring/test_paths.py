@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from aft.errors import ModelError
-from aft.scoring import paths
+from aft.scoring import paths, shared
 from aft.scoring.groups import Group
 from aft.scoring.naive import token_logprobs
 from aft.scoring.paths import choose_path, padding, plan, score, why_not_packed
@@ -78,7 +79,7 @@ def test_a_model_that_errs_on_the_trial_is_refused(tiny_model, monkeypatch):
     """Its own word is not enough: a sum that is off by 1e-3 shows, and so does an exception."""
     model = copy.deepcopy(tiny_model("llama"))
     right = paths.shared_sums
-    monkeypatch.setattr(paths, "shared_sums", lambda *given: right(*given) + 1e-3)
+    monkeypatch.setattr(paths, "shared_sums", lambda *given, **options: right(*given, **options) + 1e-3)
     assert "differ by 0.001 on a trial" in str(why_not_packed(model))
     with pytest.raises(ModelError, match=r"differ by 0\.001"):
         choose_path(model, "shared")
@@ -212,3 +213,18 @@ def test_score_holds_no_more_than_the_budget(tiny_model):
     )
     score(model, "shared", [Group([2, 3, 4, 5], [[n, 7, 8, 9, 10, 1] for n in range(20, 25)])], 13)
     assert read == [4, 10, 10, 5]
+
+
+def test_positions_that_depend_on_the_length_are_refused():
+    """The prompt alone is read at other frequencies than with its response."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, rope_parameters=rope))
+    assert why_not_packed(model) == "its rotary positions depend on the length of the input"
+
+
+def test_the_trial_sees_a_memory_that_is_wrong(tiny_model, monkeypatch):
+    """A model that calls attention twice in a layer would leave the keys of one call only."""
+    original = shared._detached
+    monkeypatch.setattr(shared, "_detached", lambda memory: {i: (0.5 * k, v) for i, (k, v) in original(memory).items()})
+    assert "differ by" in str(why_not_packed(tiny_model("llama")))

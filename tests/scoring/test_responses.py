@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aft.errors import StoreError
+from aft.errors import DataError, NumericalError, StoreError
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.models.tokens import encode_prompt
 from aft.scoring import responses as module
@@ -187,3 +187,18 @@ def test_ids_of_any_type_of_text_are_the_same_ids(kind, table, scored):
         question_id=table["question_id"].astype(kind), sample_index=table["sample_index"].astype("int32")
     )
     assert scored(rows).tolist() == scored(table).tolist()
+
+
+def test_responses_to_an_unknown_question_are_refused(table, scored):
+    with pytest.raises(DataError, match=r"1 unknown questions .pocket/train/99999.; label again"):
+        scored(pd.concat([table, table.iloc[:1].assign(question_id="pocket/train/99999")]))
+
+
+def test_scores_that_are_not_finite_are_not_kept(table, pocket_directory, by_id, tmp_path, pocket_tokenizer):
+    model = pocket_directory.model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(float("nan"))
+    save_model(model, pocket_tokenizer, tmp_path / "broken")
+    with pytest.raises(NumericalError, match="scores that are not finite, pocket/train/"):
+        score_responses(open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores")
+    assert not [path for path in (tmp_path / "scores").iterdir() if path.is_dir() and not path.name.startswith(".")]

@@ -56,10 +56,12 @@ def choose(
     logits_N_V: torch.Tensor, uniform_N: torch.Tensor, greedy_N: torch.Tensor, settings: SamplingSettings
 ) -> torch.Tensor:
     """Tokens [N]: the most probable where greedy, elsewhere by temperature, then top-k, then top-p."""
-    heated_N_V = logits_N_V if settings.temperature == 1 else logits_N_V / settings.temperature
+    heated_N_V = logits_N_V
+    if settings.temperature != 1:  # below the maximum, so that no temperature is too low
+        heated_N_V = (logits_N_V - logits_N_V.amax(dim=-1, keepdim=True)) / settings.temperature
     if settings.top_k is not None and settings.top_k < logits_N_V.shape[1]:
         least_N_1 = heated_N_V.topk(settings.top_k).values[:, -1:]
-        heated_N_V = heated_N_V.masked_fill(heated_N_V < least_N_1, -torch.inf)
+        heated_N_V = heated_N_V.masked_fill(heated_N_V < least_N_1, -torch.inf)  # as in transformers, equal ones stay
     weights_N_V = heated_N_V.softmax(dim=-1)
     if settings.top_p is not None and settings.top_p < 1:
         weights_N_V = _nucleus(weights_N_V, settings.top_p)
@@ -74,5 +76,5 @@ def choose(
 def _nucleus(weights_N_V: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero but for the most probable tokens: those before which less than `top_p` lies."""
     sorted_N_V, token_N_V = weights_N_V.sort(dim=-1, descending=True, stable=True)
-    before_N_V = torch.nn.functional.pad(sorted_N_V.cumsum(dim=-1)[:, :-1], (1, 0))
+    before_N_V = torch.nn.functional.pad(sorted_N_V.cumsum(dim=-1)[:, :-1], (1, 0), value=-1.0)  # one stays in any case
     return torch.zeros_like(weights_N_V).scatter_(1, token_N_V, sorted_N_V.masked_fill(before_N_V >= top_p, 0))

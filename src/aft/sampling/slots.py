@@ -171,7 +171,8 @@ class Slots:
         for (a, b, oldest), mask in zip(self.blocks, masks, strict=True):
             longest = self.clock - oldest + 1
             scores = torch.matmul(query_R_G_r_D[a:b], keys[a:b, :, :longest].transpose(2, 3))
-            both = torch.cat([scores_R_G_r_P[a:b], scores], dim=-1).add_(mask).softmax(dim=-1)
+            both = torch.cat([scores_R_G_r_P[a:b], scores], dim=-1).add_(mask)
+            both = both.softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(query.dtype)
             weights.append(both[..., : self.longest_prompt])
             outputs.append(torch.matmul(both[..., self.longest_prompt :], values[a:b, :, :longest]))
         from_prompts = self._of_rows(torch.matmul(self._by_prompt(torch.cat(weights)), prompt_values))

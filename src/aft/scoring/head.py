@@ -1,6 +1,9 @@
 """Log-probabilities from hidden states: only where a token is predicted, and never more logits than fit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch  # noqa: TID253
 from torch.utils.checkpoint import checkpoint  # noqa: TID253
@@ -9,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MOST_LOGITS = 2**25  # logits that are held at a time: 128 MiB in float32
-_AFTERWARDS = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # what some models do to the head's output
+_plain: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
 
 
 class _Pick(torch.autograd.Function):
@@ -58,6 +61,35 @@ def predicted_logprobs(
 
 
 def _has_plain_head(model: "PreTrainedModel") -> bool:
-    """Whether the model's logits are nothing but its head applied to its decoder's output."""
-    config = model.config.get_text_config()
-    return not any(getattr(config, name, None) not in (None, 1, 1.0) for name in _AFTERWARDS)
+    """Whether the model's logits are nothing but its head applied to its decoder's output; tried out once."""
+    if model not in _plain:
+        _plain[model] = _try_head(model)
+    return _plain[model]
+
+
+@torch.no_grad()
+def _try_head(model: "PreTrainedModel") -> bool:
+    from aft.scoring.attention import Span, SpanAttention
+
+    ids = torch.tensor([[1, 2, 3]], device=model.device)
+    inputs = {"input_ids": ids, "position_ids": ids - 1, "use_cache": False}
+    head: Any = model.get_output_embeddings()
+    with evaluating(model):
+        try:
+            whole = model(**inputs, spans=SpanAttention([Span(3)], model.device)).logits
+            hidden = model.get_decoder()(**inputs, spans=SpanAttention([Span(3)], model.device)).last_hidden_state
+            return bool(torch.allclose(whole.float(), head(hidden).float(), rtol=1e-2, atol=1e-3))
+        except (TypeError, AttributeError, RuntimeError):  # a decoder or a head of another kind
+            return False
+
+
+@contextmanager
+def evaluating(model: "PreTrainedModel") -> Iterator[None]:
+    """Within, every part of the model is in evaluation mode; afterwards each is in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

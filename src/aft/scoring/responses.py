@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft import __version__
-from aft.errors import StoreError
+from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import encode_prompt
@@ -33,10 +33,15 @@ def score_responses(
     `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
     name and manifest say what they follow from: model, prompts, responses and precision.
 
-    Raises `StoreError` if kept scores are not those of these responses.
+    Raises `DataError` for a response to an unknown question, `NumericalError` if a score is not finite, and
+    `StoreError` if kept scores are not those of these responses.
     """
+    import numpy as np
     import pandas as pd
 
+    unknown = sorted(set(responses["question_id"]) - set(questions))
+    if unknown:
+        raise DataError(f"Responses to {len(unknown)} unknown questions ({', '.join(unknown[:3])}); label again.")
     prompts = {i: get_task(questions[i].dataset).prompt(questions[i]) for i in responses["question_id"].unique()}
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
     names = keys.astype(str).to_numpy().tolist()  # the same whatever type of text or integer they come in
@@ -52,6 +57,11 @@ def score_responses(
 
     def build(directory: Path) -> None:
         scores = _score(source, keys["question_id"].tolist(), tokens, prompts, label, precision)
+        broken = keys["question_id"][~np.isfinite(scores)].unique()
+        if len(broken):
+            raise NumericalError(
+                f"The model in {source.path} gives scores that are not finite, {broken[0]} among them."
+            )
         keys.assign(score=scores).to_parquet(directory / _FILE, index=False)
 
     finished = build_once(cache, description, build)

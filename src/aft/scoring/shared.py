@@ -171,14 +171,14 @@ def _read(
     attention = SpanAttention(row.spans, device, memory, kept=work.prompt_tokens if keep else 0)
     logprob_N = predicted_logprobs(
         model,
-        torch.tensor(row.places, device=device),
-        torch.tensor(row.targets, device=device),
+        torch.tensor(row.places, dtype=torch.long, device=device),
+        torch.tensor(row.targets, dtype=torch.long, device=device),
         input_ids=torch.tensor([row.tokens], device=device),
         position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
         spans=attention,
     )
-    owner_N = torch.tensor(row.owners, device=device)
+    owner_N = torch.tensor(row.owners, dtype=torch.long, device=device)
     return logprob_N.new_zeros(len(work.responses)).index_add(0, owner_N, logprob_N), attention.memory_out
 
 

@@ -115,6 +115,11 @@ def _train_into(
 
 
 def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:
+    largest = max(max(e.prompt, default=0) for e in examples)
+    largest = max(largest, *(max(r) for e in examples for r in (*e.targets, *e.candidates)))
+    known = model.get_input_embeddings().num_embeddings
+    if largest >= int(known):  # type: ignore[arg-type]
+        raise ModelError(f"A row has the token {largest}, but the model knows {known} tokens: give its own tokenizer.")
     longest = max(len(e.prompt) + len(r) for e in examples for r in (*e.targets, *e.candidates))
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
