@@ -218,7 +218,7 @@ def test_score_holds_no_more_than_the_budget(tiny_model):
 def test_positions_that_depend_on_the_length_are_refused():
     """The prompt alone is read at other frequencies than with its response."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    shape: dict[str, Any] = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, rope_parameters=rope))
     assert why_not_packed(model) == "its rotary positions depend on the length of the input"
 
