@@ -113,3 +113,13 @@ def test_a_model_of_other_settings_is_not_compared(finished, fresh):
     done = fresh.run("--pipelines=evaluate")
     assert done.returncode != 0
     assert "was trained with another objective than is set now" in done.stderr
+
+
+def test_dpo_trains_on_reference_scores_that_are_made_once(finished, fresh):
+    """Another dpo_beta is another model, but the VFT model's scores are the same."""
+    shutil.copytree(finished.data, fresh.data)
+    for beta, reused in ((0.1, 0), (0.3, 1)):
+        changed = f"--params=align.aft.objective.term=dpo,align.aft.objective.dpo_beta={beta}"
+        done = fresh.run("--pipelines=align_train", "--namespaces=align.aft", changed)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stderr.count("(scores): same inputs, same settings") == reused
