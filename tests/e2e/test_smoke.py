@@ -84,7 +84,7 @@ def test_the_same_command_again_reuses_models_and_samples(finished):
     assert shards == {
         path: path.stat().st_mtime_ns for path in (finished.data / "04_feature/cache").glob("*/*.parquet")
     }
-    assert done.stderr.count("Reusing") == 6  # base, vft and four variants
+    assert done.stderr.count("Reusing") == 11  # base, vft and four variants, and the scores of five models
 
 
 def test_another_seed_lies_beside_and_is_compared(finished):
