@@ -13,6 +13,7 @@ from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
 
 from aft.errors import AftError, SettingsError
+from aft.studies.cli import studies
 
 
 @click.group(name="aft")
@@ -36,6 +37,7 @@ def _run(**options: Any) -> Any:
 
 run = click.Command("run", callback=_run, params=kedro_run.params, help=kedro_run.help)
 cli.add_command(run)
+cli.add_command(studies)
 
 
 def _check_recipe(env: str | None, conf: Path) -> None:

@@ -23,6 +23,7 @@ from aft.errors import AftError, StoreError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+PATIENCE = "AFT_LOCK_PATIENCE_S"  # environment variable: how long to wait for another run's lock instead of giving up
 Description = Mapping[str, Any]  # what a thing is made from, in JSON's types
 
 
@@ -157,10 +158,13 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; the operating system frees it when the process ends, however it ends."""
+    """Hold the lock file `path`; the operating system frees it when the process ends, however it ends.
+
+    A lock that another run holds is waited for as many seconds as the environment variable `PATIENCE` says, else not.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=float(os.environ.get(PATIENCE, "0")))
     try:
         with writing(path):
             lock.acquire()

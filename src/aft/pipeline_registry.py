@@ -1,8 +1,10 @@
-"""The project's pipelines: the six stages, and all of them in a row as the default."""
+"""The project's pipelines: the six stages, and all of them in a row as the default, and every variant."""
 
 from kedro.pipeline import Pipeline
 
 from aft.pipelines import align_train, evaluate, ingest, label_and_rank, sample_cots, vft_train
+from aft.pipelines.evaluate.pipeline import measurements
+from aft.pipelines.variants import BASELINE, VARIANTS
 
 STAGES = {
     "ingest": ingest,
@@ -15,6 +17,9 @@ STAGES = {
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage by its name, and `__default__`: all stages."""
+    """Every stage by its name, `variants`: every variant trained and measured, and `__default__`: all stages."""
     stages = {name: module.create_pipeline() for name, module in STAGES.items()}
-    return {**stages, "__default__": sum(stages.values(), start=Pipeline([]))}
+    common = (stages[name] for name in ("ingest", "vft_train", "sample_cots", "label_and_rank"))
+    trained = align_train.create_pipeline(VARIANTS)
+    variants = sum(common, start=trained + measurements((BASELINE, *VARIANTS)))
+    return {**stages, "variants": variants, "__default__": sum(stages.values(), start=Pipeline([]))}

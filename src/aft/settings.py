@@ -26,6 +26,6 @@ HOOKS = (MlflowTrackingHook(), RunSummaryHook(), CheckParametersHook())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "globals": "soft", "catalog": "soft"},
-    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"]},
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "globals": "soft", "catalog": "soft", "studies": "soft"},
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"], "studies": ["studies*", "studies*/**"]},
 }

@@ -25,9 +25,12 @@ def test_a_figure_is_saved_and_shown(tmp_path):
     assert dataset.exists() and [path.name for path in (tmp_path / "new").iterdir()] == ["accuracy.png"]
 
 
-def test_a_figure_is_not_loaded(tmp_path):
-    with pytest.raises(DatasetError, match=r"accuracy\.png is for looking at"):
-        FigureDataset(filepath=str(tmp_path / "accuracy.png")).load()
+def test_a_figure_is_loaded_as_a_picture(tmp_path):
+    dataset = FigureDataset(filepath=str(tmp_path / "accuracy.png"))
+    with pytest.raises(DatasetError, match=r"no figure .*accuracy\.png yet"):
+        dataset.load()
+    dataset.save(Figure(figsize=(2, 1)))
+    assert dataset.load() == (tmp_path / "accuracy.png").read_bytes()
 
 
 def test_matplotlib_waits_for_a_figure():

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aft.errors import DataError
+from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, greedy_correctness, paired_differences
 from aft.evaluation.statistics import bootstrap_interval
 
@@ -19,14 +19,17 @@ LEVEL: dict[str, Any] = {"level": 0.95, "resamples": 4000}
 
 
 def table(kinds, name="{kind}-{i}"):
-    """Greedy predictions, and of each question two samples, the first of which is right if the greedy answer is."""
+    """Greedy predictions, and of each question two samples, the first of which is right if the greedy answer is.
+
+    A right answer scores -1, a wrong one -2.
+    """
     rows = [
-        (name.format(kind=kind, i=i), sample, "1" if right else "0", right)
+        (name.format(kind=kind, i=i), sample, "1" if right else "0", right, -1.0 if right else -2.0)
         for kind, is_right in enumerate(kinds)
         for i in range(10)
         for sample, right in ((-1, bool(is_right)), (0, bool(is_right)), (1, False))
     ]
-    return pd.DataFrame(rows, columns=["question_id", "sample_index", "extracted_answer", "is_correct"])
+    return pd.DataFrame(rows, columns=["question_id", "sample_index", "extracted_answer", "is_correct", "score"])
 
 
 def tables(by_seed):
@@ -47,10 +50,10 @@ GROUPS = {
 }
 
 
-def compare(predictions=None, groups_of=None, ks=(1, 2)) -> dict[str, dict[Hashable, Any]]:
+def compare(predictions=None, groups_of=None, ks=(1, 2), others=None) -> dict[str, dict[Hashable, Any]]:
     """The rows of the comparison with vft, by variant."""
     chosen = predictions or PREDICTIONS
-    rows = comparison_table(chosen, groups_of or GROUPS, list(ks), "vft", **LEVEL)
+    rows = comparison_table(chosen, groups_of or GROUPS, list(ks), "vft", **LEVEL, others=others)
     return {str(row["variant"]): row for row in rows.to_dict("records")}
 
 
@@ -115,11 +118,19 @@ def test_a_constant_difference_has_no_width():
 def test_every_other_figure_is_a_mean_over_seeds():
     """Of the sample pairs, the first is right on half of vft's questions: maj@1 .25, pass@2 .5; of aft .4375, .875.
 
-    Assessment accuracy: (.5 + 1) / 2 for vft, by micro and macro alike.
+    Assessment accuracy: (.5 + 1) / 2 for vft, by micro and macro alike. Right samples always score highest: best-of-2
+    is pass@2, AUROC 1. Calibration: right ones have confidence 1/e, wrong ones 1/e²; of the samples .25 (vft, on both
+    seeds) and .375 and .5 (aft) are right: means over seeds of |1 - 1/e| of those and 1/e² of the others.
     """
     rows = compare()
     assert column(rows, "pass_at_2") == pytest.approx({"vft": 0.5, "aft": 0.875})
     assert column(rows, "maj_at_1") == pytest.approx({"vft": 0.25, "aft": 0.4375})
+    assert column(rows, "best_of_2") == column(rows, "pass_at_2")
+    assert column(rows, "best_of_1") == column(rows, "maj_at_1")
+    assert column(rows, "auroc") == {"vft": 1, "aft": 1}
+    shares = {"vft": 0.25, "aft": 0.4375}
+    errors = {variant: right * (1 - math.exp(-1)) + (1 - right) * math.exp(-2) for variant, right in shares.items()}
+    assert column(rows, "calibration_error") == pytest.approx(errors)
     assert column(rows, "assessment_accuracy") == pytest.approx({"vft": 0.75, "aft": 1.0})
     assert column(rows, "assessment_accuracy_micro") == pytest.approx({"vft": 0.75, "aft": 1.0})
     assert not [
@@ -192,3 +203,64 @@ def test_pairing_is_by_id_not_by_place():
     assert turned.keys() == straight.keys()
     for variant, row in straight.items():
         assert turned[variant] == pytest.approx(row, nan_ok=True)
+
+
+def in_sets(**kinds):
+    """Greedy predictions for several other question sets."""
+    tables = [table(right, name=f"{name} {{kind}}-{{i}}").assign(set=name) for name, right in kinds.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+OTHERS = {
+    "vft": {0: in_sets(validation=[1, 0], ood=[0]), 1: in_sets(validation=[1, 0], ood=[0])},
+    "aft": {0: in_sets(validation=[1, 1], ood=[0]), 1: in_sets(validation=[1, 0], ood=[1])},
+}
+
+
+def test_other_sets_have_accuracies_intervals_and_paired_differences():
+    """Validation: vft 1/2 and 1/2, aft 1 and 1/2, so .5 on ten of twenty questions: .25, with √(.0625 / 20) · 1.96 =
+    .11 on either side. The other set: aft is right on all ten on one seed of two: .5 for each, and no width.
+    """
+    rows = compare(others=OTHERS)
+    assert column(rows, "accuracy_validation") == {"vft": 0.5, "aft": 0.75}
+    assert column(rows, "accuracy_ood") == {"vft": 0.0, "aft": 0.5}
+    aft = rows["aft"]
+    assert (aft["validation_low"], aft["validation_high"]) == bootstrap_interval([1.0] * 10 + [0.5] * 10, **LEVEL)
+    assert aft["validation_difference"] == 0.25
+    assert aft["validation_difference_low"] == pytest.approx(0.25 - 0.11, abs=0.03)
+    assert aft["validation_difference_high"] == pytest.approx(0.25 + 0.11, abs=0.03)
+    assert [aft[f"ood_{end}"] for end in ("low", "high", "difference_low", "difference_high")] == [0.5] * 4
+    assert rows["vft"]["validation_difference"] == rows["vft"]["ood_difference"] == 0
+
+
+def test_other_sets_change_nothing_else():
+    plain, with_sets = compare(), compare(others=OTHERS)
+    for variant, row in plain.items():
+        assert {name: with_sets[variant][name] for name in row} == pytest.approx(row, nan_ok=True)
+
+
+def test_tables_without_other_sets_are_as_none():
+    empty = {variant: {seed: in_sets(ood=[1])[:0] for seed in (0, 1)} for variant in PREDICTIONS}
+    assert compare(others=empty).keys() == compare().keys()
+    assert compare(others=empty)["aft"].keys() == compare()["aft"].keys()
+
+
+def test_other_sets_must_be_the_same_for_all():
+    """A variant without any, one that lacks a seed, one that lacks a set, one with other questions in a set."""
+    lacks_a_set = {seed: rows[rows["set"] == "ood"] for seed, rows in OTHERS["aft"].items()}
+    for aft in ({}, {0: OTHERS["aft"][0]}, lacks_a_set):
+        with pytest.raises(DataError, match="aft was not evaluated on the same other question sets"):
+            compare(others={"vft": OTHERS["vft"], "aft": aft})
+    with pytest.raises(DataError, match="aft was not evaluated"):
+        compare(others={"vft": OTHERS["vft"]})
+    renamed = {seed: rows.assign(question_id="other " + rows["question_id"]) for seed, rows in OTHERS["aft"].items()}
+    with pytest.raises(DataError, match="different test questions"):
+        compare(others={"vft": OTHERS["vft"], "aft": renamed})
+
+
+@pytest.mark.parametrize("name", ["assessment", "low"])
+def test_a_set_whose_columns_are_taken_is_refused(name):
+    """There is an assessment_low, and an accuracy_low of each seed."""
+    others = {variant: {seed: in_sets(**{name: [1]}) for seed in (0, 1)} for variant in PREDICTIONS}
+    with pytest.raises(SettingsError, match=f"cannot be called '{name}'"):
+        compare(others=others)

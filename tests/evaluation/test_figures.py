@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
+from aft.evaluation.calibration import reliability
+from aft.evaluation.figure_style import OTHER_COLOR, VARIANT_COLORS, variant_color
 from aft.evaluation.figures import (
-    OTHER_COLOR,
-    VARIANT_COLORS,
     accuracy_figure,
+    reliability_figure,
     score_histogram_figure,
     training_curves_figure,
-    variant_color,
 )
+from aft.evaluation.variant_notes import VARIANT_NOTES
 
 
 def lines(ax: Axes, label: str) -> list[Line2D]:
@@ -91,13 +92,26 @@ def test_colours_tell_the_families_apart():
     """Unconstrained methods are warm (more red than blue), constrained ones blue, baselines grey."""
     for variant, color in VARIANT_COLORS.items():
         red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-        if variant in ("vft", "rft"):
+        if variant in ("vft", "rft", "rft_rank"):
             assert max(red, green, blue) - min(red, green, blue) < 16
         elif variant.endswith(("_dc", "_bc", "_rdc1", "_rdc2", "_rbc")):
             assert blue > red + 50
         else:
             assert red > blue + 50
     assert variant_color("of_my_own") == OTHER_COLOR
+
+
+def test_every_variant_that_is_explained_has_a_colour():
+    assert VARIANT_COLORS.keys() == VARIANT_NOTES.keys()
+
+
+def test_extensions_are_marked_wherever_a_variant_is_named(comparison, scores):
+    comparison["variant"] = ["vft", "aft", "dpo_bc", "of_my_own"]
+    (ax,) = accuracy_figure(comparison).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["vft", "aft", "dpo_bc*", "of_my_own"]
+    assert to_hex(ax.get_yticklabels()[2].get_color()) == variant_color("dpo_bc")
+    assert "not in the paper" in ax.get_xlabel()
+    assert titles(score_histogram_figure(scores.replace("aft_dc", "dpo_bc"))) == ["vft", "dpo_bc*"]
 
 
 def test_drawn_intervals_are_those_of_the_table(comparison):
@@ -257,3 +271,23 @@ def test_figures_render_as_900_pixels_wide(comparison, scores, tmp_path):
         assert width == 900
         assert 480 <= height <= 560
         fig.savefig(tmp_path / "figure.png")
+
+
+def test_reliability_shows_the_bins_of_each_variant():
+    """Confidences .5 (wrong) and 1 (right) in two bins; the diagonal runs from corner to corner."""
+    tables = {"vft": reliability(np.log([0.5, 1.0]), [False, True], bins=2), "aft": reliability([], [])}
+    fig = reliability_figure(tables)
+    assert titles(fig) == ["vft", "aft"]
+    first, second = fig.axes
+    (bins,), (none,) = lines(first, "_bins"), lines(second, "_bins")
+    assert np.allclose(bins.get_xydata(), [[50, 0], [100, 100]])
+    assert len(np.asarray(none.get_xydata())) == 0
+    assert np.allclose(lines(first, "_diagonal")[0].get_xydata(), [[0, 0], [100, 100]])
+    assert [text.get_text() for text in first.texts] == ["calibration error 0.250 (n = 2)"]
+    assert [text.get_text() for text in second.texts] == ["no sampled responses"]
+    assert first.get_xlim() == second.get_xlim() and first.get_xlim()[0] < 50 and first.get_xlim()[1] > 100
+
+
+def test_reliability_of_nothing_is_a_figure(tmp_path):
+    assert reliability_figure({}).axes == []
+    reliability_figure({"vft": reliability([], [])}).savefig(tmp_path / "empty.png")

@@ -5,26 +5,27 @@ import math
 import pandas as pd
 import pytest
 
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError, NumericalError, SettingsError
 from aft.evaluation.predictions import PREDICTION_COLUMNS, measure, predictions
 from aft.evaluation.statistics import wilson_interval
 
-ROW = ["question_id", "sample_index", "extracted_answer", "is_correct"]
+ROW = ["question_id", "sample_index", "extracted_answer", "is_correct", "score"]
 NONE = float("nan")
 
 # Greedy: a and b right, c wrong, d without an answer. Samples of a: 2 of 3 right; of b: all wrong, two votes for 9.
+# Confidence exp(score) of the samples: .9, .5 and .7 of a, .6, .6 and .4 of b.
 ROWS = pd.DataFrame(
     [
-        ("a", -1, "7", True),
-        ("b", -1, "3", True),
-        ("c", -1, "5", False),
-        ("d", -1, None, False),
-        ("a", 0, "7", True),
-        ("a", 1, "7", True),
-        ("a", 2, "8", False),
-        ("b", 0, "9", False),
-        ("b", 1, "9", False),
-        ("b", 2, None, False),
+        ("a", -1, "7", True, math.log(0.1)),
+        ("b", -1, "3", True, math.log(0.1)),
+        ("c", -1, "5", False, math.log(0.1)),
+        ("d", -1, None, False, math.log(0.1)),
+        ("a", 0, "7", True, math.log(0.9)),
+        ("a", 1, "7", True, math.log(0.5)),
+        ("a", 2, "8", False, math.log(0.7)),
+        ("b", 0, "9", False, math.log(0.6)),
+        ("b", 1, "9", False, math.log(0.6)),
+        ("b", 2, None, False, math.log(0.4)),
     ],
     columns=ROW,
 )
@@ -62,7 +63,11 @@ def test_the_figures_by_hand():
     """Accuracy 2 of 4, one of four without an answer.
 
     k = 1: of the samples of a 2 of 3 are right, of b none: mean 1/3. k = 2: {7, 7} wins, {7, 8} ties, twice: 2/3 of
-    a, so 1/3; pass: a always, so 1/2. Pairs: a 2 of 2, b 2 of 4: macro .75, micro 4 of 6.
+    a, so 1/3; pass: a always, so 1/2. Pairs: a 2 of 2, b 2 of 4: macro .75, micro 4 of 6. best of 2: of a, .9 wins two
+    pairs and the wrong .7 beats .5: 2/3, so 1/3.
+
+    AUROC: the right .9 beats all four wrong ones (.7, .6, .6, .4), .5 only .4: 5 of 8. Calibration: each confidence is
+    a bin of its own, .6 holds two: (.1 + .5 + .7 + 2 · .6 + .4) / 6.
     """
     figures = measure(ROWS, GROUPS, [1, 2])
     low, high = wilson_interval(2, 4)
@@ -71,6 +76,9 @@ def test_the_figures_by_hand():
     assert figures["maj_at_1"] == figures["pass_at_1"] == pytest.approx(1 / 3)
     assert figures["maj_at_2"] == pytest.approx(1 / 3)
     assert figures["pass_at_2"] == pytest.approx(1 / 2)
+    assert figures["best_of_1"] == figures["best_of_2"] == pytest.approx(1 / 3)
+    assert figures["auroc"] == pytest.approx(5 / 8)
+    assert figures["calibration_error"] == pytest.approx(2.9 / 6)
     assert figures["assessment_accuracy"] == pytest.approx(0.75)
     assert figures["assessment_accuracy_micro"] == pytest.approx(4 / 6)
     assert figures["assessment_accuracy_low"] <= 0.75 <= figures["assessment_accuracy_high"]
@@ -103,3 +111,34 @@ def test_more_votes_than_samples_are_refused():
 def test_no_greedy_answer_is_refused():
     with pytest.raises(DataError, match="no questions"):
         measure(ROWS[ROWS["sample_index"] != -1], GROUPS, [1])
+
+
+def test_without_samples_their_scores_say_nothing():
+    figures = measure(ROWS[ROWS["sample_index"] == -1], GROUPS, [])
+    assert math.isnan(figures["auroc"]) and math.isnan(figures["calibration_error"])
+
+
+def test_scores_of_the_greedy_answers_do_not_count():
+    other = ROWS.assign(score=ROWS["score"].where(ROWS["sample_index"] != -1, -7.0))
+    assert measure(other, GROUPS, [2]) == pytest.approx(measure(ROWS, GROUPS, [2]), nan_ok=True)
+
+
+def test_a_sample_with_a_broken_score_is_named():
+    broken = ROWS.assign(score=ROWS["score"].where(ROWS.index != 7, NONE))
+    with pytest.raises(NumericalError, match=r"1 question\(s\): b"):
+        measure(broken, GROUPS, [1])
+
+
+def test_other_sets_have_the_accuracy_of_their_greedy_answers():
+    """Greedy: two of four right in one set, of the other only d, which is wrong. Samples do not count."""
+    others = pd.concat([ROWS.assign(set="validation"), ROWS[3:4].assign(set="ood")])
+    figures = measure(ROWS, GROUPS, [1], others=others)
+    assert (figures["accuracy_validation"], figures["accuracy_ood"]) == (0.5, 0.0)
+    without = measure(ROWS, GROUPS, [1])
+    assert figures.keys() - without.keys() == {"accuracy_validation", "accuracy_ood"}
+    assert {name: figures[name] for name in without} == pytest.approx(without, nan_ok=True)
+
+
+def test_a_set_cannot_take_the_name_of_a_figure():
+    with pytest.raises(SettingsError, match="accuracy_low is taken"):
+        measure(ROWS, GROUPS, [1], others=ROWS.assign(set="low"))

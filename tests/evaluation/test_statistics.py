@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError, NumericalError, SettingsError
 from aft.evaluation import statistics
 from aft.evaluation.statistics import (
+    best_of_k,
     bootstrap_interval,
     maj_at_k,
     mcnemar_exact,
@@ -284,3 +285,56 @@ def test_maj_of_equally_frequent_answers_is_fair(n):
 def test_contradictory_labels_are_refused(answers, is_correct):
     with pytest.raises(DataError, match="label anew"):
         maj_at_k(answers, is_correct, 1)
+
+
+def best_of_k_by_enumeration(scores, is_correct, k):
+    """Mean over all k-subsets of the share of right samples among those that share the subset's highest score."""
+    shares = []
+    for subset in combinations(range(len(scores)), k):
+        highest = max(scores[i] for i in subset)
+        best = [is_correct[i] for i in subset if scores[i] == highest]
+        shares.append(sum(best) / len(best))
+    return sum(shares) / len(shares)
+
+
+def test_best_of_k_by_hand():
+    """The middle one is right: of the three pairs only the one without the highest is won, and all three are lost."""
+    scores, is_correct = [-0.3, -0.2, -0.1], [False, True, False]
+    assert [best_of_k(scores, is_correct, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 1 / 3, 0])
+
+
+def test_best_of_k_shares_a_tie_evenly():
+    """All pairs of {right, right, wrong} tie: 1, 1/2 and 1/2; all three tie at 2/3, and so does one alone."""
+    assert [best_of_k([-0.5] * 3, [True, True, False], k) for k in (1, 2, 3)] == pytest.approx([2 / 3] * 3)
+
+
+def test_best_of_one_is_the_accuracy_and_best_of_all_that_of_the_best():
+    scores, is_correct = [-0.4, -0.1, -0.7, -0.2], [False, True, True, False]
+    assert best_of_k(scores, is_correct, 1) == 0.5
+    assert best_of_k(scores, is_correct, 4) == 1
+    assert best_of_k([-score for score in scores], is_correct, 4) == 1
+    assert best_of_k(scores, [not flag for flag in is_correct], 4) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from([-3.0, -2.0, -1.0, -0.0, 0.0]), st.booleans()), min_size=1, max_size=7))
+def test_best_of_k_is_that_of_all_subsets(samples):
+    scores, is_correct = zip(*samples, strict=True)
+    for k in range(1, len(samples) + 1):
+        expected = best_of_k_by_enumeration(scores, is_correct, k)
+        assert best_of_k(scores, is_correct, k) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 0), st.booleans()), min_size=1, max_size=30), st.integers(1, 30))
+def test_best_of_k_lies_below_pass_at_k(samples, k):
+    """A right answer can only be chosen from a subset that holds one."""
+    scores, is_correct = zip(*samples, strict=True)
+    k = min(k, len(samples))
+    assert best_of_k(scores, is_correct, k) <= pass_at_k(len(samples), sum(is_correct), k) + 1e-12
+
+
+def test_best_of_k_refuses_what_cannot_be_ranked_or_drawn():
+    with pytest.raises(SettingsError, match="k = 3 of 2 samples"):
+        best_of_k([-0.1, -0.2], [True, False], 3)
+    for broken in (float("nan"), float("-inf")):
+        with pytest.raises(NumericalError, match="not finite"):
+            best_of_k([-0.1, broken], [True, False], 1)

@@ -143,6 +143,7 @@ def test_ranks_are_dense_and_order_right_above_wrong(responses):
 def test_the_feedback_table_has_its_columns_and_no_ratings(feedback):
     assert tuple(feedback.columns) == FEEDBACK_COLUMNS
     assert feedback["rating"].dtype == "float64" and feedback["rating"].isna().all()
+    assert feedback["rating_rank"].dtype == "Int64" and feedback["rating_rank"].isna().all()
     assert feedback["is_correct"].dtype == feedback["is_parsed"].dtype == "bool"
     assert feedback.index.tolist() == list(range(6))
 
@@ -190,7 +191,7 @@ def test_nothing_to_label():
     for deduplicate in (True, False):
         ranked = rank_binary(labelled, deduplicate)
         assert tuple(ranked.columns) == FEEDBACK_COLUMNS and ranked.empty
-        assert ranked["rank"].dtype == "int64"
+        assert ranked["rank"].dtype == "int64" and ranked["rating_rank"].dtype == "Int64"
         summary = summarise(ranked, QUESTIONS)
         assert summary.pop("questions") == summary.pop("questions_without_response") == 4
         assert set(summary.values()) == {0}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aft.hooks.provenance import RECORDED, recorded_parameters, shown_uri, source_tags, without_credentials
+from aft.hooks.provenance import shown_uri, source_tags
+from aft.pipelines.recorded import RECORDED, recorded_parameters, without_credentials
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 

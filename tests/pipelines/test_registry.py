@@ -28,8 +28,8 @@ def test_the_default_is_all_stages_in_order(pipelines):
 
 
 def test_nothing_comes_from_outside_but_parameters(pipelines):
-    free = pipelines["__default__"].inputs()
-    assert not {name for name in free if not name.startswith("params:")}
+    free = pipelines["__default__"].inputs() | pipelines["variants"].inputs()
+    assert not {name for name in free if not name.startswith("params:")} - {"parameters"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -38,8 +38,8 @@ def test_every_dataset_is_in_the_catalog_of_every_recipe(pipelines, recipe):
         conf_source=str(ROOT / "conf"), env=recipe, base_env="base", merge_strategy={"globals": "soft"}
     )
     catalog = DataCatalog.from_config(conf["catalog"])
-    names = {name for name in pipelines["__default__"].datasets() if not name.startswith("params:")}
-    missing = [name for name in names if name not in catalog]
+    datasets = pipelines["__default__"].datasets() | pipelines["variants"].datasets()
+    missing = [name for name in datasets if not name.startswith("param") and name not in catalog]
     assert missing == []
 
 
@@ -55,20 +55,35 @@ def test_the_variants_of_the_configuration_are_those_of_the_code():
 
 
 def test_no_training_node_reads_test_questions_or_what_is_made_from_them(pipelines):
-    """Walk up from every model: test and validation questions reach it as content hashes only."""
-    default = pipelines["__default__"]
+    """Walk up from every model: test questions reach it as content hashes only.
+
+    Validation questions reach the trainings as what the monitor watches (without which the weights are the same, see
+    tests/training/test_monitor.py), and no other node.
+    """
     models = ["vft_model", *(f"{namespace(name)}.model" for name in VARIANTS)]
-    read = {name for node in default.to_outputs(*models).nodes for name in node.inputs}
-    assert not read & {"test_questions", "validation_questions", "assessment_groups"}
+    nodes = pipelines["variants"].to_outputs(*models).nodes
+    read = {name for node in nodes for name in node.inputs}
+    assert not read & {"test_questions", "other_questions", "assessment_groups"}
     assert "held_out_hashes" in read
+    watching = [node.name.rsplit(".", 1)[-1] for node in nodes if "validation_questions" in node.inputs]
+    assert sorted(watching) == sorted(f"train_{name}" for name in (BASELINE, *VARIANTS))
     assert not any("generations" in name or "predictions" in name for name in read)
 
 
 def test_one_namespace_trains_and_evaluates_one_variant(pipelines):
     chosen = pipelines["__default__"].filter(node_namespaces=["align.aft_bc"])
     assert {node.name.rsplit(".", 1)[-1] for node in chosen.nodes} == {
-        *("train_aft_bc", "identify_aft_bc", "generate_aft_bc", "predict_aft_bc", "assess_aft_bc", "measure_aft_bc")
+        *("train_aft_bc", "identify_aft_bc", "generate_aft_bc", "predict_aft_bc", "assess_aft_bc", "measure_aft_bc"),
+        *("generate_other_aft_bc", "predict_other_aft_bc"),
     }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_can_be_run_to_its_figures(pipelines, variant):
+    """What a study asks for: from nothing to one variant's figures, its training and VFT's included, no other's."""
+    nodes = pipelines["variants"].to_outputs(f"{namespace(variant)}.metrics").nodes
+    trained = {node.name.rsplit(".", 1)[-1] for node in nodes if ".train_" in node.name}
+    assert trained == {"train_vft", f"train_{variant}"}
 
 
 def test_the_baseline_is_evaluated_as_the_variants_are(pipelines):

@@ -6,7 +6,10 @@ import os
 import sys
 import time
 import types
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -391,6 +394,161 @@ def test_an_unreachable_hub_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> 
         gsm8k.load_questions(gsm8k.Settings())
 
 
+CLIPS = Question(
+    "gsm8k/train/00000",
+    "gsm8k",
+    "train",
+    "Natalia sold 48 clips in April and half as many in May. How many in all?",
+    None,
+    "In May she sold 48/2 = <<48/2=24>>24 clips.\nIn all she sold 48+24 = <<48+24=72>>72 clips.\n#### 72",
+    "72",
+    "",
+)
+
+
+@pytest.mark.parametrize(
+    ("response", "wrong"),
+    [
+        (CLIPS.reference, []),
+        ("<<24+48=72>> and <<48*1/2=24>>\n#### $72.00", []),  # in other words and another order
+        ("It is 72.\n#### 72", []),  # without a mark only the answer can be wrong
+        ("<<48*.5=24>> <<48 + 24.0004 = 72>>\n#### 72", []),
+        ("<<48*1.5=72>>\n#### 72", []),
+        (CLIPS.reference + "\n<<1+1=3>>", []),  # what follows the answer is another text
+        ("<<48/2=24>> <<48+24=72>>\nQuestion: <<1+1=3>>", ["There is no final answer."]),
+        # a mark that does not hold counts, whatever its result, and whatever the answer
+        ("<<48/2=23>> <<48+24=72>>\n#### 72", ["48/2=23 does not hold"]),
+        ("<<48/2=24.001>>\n#### 72", ["48/2=24.001 does not hold"]),
+        ("<<48/0=24>> <<48>> <<=24>> <<>> <<half=24>>\n#### 72", ["does not hold"] * 5),
+        # another path to the right answer: all that the reference does not have is one wrong step
+        ("<<48*3=144>> <<144/2=72>>\n#### 72", ["reference does not have: 48*3=144."]),
+        ("<<48*6=288>> <<288/2=144>> <<144/2=72>>\n#### 72", ["does not have: 48*6=288, 288/2=144."]),
+        ("<<48*6=288>> <<288/2=143>> <<144/2=72>>\n#### 72", ["288/2=143 does not hold", "does not have: 48*6=288."]),
+        ("<<24+.0009=24.0009>> <<24+.001=24.001>>\n#### 72", ["does not have: 24+.001=24.001."]),
+        # to a wrong one: each counts, and the answer, too
+        ("<<48*2=96>> <<48+96=144>>\n#### 144", ["of 48*2=96.", "of 48+96=144.", "is 144, not 72"]),
+        ("<<48/2=24>> <<48-24=25>>\n#### 25", ["48-24=25 does not hold", "is 25, not 72"]),
+        ("<<48/2=24>> <<48+24=72>>\n#### 27", ["is 27, not 72"]),
+        ("", ["There is no final answer."]),
+    ],
+)
+def test_wrong_steps_by_hand(response: str, wrong: list[str]) -> None:
+    """The reference has 48/2=24 and 48+24=72: results 24 and 72."""
+    found = gsm8k.wrong_steps(CLIPS, response)
+    assert len(found) == len(wrong), found
+    for sentence, part in zip(found, wrong, strict=True):
+        assert part in sentence and sentence.endswith(".")
+
+
+def test_without_marks_in_the_reference_every_equation_that_holds_is_right() -> None:
+    bare = replace(CLIPS, reference="24 and 48 are 72.\n#### 72")
+    assert gsm8k.wrong_steps(bare, "<<48*2=96>>\n#### 72") == []
+    assert gsm8k.wrong_steps(bare, "<<48*2=95>>\n#### 72") == ["The equation 48*2=95 does not hold."]
+
+
+def test_the_answer_is_a_result_of_the_reference_also_where_no_mark_says_so() -> None:
+    question = replace(CLIPS, reference="<<48/2=24>> and 48 are 72.\n#### 72")
+    assert gsm8k.wrong_steps(question, "<<48/2=24>> <<48+24=72>>\n#### 72") == []
+
+
+def _holds(equation: str) -> bool:
+    """Whether a mark with this text is no wrong step, whatever its result."""
+    bare = replace(CLIPS, reference="#### 72")
+    return not gsm8k.wrong_steps(bare, f"<<{equation}>>\n#### 72")
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        *("2+3*4=14", "(2+3)*4=20", "2-3-4=-5", "24/2/3=4", "24/(2/3)=36", "2*-3=-6", "-2*3=-6", "-(2+3)=-5", "--2=2"),
+        *("+2=2", "20%*50=10", "50*20%=10", "50/20%=250", "100%-20%=80%", "(10+10)%=.2", "1,000*1,000=1,000,000"),
+        *(
+            "3x4=12",
+            "3\u00d74=12",
+            "12\u00f73=4",
+            ".5+.25=0.75",
+            "5.=5",
+            "1/3=.3333",
+            "2/3=.667",
+            "1=1=1",
+            " 1 + 1 = 2 ",
+        ),
+        *("0.1+0.2-0.3=0.00099", "((((((2))))))=2"),
+    ],
+)
+def test_equations_that_hold(equation: str) -> None:
+    assert _holds(equation)
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        *("2+3*4=20", "2-3-4=3", "1/3=.33", "0.1+0.2-0.3=0.001", "1=1=2", "1=2=1", "1", "=", "1=", "=1", "1==1", ""),
+        *("1/0=0", "1/(2-2)=1", "(1=1", "1)=1", "()=0", "(1)(2)=2", "2(3)=6", "2**3=8", "2^3=8", "560//10=56", "1+=1"),
+        *("*1=1", "%=0", "1+%=1", "$1=1", "a=a", "1;1=1", "1.2.3=1.2", "1e2=100", "__import__('os')=1", "\u0661=1"),
+        "+".join(["1"] * 101) + "=101",  # 201 characters
+        *(
+            "(" * 100_000 + "1" + ")" * 100_000 + "=1",
+            "9*" * 100_000 + "0=0",
+            "-" * 100_000 + "1=1",
+            "9" * 10_000 + "=9",
+        ),
+    ],
+    ids=lambda equation: equation[:20],
+)
+def test_equations_that_do_not_hold(equation: str) -> None:
+    """A wrong value, no equation, a form that is none, or one too long to be computed."""
+    assert not _holds(equation)
+
+
+_Expression = tuple[str, Fraction | None]  # text and value, None after a division by zero
+_numbers = st.integers(0, 99).map(lambda number: (str(number), Fraction(number)))
+
+
+def _combined(parts: tuple[_Expression, str, _Expression]) -> _Expression:
+    (a, x), sign, (b, y) = parts
+    text = f"({a}{sign}{b})"
+    if x is None or y is None or (sign == "/" and not y):
+        return text, None
+    return text, x / y if sign == "/" else {"+": x + y, "-": x - y, "*": x * y}[sign]
+
+
+@given(
+    st.recursive(_numbers, lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(_combined), max_leaves=8),
+    st.integers(-2, 2),
+)
+@settings(deadline=None)
+def test_expressions_are_computed_exactly(expression: _Expression, off: int) -> None:
+    """Random expressions of up to eight numbers hold with their value, and not with another or without one."""
+    text, value = expression
+    other = (value or 0) + off
+    expected = f"{other.numerator}/{other.denominator}"
+    assert _holds(f"{text}={expected}") == (value is not None and off == 0)
+
+
+def test_the_equations_of_a_response() -> None:
+    assert gsm8k.equations(CLIPS.reference) == ["48/2=24", "48+24=72"]
+    assert gsm8k.equations("<< 1 + 1\t= 2 >> <<1\n2>> <<<<3=3>>>>\n#### 2\n<<4=4>>") == ["1+1=2", "3=3"]
+    assert gsm8k.equations("1+1=2") == []
+
+
+@given(st.text(st.sampled_from("<>0123456789=+-*/()%x. #\nQ:"), max_size=80))
+@settings(deadline=None)
+def test_any_text_can_be_checked(text: str) -> None:
+    """And none is flawless that does not reach the answer."""
+    assert gsm8k.wrong_steps(CLIPS, text) or gsm8k.extract_answer(text) == "72"
+
+
+@pytest.mark.parametrize("unit", ["<<", "<<1+1=2>>", "<<1=", "(", "<<1+1=2>>\n", "1+", "\n", "<<9*9=1>>"])
+def test_the_check_takes_linear_time(unit: str) -> None:
+    """200,000 characters take a second or two: what looked back over all that it has seen would take far longer."""
+    text = unit * (200_000 // len(unit))
+    began = time.process_time()
+    gsm8k.wrong_steps(CLIPS, text)
+    gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72")
+    assert time.process_time() - began < 20
+
+
 def _published_rows(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (DATA / "gsm8k" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
 
@@ -537,3 +695,36 @@ def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
     assert len(solutions) == 23_742
     assert disagreements == {row for rows in DISAGREEMENTS.values() for row in rows}
     assert len(disagreements) == 76
+
+
+@needs_data
+def test_published_references_have_no_wrong_step_but_for_two() -> None:
+    """Of 8,792 references with 27,998 marks, two marks divide by "//", which no other does and we do not compute."""
+    settings = gsm8k.Settings(path=str(DATA / "gsm8k"), validation_size=0)
+    questions = [question for split in gsm8k.load_questions(settings).values() for question in split]
+    wrong = [sentence for question in questions for sentence in gsm8k.wrong_steps(question, question.reference)]
+    assert sum(len(gsm8k.equations(question.reference)) for question in questions) == 27_998
+    assert wrong == ["The equation 560//10=56 does not hold.", "The equation 180//3=60 does not hold."]
+
+
+@needs_data
+def test_published_solutions_have_wrong_steps_where_they_are_wrong() -> None:
+    """Of 1,319 solutions of a model, 458 are right: three in four of them have no wrong step, the others one.
+
+    All wrong ones have one, and 3.36 on average.
+    """
+    rows = {row["question"]: row for row in _published_rows("test")}
+    counts: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
+    with gzip.open(DATA / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            reference = rows[line["question"]]["answer"]
+            answer = gsm8k.extract_answer(reference)
+            assert answer is not None
+            question = replace(CLIPS, reference=reference, answer=answer)
+            solution = line["175b_finetuning"]
+            # Their answers come after "A:", a line's own marker.
+            response = solution["solution"].replace("\nA:", "\n####")
+            counts[solution["is_correct"]][len(gsm8k.wrong_steps(question, response))] += 1
+    assert counts[True] == {0: 353, 1: 105}
+    assert counts[False].total() == 861 and counts[False][0] == 0
+    assert sum(n * count for n, count in counts[False].items()) / 861 == pytest.approx(3.36, abs=0.01)

@@ -1,6 +1,7 @@
 """Pocket: every sum is right where it should be, and wrong as often as it should be elsewhere."""
 
 import dataclasses
+import hashlib
 import random
 import re
 import time
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aft.errors import SettingsError
+from aft.errors import DataError, SettingsError
 from aft.models.tokens import decode_response, encode_prompt, encode_response
-from aft.tasks import content_hash, get_task, pocket
+from aft.tasks import Question, content_hash, get_task, pocket
 from aft.tasks.pocket import GAINS, LOSSES, MISCONCEIVED, PATHS, Corpus, Settings
 
 SMALL = Settings(train=60, validation=30, test=40)
@@ -93,7 +94,7 @@ def test_no_question_is_in_two_splits():
 def test_a_story_that_comes_again_is_passed_over(monkeypatch):
     """Of a hundred stories, ninety are asked for: nearly all are drawn several times, none is asked twice."""
     draw = pocket.draw_story
-    monkeypatch.setattr(pocket, "draw_story", lambda rng: draw(random.Random(rng.randrange(100))))
+    monkeypatch.setattr(pocket, "draw_story", lambda rng, _: draw(random.Random(rng.randrange(100))))
     questions = pocket.load_questions(Settings(train=30, validation=30, test=30))
     rows = [question for split in questions.values() for question in split]
     assert len({question.content_hash for question in rows}) == len(rows) == 90
@@ -120,7 +121,21 @@ def test_references_take_all_paths():
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_empty_splits_are_refused(split):
     with pytest.raises(SettingsError, match="at least one question"):
-        Settings(**{split: 0})
+        dataclasses.replace(SMALL, **{split: 0})
+
+
+@pytest.mark.parametrize(
+    ("seed", "digest"),
+    [
+        (0, "f65fb750798b832c2534c0218ae9f32957fd75f213d8527bf4540419ef0e2df0"),
+        (1, "3c3cddd47b9fd81f529a92bbb942e1f277f8e34f8943a089796123c53c5c2348"),
+    ],
+)
+def test_the_benchmark_is_always_the_same(seed, digest):
+    """SHA-256 of all default questions: published figures hold for these, byte by byte."""
+    questions = pocket.load_questions(Settings(seed=seed))
+    rows = "".join(repr(question) for split in questions.values() for question in split)
+    assert hashlib.sha256(rows.encode()).hexdigest() == digest
 
 
 def test_pocket_is_a_task():
@@ -181,6 +196,343 @@ def test_the_four_paths_by_hand():
     }
 
 
+# --- out-of-distribution sets -----------------------------------------------------------------------------------------
+
+TWO = (pocket.Event("finds", 3, True), pocket.Event("sells", 2, False))
+OTHERS = {
+    "large": Settings(20, 20, 60, name="large", amounts=30),
+    "long": Settings(20, 20, 60, name="long", fewest_events=5, most_events=7),
+    "single": Settings(20, 20, 60, name="single", fewest_events=1, most_events=1),
+    "list": Settings(20, 20, 60, name="list", phrasing="list"),
+    "first": Settings(20, 20, 60, name="first", phrasing="question_first"),
+}
+other_stories = st.builds(
+    lambda seed, kind: pocket.draw_story(random.Random(seed), OTHERS[kind]),
+    st.integers(0, 2**64),
+    st.sampled_from([*OTHERS]),
+)
+
+
+@pytest.mark.parametrize(
+    ("phrasing", "question"),
+    [
+        ("plain", "Mia has 5 pens. She finds 3. She sells 2. How many?"),
+        ("list", "Mia has 5 pens, finds 3, sells 2. How many?"),
+        ("question_first", "How many pens has Mia? Mia has 5 pens. She finds 3. She sells 2."),
+    ],
+)
+def test_the_same_story_in_other_words(phrasing, question):
+    story = pocket.Story("Mia", "pens", 5, TWO, phrasing)
+    assert story.question == question
+    assert story.answer == 6
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_set_has_its_own_ids_and_asks_what_the_default_cannot(name, pocket_tokenizer):
+    """The splits are disjoint; no question is one of 3,000 default ones of its own seed; every word is known."""
+    questions = pocket.load_questions(OTHERS[name])
+    rows = [question for split in questions.values() for question in split]
+    assert [q.question_id for q in questions["test"][:2]] == [f"{name}/test/00000", f"{name}/test/00001"]
+    assert {q.dataset for q in rows} == {"pocket"}
+    assert len({q.content_hash for q in rows}) == len(rows) == 100
+    default = pocket.load_questions(Settings(train=1000, validation=1000, test=1000))
+    assert {q.content_hash for q in rows}.isdisjoint(q.content_hash for split in default.values() for q in split)
+    for question in rows:
+        assert pocket.extract_answer(question.reference) == question.answer
+        tokens = encode_prompt(pocket_tokenizer, pocket.prompt(question))
+        assert pocket_tokenizer.unk_token_id not in tokens
+        assert decode_response(pocket_tokenizer, tokens[1:]) == pocket.prompt(question)
+
+
+def story_of(question: Question) -> pocket.Story:
+    story = pocket.parse_story(question.question)
+    assert story
+    return story
+
+
+def test_larger_amounts_and_other_lengths_are_what_is_asked_for():
+    """Of a set with amounts up to 12, each story has an amount above 9 or a start more than 10 above its losses."""
+    rows = pocket.load_questions(Settings(1, 1, 300, name="x", amounts=12))["test"]
+    stories = [story_of(question) for question in rows]
+    largest = [max(event.amount for event in story.events) for story in stories]
+    assert set(largest) > {10, 11, 12} and max(largest) == 12
+    for story, amount in zip(stories, largest, strict=True):
+        assert amount > 9 or story.start - sum(e.amount for e in story.events if not e.gain) in (11, 12, 13)
+    lengths = {len(story_of(question).events) for question in pocket.load_questions(OTHERS["long"])["test"]}
+    assert lengths == {5, 6, 7}
+
+
+@given(stories | other_stories)
+def test_a_question_is_read_back_as_its_story(story):
+    assert pocket.parse_story(story.question) == story
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "How many?",
+        "Mia has 5 pens. She finds 3. How many",
+        "Mia has 5 pens. He finds 3. How many?",  # Mia is a she
+        "Kim has 5 pens. She finds 3. How many?",
+        "Mia has 5 cars. She finds 3. How many?",
+        "Mia has 5 pens. She eats 3. How many?",
+        "Mia has 5 pens. She finds 3. She finds 2. How many?",
+        "Mia has 05 pens. She finds 3. How many?",
+        "Mia has 5 pens. How many?",
+        "How many coins has Mia? Mia has 5 pens. She finds 3.",
+    ],
+)
+def test_what_tells_no_story(text):
+    assert pocket.parse_story(text) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"amounts": 0}, "'amounts' is 0"),
+        ({"amounts": 10_000}, "'amounts' is 10000"),
+        ({"fewest_events": 0}, "must be ordered"),
+        ({"fewest_events": 5}, "must be ordered"),
+        ({"most_events": 25}, "1 ... 24, the number of verbs"),
+        ({"phrasing": "sung"}, "'sung' is none of plain, list, question_first"),
+        ({"name": "a/b"}, "'a/b' of a pocket set"),
+        ({"name": ""}, "of a pocket set"),
+        ({"name": "other"}, "its own name"),  # asks the default questions
+        ({"name": "other", "amounts": 5}, "its own name"),  # the default can ask them all
+        ({"amounts": 30}, "its own name"),
+        ({"amounts": 5}, "its own name"),
+        ({"phrasing": "list"}, "its own name"),
+        ({"most_events": 6}, "its own name"),
+    ],
+)
+def test_sets_without_a_meaning_are_refused(wrong, complaint):
+    with pytest.raises(SettingsError, match=re.escape(complaint)):
+        Settings(**wrong)
+
+
+def test_more_questions_than_there_are_are_refused():
+    """One event of one thing: 24 verbs, 2 starts, 8 people and 8 things give 3,072 questions."""
+    with pytest.raises(SettingsError, match=r"hardly more than 3072 different questions; ask for fewer"):
+        pocket.load_questions(
+            Settings(1, 1, 4000, name="x", amounts=1, fewest_events=1, most_events=1, phrasing="list")
+        )
+
+
+# --- the check of chains of thought -----------------------------------------------------------------------------------
+
+
+def asked(story: pocket.Story) -> Question:
+    return Question("pocket/test/0", "pocket", "test", story.question, None, "", str(story.answer), "")
+
+
+BEN = pocket.Story(
+    "Ben",
+    "pens",
+    20,
+    (pocket.Event("finds", 7, True), pocket.Event("sells", 5, False), pocket.Event("buys", 2, True)),
+)
+IN_ORDER = "finds 7: 20 + 7 = 27.\nsells 5: 27 - 5 = 22.\nbuys 2: 22 + 2 = 24.\n#### 24"
+BY_KIND = "gains finds 7, buys 2: 7 + 2 = 9.\nlosses sells 5: 5.\ngains: 20 + 9 = 29.\nlosses: 29 - 5 = 24.\n#### 24"
+PAIRED = "finds 7, sells 5: 7 - 5 = 2 more.\nmore: 20 + 2 = 22.\nbuys 2: 22 + 2 = 24.\n#### 24"
+
+
+@given(stories | other_stories, paths)
+def test_a_solution_has_no_wrong_step_along_any_path(story, path):
+    assert pocket.wrong_steps(asked(story), pocket.solution(story.start, story.events, path)) == []
+
+
+@given(stories | other_stories, paths, st.data())
+def test_every_other_digit_is_a_wrong_step(story, path, data):
+    """Each number is an amount of the story, a total or a result: none of them can be another."""
+    text = pocket.solution(story.start, story.events, path)
+    place = data.draw(st.sampled_from([match.start() for match in re.finditer("[0-9]", text)]))
+    digit = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != text[place]]))
+    assert pocket.wrong_steps(asked(story), text[:place] + digit + text[place + 1 :])
+
+
+@given(stories | other_stories, paths, st.data())
+def test_every_line_left_out_or_said_twice_is_a_wrong_step(story, path, data):
+    lines = pocket.solution(story.start, story.events, path).split("\n")
+    place = data.draw(st.integers(0, len(lines) - 1))
+    assert pocket.wrong_steps(asked(story), "\n".join(lines[:place] + lines[place + 1 :]))
+    if place < len(lines) - 1:  # what follows the answer does not count
+        assert pocket.wrong_steps(asked(story), "\n".join([*lines[:place], lines[place], *lines[place:]]))
+
+
+@given(stories | other_stories, paths, st.data())
+def test_every_verb_taken_the_wrong_way_is_a_wrong_step(story, path, data):
+    place = data.draw(st.integers(0, len(story.events) - 1))
+    events = tuple(dataclasses.replace(e, gain=e.gain != (i == place)) for i, e in enumerate(story.events))
+    assert pocket.wrong_steps(asked(story), pocket.solution(story.start, events, path))
+
+
+@given(stories, paths, st.data())
+def test_every_slip_of_a_sum_is_a_wrong_step(story, path, data):
+    """One sum of a solution is off, below zero perhaps, and the steps after it go on from there: it counts once."""
+    made: list[int] = []
+
+    def add(a: int, b: int, place: int = -1, by: int = 0) -> int:
+        made.append(a + b + (by if len(made) == place else 0))
+        return made[-1]
+
+    pocket.solution(story.start, story.events, path, add)
+    place, by = data.draw(st.integers(0, len(made) - 1)), data.draw(st.sampled_from([-10, -1, 1, 10]))
+    made.clear()
+    text = pocket.solution(story.start, story.events, path, lambda a, b: add(a, b, place, by))
+    assert len(pocket.wrong_steps(asked(story), text)) == 1
+
+
+@given(stories, st.randoms(use_true_random=False))
+def test_a_response_without_a_wrong_step_has_the_right_answer(story, rng):
+    """Lines of all paths, mixed, with the last one of any: none is flawless by accident."""
+    texts = [pocket.solution(story.start, story.events, path) for path in PATHS]
+    lines = [line for text in texts for line in text.split("\n")[:-1]]
+    response = "\n".join([*rng.sample(lines, rng.randint(1, 4)), f"#### {story.answer + rng.randint(-1, 1)}"])
+    if not pocket.wrong_steps(asked(story), response):
+        assert pocket.extract_answer(response) == str(story.answer)
+
+
+@given(st.text(alphabet="gainslfdmorewu 0123456789+-=:.,#\n"))
+def test_any_text_can_be_checked(text):
+    """And none is flawless that does not reach the answer."""
+    wrong = pocket.wrong_steps(asked(BEN), text)
+    assert wrong or pocket.extract_answer(text) == "24"
+
+
+@pytest.mark.parametrize(
+    ("response", "wrong"),
+    [
+        (IN_ORDER, []),
+        (BY_KIND, []),
+        (PAIRED, []),
+        ("\n" + IN_ORDER.replace("\n", "\n\n") + "\n", []),  # blank lines are no steps
+        (IN_ORDER + " and more\nnonsense", []),  # what follows the answer is another text
+        # arithmetic: once, for the steps after it start from what it says
+        ("finds 7: 20 + 7 = 28.\nsells 5: 28 - 5 = 23.\nbuys 2: 23 + 2 = 25.\n#### 25", ["sum that is not right"]),
+        (
+            BY_KIND.replace("= 9", "= 8").replace("+ 9 = 29", "+ 8 = 28").replace("29 - 5 = 24", "28 - 5 = 23")[:-2]
+            + "23",
+            ["sum that is not right"],
+        ),
+        # direction
+        ("finds 7: 20 - 7 = 13.\nsells 5: 13 - 5 = 8.\nbuys 2: 8 + 2 = 10.\n#### 10", ["takes a gain for a loss"]),
+        ("gains finds 7, sells 5, buys 2: 7 + 5 + 2 = 14.\ngains: 20 + 14 = 34.\n#### 34", ["takes a gain for a loss"]),
+        ("finds 7, sells 5: 7 + 5 = 12 more.\nmore: 20 + 12 = 32.\nbuys 2: 32 + 2 = 34.\n#### 34", ["takes a gain"]),
+        ("finds 7, sells 5: 7 - 5 = 2 fewer.\nfewer: 20 - 2 = 18.\nbuys 2: 18 + 2 = 20.\n#### 20", ["takes a gain"]),
+        (
+            PAIRED.replace("more: 20 + 2 = 22", "more: 20 - 2 = 18").replace("22 + 2 = 24", "18 + 2 = 20")[:-2] + "20",
+            ["takes a gain"],
+        ),
+        # events and amounts that are not there
+        (IN_ORDER.replace("sells 5", "sells 6"), ["takes sells 6, which is not there"]),
+        (IN_ORDER.replace("sells 5", "loses 5"), ["takes loses 5, which is not there", "No step takes sells 5."]),
+        (IN_ORDER.replace("24.\n####", "24.\nbuys 2: 24 + 2 = 26.\n####")[:-2] + "26", ["takes buys 2, which is not"]),
+        (
+            IN_ORDER.replace("27 - 5 = 22", "27 - 4 = 23").replace("22 + 2 = 24", "23 + 2 = 25")[:-2] + "25",
+            ["other amounts in its equation"],
+        ),
+        (
+            BY_KIND.replace("7 + 2 = 9", "7 + 3 = 10")
+            .replace("+ 9 = 29", "+ 10 = 30")
+            .replace("29 - 5 = 24", "30 - 5 = 25")[:-2]
+            + "25",
+            ["other amounts in its equation"],
+        ),
+        # left out, or taken up without having been made
+        ("finds 7: 20 + 7 = 27.\nbuys 2: 27 + 2 = 29.\n#### 29", ["No step takes sells 5."]),
+        (BY_KIND.replace("losses: 29 - 5 = 24.\n#### 24", "#### 29"), ["No step takes the sum of 5 losses."]),
+        (
+            BY_KIND.replace("gains: 20", "more: 20"),
+            ["takes a sum of more that no step", "No step takes the sum of 9 gains."],
+        ),
+        # totals
+        (
+            IN_ORDER.replace("27 - 5 = 22", "26 - 5 = 21").replace("22 + 2 = 24", "21 + 2 = 23")[:-2] + "23",
+            ["starts from 26 where the total is 27"],
+        ),
+        # the answer
+        (IN_ORDER[:-2] + "25", ["final answer is 25, but the last total 24"]),
+        (IN_ORDER[:-8], ["There is no final answer."]),
+        (IN_ORDER[:-2] + "?", ["There is no final answer."]),
+        (
+            "#### 24",
+            [
+                "No step takes finds 7.",
+                "No step takes sells 5.",
+                "No step takes buys 2.",
+                "is 24, but the last total 20",
+            ],
+        ),
+        # no form: once, whatever total it gives
+        (IN_ORDER.replace("= 27.", "= 27"), ["is no step of a known form"]),
+        (IN_ORDER.replace("finds 7: 20", "finds 7 and 20"), ["is no step of a known form"]),
+        (BY_KIND.replace(" = 9", ""), ["has a sum that is not right"]),
+        ("Ben has many.\n" + IN_ORDER, ["is no step of a known form"]),
+        (
+            "",
+            ["No step takes finds 7.", "No step takes sells 5.", "No step takes buys 2.", "There is no final answer."],
+        ),
+    ],
+)
+def test_wrong_steps_by_hand(response, wrong):
+    """Ben has 20; finds 7, sells 5, buys 2: 24. Each fault counts once, and what follows from it does not."""
+    found = pocket.wrong_steps(asked(BEN), response)
+    assert len(found) == len(wrong), found
+    for sentence, part in zip(found, wrong, strict=True):
+        assert part in sentence and sentence.endswith(".")
+
+
+def test_sums_of_the_same_name_are_taken_in_either_order():
+    """Ben has 20; finds 7, sells 5: 2 more; buys 6, loses 1: 5 more; 27."""
+    events = [("finds", 7, True), ("sells", 5, False), ("buys", 6, True), ("loses", 1, False)]
+    story = dataclasses.replace(BEN, events=tuple(pocket.Event(*event) for event in events))
+    pairs = "finds 7, sells 5: 7 - 5 = 2 more.\nbuys 6, loses 1: 6 - 1 = 5 more.\n"
+    assert pocket.wrong_steps(asked(story), f"{pairs}more: 20 + 2 = 22.\nmore: 22 + 5 = 27.\n#### 27") == []
+    assert pocket.wrong_steps(asked(story), f"{pairs}more: 20 + 5 = 25.\nmore: 25 + 2 = 27.\n#### 27") == []
+
+
+def test_a_sum_said_twice_is_wrong_once():
+    """The second makes no sum that a step would still have to take."""
+    said_twice = "gains finds 7, buys 2: 7 + 2 = 9.\n" + BY_KIND
+    assert len(pocket.wrong_steps(asked(BEN), said_twice)) == 1
+
+
+def test_two_neighbours_that_cancel_out_go_either_way():
+    """A gain of 5 and a loss of 5: "0 more" and "0 fewer" are the same, and so are + 0 and - 0."""
+    story = pocket.Story("Ben", "pens", 9, (pocket.Event("finds", 5, True), pocket.Event("sells", 5, False)))
+    for word in ("more", "fewer"):
+        for sign in "+-":
+            response = f"finds 5, sells 5: 5 - 5 = 0 {word}.\n{word}: 9 {sign} 0 = 9.\n#### 9"
+            assert pocket.wrong_steps(asked(story), response) == []
+
+
+def test_a_question_that_tells_no_story_is_refused():
+    with pytest.raises(DataError, match="pocket/test/0 tells no pocket story"):
+        pocket.wrong_steps(dataclasses.replace(asked(BEN), question="How many?"), IN_ORDER)
+
+
+def test_the_equations_of_a_response():
+    """In order, of the steps before the answer only; a single loss is no equation."""
+    assert pocket.equations(IN_ORDER) == ["20+7=27", "27-5=22", "22+2=24"]
+    assert pocket.equations(BY_KIND) == ["7+2=9", "20+9=29", "29-5=24"]
+    assert pocket.equations(PAIRED) == ["7-5=2", "20+2=22", "22+2=24"]
+    assert pocket.equations("1 + 2 + 3 = 6. 7 - 8 = -1\n#### 4\n1 + 1 = 2") == ["1+2+3=6", "7-8=-1"]
+    assert pocket.equations("") == []
+
+
+LONG = ["1 + ", "- 1 ", "7", "a", "\n", "finds 7, ", "gains finds 7, "]
+
+
+@pytest.mark.parametrize("unit", [*LONG, "finds 7: 20 + 7 = 27.\n", "gains finds 7: 7.\n", "more: 20 + 2 = 22.\n"])
+def test_the_check_takes_linear_time(unit):
+    text = unit * (1_000_000 // len(unit))
+    began = time.process_time()
+    pocket.wrong_steps(asked(BEN), text)
+    pocket.equations(text)
+    assert time.process_time() - began < 10
+
+
 # --- the flawed corpus ------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +590,14 @@ def test_excluded_questions_are_never_in_the_corpus():
     others = list(pocket.corpus(settings, excluded))
     assert len(others) == 300
     assert not [prompt for prompt, _ in others if content_hash(prompt) in excluded]
+
+
+def test_the_corpus_is_always_the_same():
+    """SHA-256 of its first 5,000 texts: the base model of published figures has read these, byte by byte."""
+    digest = hashlib.sha256()
+    for pair in pocket.corpus(Corpus(texts=5000), set()):
+        digest.update(repr(pair).encode())
+    assert digest.hexdigest() == "46bd172550bef70b7ce6d8ccacdf328a0ea36e77a127b4289f027e2f83595dd8"
 
 
 def test_the_corpus_follows_from_its_seed():

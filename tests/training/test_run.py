@@ -19,12 +19,14 @@ from aft.training.settings import Objective, TrainingSettings
 SETTINGS = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=2, checkpoint_every=1)
 EXAMPLES = [Example(f"q{i}", [0, 5, 6 + i], [[7, 8 + i, 1]], [[9, 1], [10, i + 4, 1]], [0, 1]) for i in range(4)]
 AFT = Objective(term="aft", constraint="detached")
+PROBE = [Example("held out", [0, 5, 3], [[7, 8, 1]])]
 
 
 @pytest.fixture
 def start(pocket_directory, tmp_path):
-    def started(examples=EXAMPLES, settings=SETTINGS, objective=AFT, seed=0):
-        return train(pocket_directory, examples, settings, objective, seed, tmp_path, f"train {objective.label}")
+    def started(examples=EXAMPLES, settings=SETTINGS, objective=AFT, seed=0, probe=()):
+        label = f"train {objective.label}"
+        return train(pocket_directory, examples, settings, objective, seed, tmp_path, label, probe=probe)
 
     return started
 
@@ -43,7 +45,8 @@ def test_a_finished_model_is_whole_and_loads_anywhere(start, pocket_directory, t
     assert trained.directory.fingerprint != pocket_directory.fingerprint
 
     assert [row["step"] for row in trained.curve] == [1, 2, 3, 4]
-    assert all(set(row) == set(CURVE_COLUMNS) for row in trained.curve)
+    assert all(set(row) == set(CURVE_COLUMNS) - {"held_out_perplexity"} for row in trained.curve)
+    assert trained.warnings == []
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [trained.directory.path]
     assert not [path for path in trained.directory.path.rglob("*") if "checkpoint" in path.name]
 
@@ -104,6 +107,29 @@ def test_another_run_has_a_model_of_its_own(changes, start):
     assert start() == one, "the first is still there"
 
 
+def test_a_probe_makes_another_curve_of_the_same_model(start):
+    """Four steps, a probe after every second or first: three runs, whose weights are the same to the last bit."""
+    plain = start()
+    every = [dataclasses.replace(SETTINGS, monitor_every=steps) for steps in (2, 1)]
+    probed = [start(settings=settings, probe=PROBE) for settings in every]
+    assert len({trained.directory.path for trained in (plain, *probed)}) == 3
+    assert {trained.directory.fingerprint for trained in (plain, *probed)} == {plain.directory.fingerprint}
+    rows = [[row["step"] for row in trained.curve if "held_out_perplexity" in row] for trained in probed]
+    assert rows == [[2, 4], [1, 2, 3, 4]]
+    assert start(settings=every[0], probe=PROBE) == probed[0], "found again"
+
+
+def test_a_model_from_before_there_was_a_monitor_has_no_warnings(start):
+    """Its directory lacks the file, and its manifest does not name it."""
+    first = start()
+    (first.directory.path / "training_warnings.json").unlink()
+    manifest = first.directory.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["files"]["training_warnings.json"]
+    manifest.write_text(json.dumps(content))
+    assert start() == first
+
+
 def test_a_failed_run_leaves_no_model(start, tmp_path, monkeypatch):
     """The loss turns NaN in step 3 of 4; a rerun continues from the checkpoint of step 2 and is whole."""
     whole = start().curve
@@ -130,6 +156,8 @@ def test_rows_longer_than_the_models_positions_are_refused(start, pocket_directo
     too_long = Example("too long", [0] * 511, [[1]], [[5, 1]], [0])
     with pytest.raises(ModelError, match="A row has 513 tokens, but the model has 512 positions"):
         start([fits, too_long])
+    with pytest.raises(ModelError, match="A row has 513 tokens, but the model has 512 positions"):
+        start(probe=[too_long])
 
 
 def test_the_manifest_says_what_the_model_was_made_from(start, pocket_directory):
@@ -139,3 +167,6 @@ def test_the_manifest_says_what_the_model_was_made_from(start, pocket_directory)
     assert made_from["training"]["learning_rate"] == 1e-3
     assert made_from["objective"]["constraint"] == "detached"
     assert made_from["seed"] == 0
+    assert "probe" not in made_from, "there is none"
+    probed = json.loads((start(probe=PROBE).directory.path / "manifest.json").read_text())["made_from"]
+    assert probed.pop("probe") and probed == made_from

@@ -2,8 +2,10 @@
 
 import copy
 import math
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -17,6 +19,7 @@ from aft.training.trainer import AlignmentTrainer
 PLAIN = Objective()
 TERMS = {"alignment_term", "constraint_term"}
 SCORES = {"score_positive", "score_negative", "margin"}
+PROBED = {"held_out_perplexity"}
 
 
 def settings(**changes):
@@ -24,8 +27,8 @@ def settings(**changes):
     return TrainingSettings(**usual | changes)
 
 
-def train(model, examples, objective, folder, callbacks=(), **changes):
-    trainer = AlignmentTrainer(model, examples, settings(**changes), objective, 3, folder, "test")
+def train(model, examples, objective, folder, callbacks=(), probe=(), **changes):
+    trainer = AlignmentTrainer(model, examples, settings(**changes), objective, 3, folder, "test", probe)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.train()
@@ -149,12 +152,12 @@ def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, t
 def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
     """VFT has no alignment columns; a step without a comparable pair has no scores; `margin` is of means."""
     plain, *_ = curve(train(small_llama(), ragged_examples(4), PLAIN, tmp_path / "plain"))
-    assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES
+    assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES | PROBED
 
     boundary = Objective(term="aft", constraint="boundary", weight=2.0)
     paired = [e for e in ragged_examples(12) if len(set(e.ranks)) == 2]
     (full,) = curve(train(small_llama(), paired, boundary, tmp_path / "full"))
-    assert set(CURVE_COLUMNS) == full.keys()
+    assert set(CURVE_COLUMNS) - full.keys() == PROBED
     together = full["vft_term"] + 2 * (full["alignment_term"] + full["constraint_term"])
     assert full["loss"] == pytest.approx(together, abs=1e-5)
     model = small_llama()
@@ -165,7 +168,7 @@ def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
 
     alike = [e for e in ragged_examples(12) if len(set(e.ranks)) < 2]
     (empty,) = curve(train(small_llama(), alike, boundary, tmp_path / "empty"))
-    assert set(CURVE_COLUMNS) - empty.keys() == SCORES
+    assert set(CURVE_COLUMNS) - empty.keys() == SCORES | PROBED
     assert empty["alignment_term"] == empty["constraint_term"] == 0
     assert empty["loss"] == empty["vft_term"]
 
@@ -206,6 +209,74 @@ def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_pa
     first, second = seen[:12], seen[12:]
     assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]
     assert first != second
+
+
+# --- the probe --------------------------------------------------------------------------------------------------------
+
+HELD_OUT = [Example("h0", [5, 6, 7], [[8, 9, 1], [9, 1]]), Example("h1", [6], [[10, 11, 12, 13, 1]])]
+
+
+@pytest.mark.parametrize("how", [{}, {"token_budget": 1}, {"scoring": "naive"}, {"scoring": "two_pass"}])
+def test_the_held_out_perplexity_is_that_of_the_weights_after_the_step(how, small_llama, ragged_examples, tmp_path):
+    """The mean over responses of exp(-mean log-probability), after steps 2 and 4 of 5; the other rows have none."""
+
+    class Reference(TrainerCallback):
+        def __init__(self):
+            self.perplexities = []
+
+        @torch.no_grad()
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            scores = [log_probabilities(model, e.prompt, r).mean().item() for e in HELD_OUT for r in e.targets]
+            self.perplexities.append(sum(math.exp(-score) for score in scores) / 3)
+
+    expected = Reference()
+    trainer = train(
+        *(small_llama(), ragged_examples(10), Objective(term="aft"), tmp_path, [expected], HELD_OUT),
+        **{"batch_size": 2, "learning_rate": 0.01, "monitor_every": 2, **how},
+    )
+    found = {row["step"]: row["held_out_perplexity"] for row in curve(trainer) if "held_out_perplexity" in row}
+    assert found == {step: pytest.approx(expected.perplexities[step - 1], rel=1e-5) for step in (2, 4)}
+    assert abs(found[2] - expected.perplexities[0]) > 1e-3, "else this test could not tell the steps apart"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("how", [{}, {"token_budget": 1}, {"scoring": "naive"}])
+def test_a_probe_changes_nothing_of_the_training(how, precision, small_llama, ragged_examples, tmp_path):
+    """Bit by bit, though dropout draws random numbers in every step: weights, curve, modes and random states."""
+
+    def run(folder, probe):
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
+        model = small_llama(dropout=0.3, tied=False)
+        changes = {"batch_size": 2, "monitor_every": 1, "precision": precision, **how}
+        trainer = train(model, ragged_examples(8), Objective(term="aft"), tmp_path / folder, probe=probe, **changes)
+        rows = [{name: row[name] for name in row.keys() - PROBED - {"tokens_per_s"}} for row in curve(trainer)]
+        states = (torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state()))
+        probed = sum("held_out_perplexity" in row for row in curve(trainer))
+        return model, rows, states, [module.training for module in model.modules()], probed
+
+    (plain, *its, none), (watched, *others, four) = run("plain", ()), run("watched", HELD_OUT)
+    assert (none, four) == (0, 4)
+    assert its == others
+    for (name, one), other in zip(plain.named_parameters(), watched.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_the_probe_is_scored_without_dropout(small_llama, ragged_examples, tmp_path):
+    """With a learning rate of 0 in the first of two steps, the model that is probed is the one from before."""
+    model = small_llama(dropout=0.5, tied=False).eval()
+    with torch.no_grad():
+        scores = [log_probabilities(model, e.prompt, r).mean().item() for e in HELD_OUT for r in e.targets]
+    changes = {"batch_size": 2, "warmup": 0.5, "monitor_every": 1}
+    first, _ = curve(train(model, ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, **changes))
+    assert first["learning_rate"] == 0
+    assert first["held_out_perplexity"] == pytest.approx(sum(math.exp(-score) for score in scores) / 3, rel=1e-5)
+
+
+def test_nothing_is_probed_on_request(small_llama, ragged_examples, tmp_path):
+    rows = curve(train(small_llama(), ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, monitor_every=None))
+    assert not PROBED & rows[0].keys()
 
 
 # --- numbers that are not finite --------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class FigureDataset(AbstractDataset["Figure", Any]):
-    """Saves a figure as PNG, with `save_args` for matplotlib's `savefig`; Kedro-Viz shows it. It is never loaded."""
+class FigureDataset(AbstractDataset["Figure", bytes]):
+    """Saves a figure as PNG, with `save_args` for matplotlib's `savefig`, and loads the picture; Kedro-Viz shows it."""
 
     def __init__(
         self, *, filepath: str, save_args: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
@@ -23,9 +23,11 @@ class FigureDataset(AbstractDataset["Figure", Any]):
         self._save_args = save_args or {}
         self.metadata = metadata
 
-    def load(self) -> Any:
-        """Always raises `DatasetError`: a picture is made for people."""
-        raise DatasetError(f"The figure {self._filepath} is for looking at; load the table that it was drawn from.")
+    def load(self) -> bytes:
+        """The picture as PNG; raises `DatasetError` if it was not drawn yet."""
+        if not self._exists():
+            raise DatasetError(f"There is no figure {self._filepath} yet; run evaluate.")
+        return self._filepath.read_bytes()
 
     def save(self, data: "Figure") -> None:
         """Write the figure; raises `StoreError` if the disk is full."""
@@ -33,7 +35,7 @@ class FigureDataset(AbstractDataset["Figure", Any]):
 
     def preview(self) -> ImagePreview:
         """The picture for Kedro-Viz."""
-        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode())
+        return ImagePreview(base64.b64encode(self.load()).decode())
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -25,9 +25,11 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
         """The rows of all shards, in the questions' order; raises `StoreError` if one is missing or changed."""
         import pandas as pd
 
-        listed = json.loads(self._filepath.read_text())["shards"] if self._exists() else []
-        if not listed:
+        if not self._exists():
             raise StoreError(f"Nothing was sampled into {self._filepath} yet; run the pipeline that samples first.")
+        listed = json.loads(self._filepath.read_text())["shards"]
+        if not listed:  # there was no question to answer
+            return pd.DataFrame()
         shards = {self._home / shard["path"]: shard["sha256"] for shard in listed}
         broken = [path.name for path, value in shards.items() if not path.is_file() or hash_file(path) != value]
         if broken:

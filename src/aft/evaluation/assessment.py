@@ -106,7 +106,7 @@ def perplexity_of_positives(groups: pd.DataFrame) -> float:
 
     Raises NumericalError, with the questions' ids, when a score is not finite.
     """
-    _check_finite(groups)
+    check_finite(groups)
     positive = groups["score"].to_numpy(dtype=np.float64)[groups["is_correct"].to_numpy(dtype=bool)]
     return float(np.exp(-positive).mean()) if positive.size else float("nan")
 
@@ -121,9 +121,19 @@ def rows_by_question(question_ids: pd.Series) -> list[np.ndarray]:
     return np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1]) if len(counts) else []
 
 
+def check_finite(groups: pd.DataFrame) -> None:
+    """Refuse scores that are not finite: raises NumericalError with the ids of their questions."""
+    broken = groups.loc[~np.isfinite(groups["score"].to_numpy(dtype=np.float64)), "question_id"].unique()
+    if len(broken):
+        named = ", ".join(map(str, broken[:5])) + (" and others" if len(broken) > 5 else "")
+        raise NumericalError(
+            f"Scores are not finite for {len(broken)} question(s): {named}; check the model that gave them."
+        )
+
+
 def _scores_by_kind(groups: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores of the positives and of the negatives of each question, in the order of the rows."""
-    _check_finite(groups)
+    check_finite(groups)
     score_N = groups["score"].to_numpy(dtype=np.float64)
     is_correct_N = groups["is_correct"].to_numpy(dtype=bool)
     return [
@@ -136,12 +146,3 @@ def _wins(positive: np.ndarray, negative: np.ndarray) -> float:
     """Number of pairs won by the positive, a tie counting one half."""
     gap = positive[:, None] - negative[None, :]
     return float((gap > 0).sum() + 0.5 * (gap == 0).sum())
-
-
-def _check_finite(groups: pd.DataFrame) -> None:
-    broken = groups.loc[~np.isfinite(groups["score"].to_numpy(dtype=np.float64)), "question_id"].unique()
-    if len(broken):
-        named = ", ".join(map(str, broken[:5])) + (" and others" if len(broken) > 5 else "")
-        raise NumericalError(
-            f"Scores are not finite for {len(broken)} question(s): {named}; check the model that gave them."
-        )

@@ -1,59 +1,38 @@
 """Figures of the evaluation: matplotlib figures made without pyplot or any other global state.
 
-The colour of a variant is fixed: baselines grey, methods without a constraint warm, constrained ones blue.
 The two kinds of response differ in shape as well as colour (positives filled or solid, negatives outlined or
-dashed), and variants keep the order of the table they come in.
+dashed), and variants keep the colour of `figure_style` and the order of the table they come in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import ceil
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from aft.evaluation.calibration import expected_calibration_error
+from aft.evaluation.figure_style import (
+    DASHES,
+    INK,
+    VARIANT_COLORS,
+    new_figure,
+    panel_title,
+    plain,
+    small_multiples,
+    variant_color,
+)
+from aft.evaluation.variant_notes import marked
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-VARIANT_COLORS = {
-    "vft": "#5f6368",
-    "rft": "#8a8f94",
-    "aft": "#b3261e",
-    "aft_rank": "#cc4b1c",
-    "rrhf": "#d97706",
-    "pro": "#e0913f",
-    "pro_no_temperature": "#b5722d",
-    "dpo": "#c2694f",
-    "aft_dc": "#0b4f8a",
-    "aft_bc": "#2b7bba",
-    "aft_rdc1": "#0b4f8a",
-    "aft_rdc2": "#5fa2d0",
-    "aft_rbc": "#2b7bba",
-    "rrhf_dc": "#1d6996",
-    "rrhf_bc": "#4d96bd",
-    "pro_dc": "#2f4b8f",
-    "pro_bc": "#5b79bd",
-    "pro_no_temperature_dc": "#44619e",
-    "dpo_dc": "#2a6f97",
-    "dpo_bc": "#56a3bf",
-}
-OTHER_COLOR = "#7b5ea7"  # a variant that someone added
 POSITIVE_COLOR, NEGATIVE_COLOR = "#00806b", "#8e3b8e"
-_INK, _FAINT = "#303236", "#d9dbde"
-_DASHES = (0, (4, 2))
 _SCORE_TICKS = (0, -0.5, -1, -2, -5, -10, -20, -50, -100)
-_WIDTH, _MIN_HEIGHT, _DPI = 7.5, 4.2, 120  # inches: 900 x 504 pixels at the least
-_MOST_COLUMNS = 3
 _BINS = 40
-
-
-def variant_color(variant: str) -> str:
-    """The colour in which a variant stands in every figure."""
-    return VARIANT_COLORS.get(variant, OTHER_COLOR)
 
 
 def accuracy_figure(comparison: pd.DataFrame) -> Figure:
@@ -62,9 +41,9 @@ def accuracy_figure(comparison: pd.DataFrame) -> Figure:
     `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`,
     a list of the accuracies of single seeds, drawn as small dots.
     """
-    fig = _new_figure(height=1 + 0.42 * len(comparison))
+    fig = new_figure(height=1 + 0.42 * len(comparison))
     ax = fig.subplots()
-    _plain(ax, grid_axis="x")
+    plain(ax, grid_axis="x")
     for row, record in enumerate(comparison.to_dict("records")):
         color = variant_color(record["variant"])
         point, low, high = (100 * record[name] for name in ("accuracy", "low", "high"))
@@ -90,17 +69,18 @@ def accuracy_figure(comparison: pd.DataFrame) -> Figure:
         )
         ax.plot(seeds, np.full(seeds.size, row + 0.27), ".", color=color, markersize=5, alpha=0.8, label="_seeds")
         text = f"{point:.1f}  [{low:.1f}, {high:.1f}]"
-        ax.annotate(text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK)
+        ax.annotate(text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK)
         if record["variant"] == "vft":
             _mark_vft(ax, point)
-    ax.set_yticks(range(len(comparison)), comparison["variant"].tolist(), fontweight="bold")
-    for label in ax.get_yticklabels():
-        label.set_color(variant_color(label.get_text()))
+    ax.set_yticks(range(len(comparison)), map(marked, comparison["variant"]), fontweight="bold")
+    for label, variant in zip(ax.get_yticklabels(), comparison["variant"], strict=True):
+        label.set_color(variant_color(variant))
     ax.set_ylim(len(comparison) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     note = "; small dots: single seeds" if "per_seed" in comparison else ""
-    ax.set_xlabel(f"accuracy, % (bars: intervals{note})", fontsize=9, color=_INK)
+    note += "; *: not in the paper" if any(name != marked(name) for name in comparison["variant"]) else ""
+    ax.set_xlabel(f"accuracy, % (bars: intervals{note})", fontsize=9, color=INK)
     return fig
 
 
@@ -113,7 +93,7 @@ def score_histogram_figure(scores: pd.DataFrame) -> Figure:
     width on it, so that a variant that collapsed leaves the others readable.
     """
     variants = list(dict.fromkeys(scores["variant"]))
-    fig, panels = _small_multiples(len(variants))
+    fig, panels = small_multiples(len(variants))
     ends = np.quantile(scores["score"].to_numpy(), [0.01, 1]) if variants else np.array([-1.0, 0.0])
     for ax, variant in zip(panels, variants, strict=True):
         _score_scale(ax.set_xscale, ax.xaxis, ends[0])
@@ -124,14 +104,14 @@ def score_histogram_figure(scores: pd.DataFrame) -> Figure:
             score = own.loc[own["is_correct"] == is_correct, "score"].to_numpy()
             _draw_histogram(ax, score, edges, is_correct)
         ax.margins(y=0.38)  # the upper quarter stays free for the text of the medians
-        _panel_title(ax, variant)
+        panel_title(ax, variant)
     _kinds_legend(fig)
     fig.supxlabel(
         f"score: mean token log-probability{_scale_note(ends[0])} (first bin: all below {ends[0]:.2f})",
         fontsize=9,
-        color=_INK,
+        color=INK,
     )
-    fig.supylabel("share of responses", fontsize=9, color=_INK)
+    fig.supylabel("share of responses", fontsize=9, color=INK)
     return fig
 
 
@@ -148,24 +128,49 @@ def training_curves_figure(curves: pd.DataFrame) -> Figure:
     left_out = [variant for variant in dict.fromkeys(curves["variant"]) if variant not in variants]
     lowest = float(np.nanmin(scored[["score_positive", "score_negative"]].to_numpy(), initial=0))
     window = max(1, round(len(curves["step"].unique()) / 25))
-    fig, panels = _small_multiples(len(variants))
+    fig, panels = small_multiples(len(variants))
     for ax, variant in zip(panels, variants, strict=True):
         own = scored[scored["variant"] == variant]
         for is_correct, column in ((True, "score_positive"), (False, "score_negative")):
             _draw_curves(ax, own.pivot_table(index="step", columns="seed", values=column), window, is_correct)
         _score_scale(ax.set_yscale, ax.yaxis, lowest)
-        _panel_title(ax, variant)
+        panel_title(ax, variant)
     _kinds_legend(fig)
     smoothing = f"running mean over {window} logged steps" if window > 1 else "not smoothed"
     missing = f"\nwithout scored groups in training: {', '.join(left_out)}" if left_out else ""
-    fig.supxlabel(f"training step ({smoothing}; thin: single seeds){missing}", fontsize=9, color=_INK)
-    fig.supylabel(f"mean score of the batch{_scale_note(lowest)}", fontsize=9, color=_INK)
+    fig.supxlabel(f"training step ({smoothing}; thin: single seeds){missing}", fontsize=9, color=INK)
+    fig.supylabel(f"mean score of the batch{_scale_note(lowest)}", fontsize=9, color=INK)
+    return fig
+
+
+def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy by confidence of the sampled responses, one panel per variant on common axes.
+
+    `tables` holds a table of `aft.evaluation.calibration.reliability` per variant. A dot is a bin, its bar the span of
+    its confidences (that of the lowest may leave the panel); on the dashed diagonal confidence would equal accuracy. A
+    variant without responses has a panel that says so.
+    """
+    fig, panels = small_multiples(len(tables))
+    for ax, (variant, table) in zip(panels, tables.items(), strict=True):
+        color, percent = variant_color(variant), 100 * table[["low", "high", "confidence", "accuracy"]]
+        ax.plot([0, 100], [0, 100], color=INK, linestyle=DASHES, linewidth=1, alpha=0.6, label="_diagonal")
+        ax.hlines(percent["accuracy"], percent["low"], percent["high"], color=color, linewidth=3, alpha=0.35)
+        ax.plot(percent["confidence"], percent["accuracy"], "o-", color=color, markersize=4, label="_bins")
+        error, n = expected_calibration_error(table), int(table["count"].sum())
+        text = f"calibration error {error:.3f} (n = {n:,})" if n else "no sampled responses"
+        ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8, color=color)
+        panel_title(ax, variant)
+    if panels:  # on common axes; the lowest bin reaches far down and is cut at its mean
+        lowest = min((100 * table["confidence"].min() for table in tables.values() if len(table)), default=0)
+        panels[0].set(xlim=(lowest - 0.1 * (100 - lowest), 101), ylim=(-2, 118), yticks=range(0, 101, 25))
+    fig.supxlabel("confidence, %: geometric mean token probability, exp(score)", fontsize=9, color=INK)
+    fig.supylabel("accuracy, %", fontsize=9, color=INK)
     return fig
 
 
 def _mark_vft(ax: Axes, accuracy: float) -> None:
     color = VARIANT_COLORS["vft"]
-    ax.axvline(accuracy, color=color, linestyle=_DASHES, linewidth=1, zorder=0, label="_vft")
+    ax.axvline(accuracy, color=color, linestyle=DASHES, linewidth=1, zorder=0, label="_vft")
     ax.annotate("vft", (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color)
 
 
@@ -180,7 +185,7 @@ def _draw_histogram(ax: Axes, score: np.ndarray, edges: np.ndarray, is_correct: 
         median,
         ymax=0.72,
         color=color,
-        linestyle="-" if is_correct else _DASHES,
+        linestyle="-" if is_correct else DASHES,
         linewidth=1.4,
         label="_median",
     )
@@ -190,7 +195,7 @@ def _draw_histogram(ax: Axes, score: np.ndarray, edges: np.ndarray, is_correct: 
 
 def _draw_curves(ax: Axes, scores: pd.DataFrame, window: int, is_correct: bool) -> None:
     """Draw scores [step, seed] of one kind, smoothed along the steps."""
-    color, style = (POSITIVE_COLOR, "-") if is_correct else (NEGATIVE_COLOR, _DASHES)
+    color, style = (POSITIVE_COLOR, "-") if is_correct else (NEGATIVE_COLOR, DASHES)
     smooth = scores.rolling(window, center=True, min_periods=1).mean()
     for seed in smooth:
         ax.plot(scores.index, smooth[seed], color=color, linewidth=0.7, alpha=0.4, label="_seed")
@@ -211,45 +216,11 @@ def _scale_note(lowest: float) -> str:
     return ", logarithmic below -1" if lowest < -1 else ""
 
 
-def _new_figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, max(_MIN_HEIGHT, height)), dpi=_DPI, layout="constrained", facecolor="white")
-
-
-def _small_multiples(n_panels: int) -> tuple[Figure, list[Axes]]:
-    """A grid of panels on common axes, without the empty places of its last row."""
-    n_rows = max(1, ceil(n_panels / _MOST_COLUMNS))
-    n_columns = max(1, ceil(n_panels / n_rows))
-    fig = _new_figure(height=0.8 + 1.7 * n_rows)
-    axes = fig.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
-    panels, empty = axes[:n_panels], axes[n_panels:]
-    for ax in panels:
-        _plain(ax, grid_axis="y")
-    for ax in empty:
-        ax.remove()
-    for ax in panels[-n_columns:]:  # the lowest of each column
-        ax.tick_params(labelbottom=True)
-    return fig, panels
-
-
-def _panel_title(ax: Axes, variant: str) -> None:
-    ax.set_title(variant, loc="left", fontsize=10, fontweight="bold", color=variant_color(variant))
-
-
 def _kinds_legend(fig: Figure) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=POSITIVE_COLOR, linewidth=2, label="positives (correct)"),
-        Line2D([], [], color=NEGATIVE_COLOR, linewidth=2, linestyle=_DASHES, label="negatives (wrong)"),
+        Line2D([], [], color=NEGATIVE_COLOR, linewidth=2, linestyle=DASHES, label="negatives (wrong)"),
     ]
     fig.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor="linecolor")
-
-
-def _plain(ax: Axes, grid_axis: Literal["x", "y"]) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(_FAINT)
-    ax.grid(axis=grid_axis, color=_FAINT, linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.tick_params(colors=_INK, labelsize=9)

@@ -1,16 +1,20 @@
 """What a variant answered to the test questions, and all that is measured of it."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from aft.errors import SettingsError
 from aft.evaluation.assessment import (
     assessment_accuracy,
+    check_finite,
     paper_assessment_accuracy,
     perplexity_of_positives,
     rows_by_question,
 )
-from aft.evaluation.statistics import maj_at_k, pass_at_k, wilson_interval
+from aft.evaluation.calibration import auroc, expected_calibration_error, reliability
+from aft.evaluation.statistics import best_of_k, maj_at_k, pass_at_k, wilson_interval
 
 GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
@@ -22,11 +26,22 @@ def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
     return labelled.assign(score=scores)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 
-def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int], level: float = 0.95) -> dict[str, float]:
-    """All figures of one variant and seed: accuracy, maj@k, pass@k, assessment accuracy, perplexity of positives.
+def measure(
+    rows: pd.DataFrame,
+    scored_groups: pd.DataFrame,
+    ks: list[int],
+    level: float = 0.95,
+    others: pd.DataFrame | None = None,
+) -> dict[str, float]:
+    """All figures of one variant and seed, by name: shares in [0, 1], perplexity, and numbers of questions.
 
-    `rows` are predictions, `scored_groups` the held-out groups with this variant's scores. Raises `SettingsError` if a
-    k is larger than the number of samples.
+    `rows` are predictions, `scored_groups` the held-out groups with this variant's scores, `others` predictions for
+    other question sets, named by a column `set`: each set adds `accuracy_{set}`, of its greedy answers. maj@k, pass@k
+    and best-of-k are of the samples, and so are AUROC and calibration error, which judge the scores that the writer
+    gave them; both are NaN without samples.
+
+    Raises `SettingsError` if a k is larger than the number of samples or a set has the name of another figure,
+    `NumericalError`, with the questions' ids, if a score is not finite.
     """
     greedy = rows[rows["sample_index"] == GREEDY]
     correct = int(greedy["is_correct"].sum())
@@ -35,22 +50,61 @@ def measure(rows: pd.DataFrame, scored_groups: pd.DataFrame, ks: list[int], leve
     figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
     sampled = rows[rows["sample_index"] != GREEDY]
     if ks and sampled.empty:
-        raise SettingsError("maj@k and pass@k need samples: set evaluation.sampling.samples to at least the largest k.")
-    answers, is_correct = sampled["extracted_answer"].to_numpy(dtype=object), sampled["is_correct"].to_numpy(dtype=bool)
-    by_question = [
-        (answers[places].tolist(), is_correct[places]) for places in rows_by_question(sampled["question_id"])
-    ]
-    for k in ks:
-        figures[f"maj_at_{k}"] = float(np.mean([maj_at_k(given, right.tolist(), k) for given, right in by_question]))
-        figures[f"pass_at_{k}"] = float(
-            np.mean([pass_at_k(len(right), int(right.sum()), k) for _, right in by_question])
+        raise SettingsError(
+            "maj@k, pass@k and best-of-k need samples: set evaluation.sampling.samples to at least the largest k."
         )
-    ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
-    figures["assessment_accuracy"] = ours.macro
-    figures["assessment_accuracy_low"], figures["assessment_accuracy_high"] = ours.low, ours.high
-    figures["assessment_accuracy_micro"] = ours.micro
-    figures["assessment_questions"] = ours.n_questions
-    figures["paper_assessment_accuracy"] = papers.accuracy
-    figures["paper_assessment_questions"] = papers.n_questions
-    figures["perplexity_of_positives"] = perplexity_of_positives(scored_groups)
+    check_finite(sampled)
+    figures |= _of_k_samples(sampled, ks) | _of_own_scores(sampled) | _of_groups(scored_groups)
+    for name, own in greedy_by_set(others):
+        if f"accuracy_{name}" in figures:
+            raise SettingsError(f"A question set cannot be called {name!r}, accuracy_{name} is taken; rename it.")
+        figures[f"accuracy_{name}"] = float(own["is_correct"].mean())
     return figures
+
+
+def greedy_by_set(others: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The greedy answers to each other question set with its name, in the order in which the sets appear."""
+    if others is not None:
+        greedy = others[others["sample_index"] == GREEDY]
+        for name in greedy["set"].unique():
+            yield str(name), greedy[greedy["set"] == name]
+
+
+def _of_k_samples(sampled: pd.DataFrame, ks: list[int]) -> dict[str, float]:
+    """maj@k, pass@k and best-of-k: means over questions of the expectation over k of a question's samples."""
+    answers, scores = (sampled[name].to_numpy(dtype=object) for name in ("extracted_answer", "score"))
+    is_correct = sampled["is_correct"].to_numpy(dtype=bool)
+    by_question = [
+        (answers[places].tolist(), scores[places].tolist(), is_correct[places].tolist())
+        for places in rows_by_question(sampled["question_id"])
+    ]
+    figures = {}
+    for k in ks:
+        figures[f"maj_at_{k}"] = float(np.mean([maj_at_k(given, right, k) for given, _, right in by_question]))
+        figures[f"pass_at_{k}"] = float(np.mean([pass_at_k(len(right), sum(right), k) for _, _, right in by_question]))
+        figures[f"best_of_{k}"] = float(np.mean([best_of_k(score, right, k) for _, score, right in by_question]))
+    return figures
+
+
+def _of_own_scores(sampled: pd.DataFrame) -> dict[str, float]:
+    """What the scores of the samples, under their writer, say of their being right."""
+    scores, is_correct = sampled["score"], sampled["is_correct"]
+    return {
+        "auroc": auroc(scores, is_correct),
+        "calibration_error": expected_calibration_error(reliability(scores, is_correct)),
+    }
+
+
+def _of_groups(scored_groups: pd.DataFrame) -> dict[str, float]:
+    """Assessment accuracy, ours and the paper's, and perplexity of positives."""
+    ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
+    return {
+        "assessment_accuracy": ours.macro,
+        "assessment_accuracy_low": ours.low,
+        "assessment_accuracy_high": ours.high,
+        "assessment_accuracy_micro": ours.micro,
+        "assessment_questions": ours.n_questions,
+        "paper_assessment_accuracy": papers.accuracy,
+        "paper_assessment_questions": papers.n_questions,
+        "perplexity_of_positives": perplexity_of_positives(scored_groups),
+    }

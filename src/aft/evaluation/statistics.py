@@ -1,21 +1,21 @@
-"""Statistics of an evaluation: intervals, paired comparisons, pass@k and maj@k.
+"""Statistics of an evaluation: intervals, paired comparisons, pass@k, maj@k and best-of-k.
 
 Pure functions of results per question. The suffix `_N` says one entry per question, in the same order
 wherever two such arrays meet; accuracies are fractions in [0, 1]. scipy is imported where it is needed, so
-that a machine without it can still count pass@k and maj@k.
+that a machine without it can still count pass@k, maj@k and best-of-k.
 """
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, isnan
+from math import comb, isfinite, isnan
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError, NumericalError, SettingsError
 
 _CHUNK_ENTRIES = 1_000_000  # of the table of resample counts held at a time: 8 MB
 
@@ -163,6 +163,31 @@ def maj_at_k(answers: Sequence[Hashable], is_correct: Sequence[bool], k: int) ->
     for answer in right:
         rivals = tuple(sorted(count for other, count in votes.items() if other != answer))
         wins += _subsets_won(votes[answer], rivals, sum(abstains), k)
+    return float(wins / comb(n, k))
+
+
+def best_of_k(scores: Sequence[float], is_correct: Sequence[bool], k: int) -> float:
+    """Expected accuracy of the highest-scored sample of a uniformly drawn k-subset of a question's n samples.
+
+    `scores` holds the score that the model gives its own sample, `is_correct` whether it is right. Samples of equal
+    score that share the first place are taken with equal probability. Exact: of g samples of one score with m below
+    it, C(g+m, k) - C(m, k) subsets have their best there, and each of the g is as often taken as the others. So
+    best-of-1 is the accuracy of the samples, and best-of-n that of the best of all.
+
+    Raises SettingsError when k is not in 1..n, NumericalError when a score is not finite.
+    """
+    n = len(scores)
+    _check_k(n, k)
+    if not all(map(isfinite, scores)):
+        raise NumericalError("Samples cannot be ranked by scores that are not finite; check the model that gave them.")
+    flags_by_score: dict[float, list[bool]] = {}
+    for score, flag in zip(scores, is_correct, strict=True):
+        flags_by_score.setdefault(score, []).append(flag)
+    wins, below = Fraction(0), 0
+    for _, flags in sorted(flags_by_score.items()):
+        subsets = comb(below + len(flags), k) - comb(below, k)
+        wins += Fraction(subsets * sum(map(bool, flags)), len(flags))
+        below += len(flags)
     return float(wins / comb(n, k))
 
 

@@ -1,8 +1,9 @@
-"""Refuse, before anything runs, a parameter that no node reads, and a seed that cannot be one.
+"""Refuse, before anything runs, a parameter that no node reads, and a seed or label that cannot be one.
 
 A misspelt key must not silently leave the default in force.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from kedro.io import CatalogProtocol
 from aft.errors import SettingsError
 
 _PREFIX = "params:"
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
 
 
 class CheckParametersHook:
@@ -22,8 +24,10 @@ class CheckParametersHook:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
-        """Raise `SettingsError` naming the unknown keys and the nearest known ones, or what is wrong with the seed."""
-        _check_seed(catalog.load("parameters").get("seed", 0), run_params.get("runtime_params") or {})
+        """Raise `SettingsError` naming unknown keys and the nearest known ones, or what is wrong with seed or label."""
+        parameters, given = catalog.load("parameters"), run_params.get("runtime_params") or {}
+        _check_seed(parameters.get("seed", 0), given)
+        _check_label(parameters.get("label"), given)
         read = {
             name.removeprefix(_PREFIX)
             for pipeline in pipelines.values()
@@ -32,8 +36,9 @@ class CheckParametersHook:
         }
         unknown = [
             key
-            for key in _keys(catalog.load("parameters"))
-            if not any(key == known or key.startswith(f"{known}.") for known in read)
+            for key in _keys(parameters)
+            if key != "label"  # names folders in the catalog
+            and not any(key == known or key.startswith(f"{known}.") for known in read)
         ]
         if unknown:
             raise SettingsError(" ".join(_sentence(key, sorted(read)) for key in unknown))
@@ -45,6 +50,14 @@ def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:
         raise SettingsError(f"The seed is {seed!r}, but must be a whole number from 0 to {2**32 - 1}.")
     if seed != runtime_params.get("seed", 0):
         raise SettingsError(f"Set the seed on the command line (--params=seed={seed}), not in the configuration.")
+
+
+def _check_label(label: Any, runtime_params: dict[str, Any]) -> None:
+    """Folders are named by the label of the command line."""
+    if label != runtime_params.get("label"):
+        raise SettingsError(f"Set the label on the command line (--params=label={label}), not in the configuration.")
+    if label is not None and not _LABEL.fullmatch(str(label)):
+        raise SettingsError(f"The label is {label!r}, but must be a name of letters, digits and _ . = - for a folder.")
 
 
 def _sentence(key: str, known: list[str]) -> str:

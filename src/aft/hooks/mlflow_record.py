@@ -23,8 +23,10 @@ from kedro.pipeline.node import Node
 from aft import __version__
 from aft.errors import SettingsError, StoreError
 from aft.files import digest
-from aft.hooks.provenance import recorded_parameters, shown_uri, source_tags, without_credentials
+from aft.hooks.provenance import shown_uri, source_tags
 from aft.models.directory import ModelDirectory
+from aft.pipelines.recorded import recorded_parameters, without_credentials
+from aft.training.run import kept_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,7 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # it tells of every step of making its database
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints a server's address with user and password
 }
+PARENT = "AFT_PARENT_RUN"  # environment variable: the id of the run in MLflow that a run belongs to, such as a study's
 _PATIENCE_S = 60  # how long a run waits while another one prepares the database
 
 Child = tuple[str, str]  # kind of work, variant
@@ -81,6 +84,8 @@ class RunRecord:
             if isinstance(data, ModelDirectory):
                 key = "model_fingerprint" if child else f"model_fingerprint.{name}"
                 self.client.set_tag(run_id, key, data.fingerprint)
+                for number, sentence in enumerate(kept_warnings(data.path), start=1):
+                    self.client.set_tag(run_id, f"training_warning.{number}", sentence)
             if name in self.kinds:
                 self._log_declared(name, data, run_id)
             if child:
@@ -139,21 +144,11 @@ def open_record(
     project = Path(run_params["project_path"])
     parameters = catalog.load("parameters")
     kinds = _kinds(pipeline, catalog)
-    logger.info(
-        "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.",
-        experiment,
-        shown_uri(uri, project),
-    )
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri)
-        artifacts = (project / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-        experiment_id = _experiment(client, experiment, artifacts)
+    with connected(uri, experiment, project) as (client, experiment_id):
         tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project)}
-        parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters["seed"]))
+        if PARENT in os.environ:
+            tags["mlflow.parentRunId"] = os.environ[PARENT]
+        parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
         _log_params(client, parent.info.run_id, recorded_parameters(parameters))
     return RunRecord(
         client,
@@ -167,9 +162,31 @@ def open_record(
     )
 
 
-def _run_name(run_params: Mapping[str, Any], seed: int) -> str:
+@contextmanager
+def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[MlflowClient, str]]":
+    """A client and the id of the experiment, which is made if it is not there.
+
+    Raises `SettingsError` if the tracking server or file cannot be used.
+    """
+    logger.info(
+        "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.",
+        experiment,
+        shown_uri(uri, project),
+    )
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        artifacts = (project / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+        yield client, _experiment(client, experiment, artifacts)
+
+
+def _run_name(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     pipelines = ", ".join(sorted(run_params.get("pipeline_names") or ["__default__"]))
-    return f"{pipelines}@{run_params.get('env') or 'base'} seed {seed}"
+    where = parameters.get("label") or run_params.get("env") or "base"
+    return f"{pipelines}@{where} seed {parameters['seed']}"
 
 
 def _child_of(node: Node) -> Child | None:

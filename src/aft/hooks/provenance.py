@@ -1,32 +1,9 @@
-"""What a record of a run may tell: parameters on an allow-list, the commit of the code; no credentials, no folders."""
+"""What a record of a run may tell of its place: the commit of the code, and a tracking URI without credentials."""
 
-import re
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
-RECORDED = ("seed", "task", "base_model", "training", "sampling", "labelling", "align_from", "evaluation")
-"""The parameters that are recorded, by their first key; all others stay out, whatever they hold."""
-
-_LONGEST_VALUE = 6000  # MLflow's limit, in characters
-
-
-def recorded_parameters(parameters: Mapping[str, Any], variant: str | None = None) -> dict[str, str]:
-    """The parameters on the allow-list `RECORDED` and the variant's objective, flattened: dotted key to text.
-
-    A path is told by its last component only, and no value is longer than MLflow takes.
-    """
-    chosen = {key: parameters[key] for key in RECORDED if key in parameters}
-    if variant is not None:
-        chosen |= {"objective": parameters.get("align", {}).get(variant, {}).get("objective", {})}
-    return {key: _text(value)[:_LONGEST_VALUE] for key, value in _leaves(chosen)}
-
-
-def without_credentials(text: str) -> str:
-    """`text` with every URL cut to scheme, host and path: no user, password or token."""
-    return re.sub(r"(?<=://)(?:\S*@)?([^\s?]*)(?:\?\S*)?", r"\1", text)
+from aft.pipelines.recorded import without_credentials
 
 
 def shown_uri(uri: str, project: Path) -> str:
@@ -38,30 +15,6 @@ def source_tags(project: Path) -> dict[str, str]:
     """The commit of the code, and whether the code differs from it; nothing where there is no git."""
     commit, changes = _git(project, "rev-parse", "HEAD"), _git(project, "status", "--porcelain")
     return {} if commit is None else {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of the leaves of nested dictionaries and dataclasses."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {one.name: getattr(value, one.name) for one in fields(value)}
-    if not isinstance(value, Mapping):
-        yield prefix, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{prefix}.{name}" if prefix else str(name))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(one) for one in value)
-    if isinstance(value, Path) or (isinstance(value, str) and _is_path(value)):
-        return Path(value).name
-    return without_credentials(str(value))
-
-
-def _is_path(text: str) -> bool:
-    """Whether `text` is a path and not a model's name on the hub, which has the same form as a relative one."""
-    return text.startswith(("/", "~", "./", "../", "file:")) or (len(text) < 256 and Path(text).is_dir())
 
 
 def _git(project: Path, *arguments: str) -> str | None:

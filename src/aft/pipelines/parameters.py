@@ -1,12 +1,13 @@
 """The typed parameters of the pipelines: the core's settings, checked when a run starts; an unknown key is an error."""
 
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from aft.errors import SettingsError
+from aft.feedback.judge_settings import JudgeSettings
 from aft.models.pocket import Architecture
 from aft.sampling.settings import SamplingSettings
 from aft.tasks.pocket import Corpus
@@ -58,10 +59,18 @@ class BaseModel:
 
 
 @dataclass(config=_STRICT, frozen=True)
+class Judge(JudgeSettings):
+    """`JudgeSettings`, checked."""
+
+
+@dataclass(config=_STRICT, frozen=True)
 class Labelling:
     """How sampled responses become feedback."""
 
     deduplicate: bool = True
+    judge: Literal["none", "steps", "openai", "file"] = "none"
+    ratings_file: str | None = None
+    openai: Judge | None = None
 
 
 @dataclass(config=_STRICT, frozen=True)

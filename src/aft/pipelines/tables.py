@@ -47,7 +47,7 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def feedback(table: pd.DataFrame) -> pd.DataFrame:
-    """Labelled and ranked responses; a right one never ranks below a wrong one of its question."""
+    """Labelled and ranked responses; by `rank` a right one never stands below a wrong one of its question."""
     import pandera.pandas as pa
 
     columns = {
@@ -61,6 +61,8 @@ def feedback(table: pd.DataFrame) -> pd.DataFrame:
         "is_correct": pa.Column(bool),
         "rating": pa.Column(float, nullable=True),
         "rank": pa.Column(int, pa.Check.ge(0)),
+        "rating_rank": pa.Column("Int64", pa.Check.ge(0), nullable=True),
+        "distinct_equations": pa.Column(bool, required=False),  # not of held-out groups
         "n_duplicates": pa.Column(int, pa.Check.ge(1)),
     }
     return _validated(table, columns, unique=["question_id", "sample_index"])

@@ -1,5 +1,6 @@
 """What `vft_train` and `align_train` share: from tables to a trained model and its curve."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -8,12 +9,22 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.tables import by_id, to_questions
 from aft.training.settings import Objective, TrainingSettings
 
+PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a training reads of the questions: those to learn, those to watch, and the hashes of those never to see."""
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    held_out: list[str]
+
 
 def train_on(
     start: ModelDirectory,
-    train_questions: pd.DataFrame,
+    questions: Questions,
     feedback: pd.DataFrame,
-    held_out: list[str],
     training: TrainingSettings,
     objective: Objective,
     seed: int,
@@ -23,10 +34,13 @@ def train_on(
     from aft.training.examples import build_examples, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
 
-    questions = to_questions(train_questions)
-    refuse_held_out(questions, held_out)
-    examples = build_examples(questions, feedback.to_dict("records"), start.tokenizer(), objective, training.max_tokens)
-    trained = train(start, examples, training, objective, seed, Path(model_cache), f"train {objective.label}")
+    rows = to_questions(questions.train)
+    refuse_held_out(rows, questions.held_out)
+    tokenizer, label = start.tokenizer(), f"train {objective.label}"
+    examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
+    watched = to_questions(questions.validation.head(PROBE_SIZE))
+    probe = build_examples(watched, [], tokenizer, Objective(), training.max_tokens) if watched else []
+    trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe)
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 

@@ -1,7 +1,8 @@
 """What a question is, and what a task family must say about it.
 
 A task family is a module of `aft.tasks` with the five names of `Task`. It owns the prompt *and* the answer check, so
-that training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted name.
+that training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted name. A
+family whose steps can be judged without a model has the two names of `StepwiseTask` as well.
 """
 
 import hashlib
@@ -49,6 +50,18 @@ class Task(Protocol):
 
     def answers_equal(self, answer: str, other: str) -> bool:
         """Whether two canonical answers are the same answer."""
+        ...
+
+
+class StepwiseTask(Task, Protocol):
+    """What a family may say in addition about the steps of a response; feedback that reads steps needs it."""
+
+    def wrong_steps(self, question: Question, response: str) -> list[str]:
+        """One short sentence per wrong step of a response, none for a flawless one; total and linear in time."""
+        ...
+
+    def equations(self, response: str) -> list[str]:
+        """The equations of a response in order, without blanks; total and linear in time."""
         ...
 
 

@@ -5,11 +5,13 @@ questions for validation, which leaves 919; the setting `validation_from` can sp
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,11 @@ _PROMPT = (
 )
 _CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
 _MARKED = re.compile(r"(?<!#)####(?!#)([^\n]*)")
+_OPERAND_OR_SIGN = re.compile(r"(?P<number>[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)|(?P<sign>[-+*/x\u00d7\u00f7()%])")
+_SPELLED = {"x": "*", "\u00d7": "*", "\u00f7": "/"}
+_PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "minus": 3}
+_LONGEST_EXPRESSION = 200  # characters; the published ones have at most 36
+_TOLERANCE = Fraction(1, 1000)  # between the sides of a calculator mark
 _NUMBER_FIRST = re.compile(r"[\W_]{0,12}[0-9]")  # "#### 7 packs and 2", but not the heading "#### Step 1"
 _NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:Q:|Question:|### Instruction)")
 # "Final answer: How many are left?" only repeats the question: the line of a marker with a colon must hold
@@ -116,14 +123,127 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and, without
     such a marker, the last number.
     """
-    next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
-    own = response[: next_question.start()] if next_question else response
+    own = _own_part(response)
     marked = _MARKED.search(own)
     answer = canonical_number(marked[1]) if marked else None
     return answer if strict or answer else _flexible_answer(own, marked)
 
 
 answers_equal = numbers_equal
+
+
+def wrong_steps(question: Question, response: str) -> list[str]:
+    """One sentence per wrong step, by comparison with the question's reference; total and linear in time.
+
+    A step is a calculator mark, <<a=b>>, before the final answer. It is wrong
+
+    - if a side cannot be computed, or its sides differ by 0.001 or more;
+    - else if its result is foreign: none of the results of the reference's marks, by the same tolerance, nor the
+      answer. Where the final answer is wrong, each foreign result counts. Where it is right, the response took another
+      path, and all its foreign results count as one wrong step. Without a mark in the reference none is foreign.
+
+    A final answer that is missing or wrong is one wrong step more.
+    """
+    answer = extract_answer(response)
+    is_right = answer is not None and answers_equal(answer, question.answer)
+    steps = [(mark, _result(mark)) for mark in equations(response)]
+    published = [result for result in map(_result, equations(question.reference)) if result is not None]
+    known = [*published, Fraction(question.answer)] if published else []
+
+    def is_foreign(result: Fraction) -> bool:
+        return bool(known) and all(abs(result - other) >= _TOLERANCE for other in known)
+
+    wrong = [f"The equation {mark[:80]} does not hold." for mark, result in steps if result is None]
+    foreign = [mark for mark, result in steps if result is not None and is_foreign(result)]
+    if is_right and foreign:
+        wrong.append(f"Results that the reference does not have: {', '.join(foreign)}.")
+    elif foreign:
+        wrong += [f"The reference does not have the result of {mark}." for mark in foreign]
+    if answer is None:
+        wrong.append("There is no final answer.")
+    elif not is_right:
+        wrong.append(f"The final answer is {answer}, not {question.answer}.")
+    return wrong
+
+
+def equations(response: str) -> list[str]:
+    """The texts of the calculator marks before the final answer, in order, without blanks: "48/2=24"."""
+    own = _own_part(response)
+    marked = _MARKED.search(own)
+    marks = _CALCULATOR_MARK.findall(own[: marked.start()] if marked else own)
+    return ["".join(mark[2:-2].split()) for mark in marks]
+
+
+def _own_part(response: str) -> str:
+    """What stands before the next question that a model asks itself."""
+    next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
+    return response[: next_question.start()] if next_question else response
+
+
+def _result(equation: str) -> Fraction | None:
+    """What the last side of an equation comes to; None if a side cannot be computed or its sides differ."""
+    sides = [_value(side) for side in equation.split("=")]
+    known = [side for side in sides if side is not None]
+    holds = all(abs(a - b) < _TOLERANCE for a, b in itertools.pairwise(known))
+    return known[-1] if holds and len(known) == len(sides) > 1 else None
+
+
+def _value(expression: str) -> Fraction | None:
+    """What an expression of decimal numbers, per cent, + - * / and brackets comes to, exactly; it holds no blanks.
+
+    x and \u00d7 multiply, \u00f7 divides. None for anything else, for a division by zero, and for more than
+    `_LONGEST_EXPRESSION` characters, which bounds the size of every number on the way.
+    """
+    if len(expression) > _LONGEST_EXPRESSION:
+        return None
+    values: list[Fraction] = []
+    waiting: list[str] = []  # operators without their right operand yet, and open brackets: no recursion
+    wants_operand, end = True, 0
+    try:
+        while token := _OPERAND_OR_SIGN.match(expression, end):
+            end = token.end()
+            sign = _SPELLED.get(token["sign"], token["sign"])
+            begins_operand = sign in (None, "(") or (wants_operand and sign in ("+", "-"))
+            if begins_operand != wants_operand:
+                return None
+            if sign is None:
+                values.append(Fraction(token["number"].replace(",", "")))
+                wants_operand = False
+            elif sign == "%":
+                values[-1] /= 100
+            elif sign == ")":
+                _apply(values, waiting, 1)
+                if not waiting:
+                    return None
+                waiting.pop()
+            elif wants_operand:
+                waiting += {"(": ["("], "-": ["minus"]}.get(sign, [])
+            else:
+                _apply(values, waiting, _PRECEDENCE[sign])
+                waiting.append(sign)
+                wants_operand = True
+        if wants_operand or end < len(expression):
+            return None
+        _apply(values, waiting, 1)
+    except ZeroDivisionError:
+        return None
+    return None if waiting else values[0]
+
+
+def _apply(values: list[Fraction], waiting: list[str], precedence: int) -> None:
+    """Carry out the last waiting operators that bind at least as tightly as `precedence`."""
+    while waiting and _PRECEDENCE[waiting[-1]] >= precedence:
+        operator, right = waiting.pop(), values.pop()
+        if operator == "minus":
+            values.append(-right)
+        elif operator == "+":
+            values.append(values.pop() + right)
+        elif operator == "-":
+            values.append(values.pop() - right)
+        elif operator == "*":
+            values.append(values.pop() * right)
+        else:
+            values.append(values.pop() / right)
 
 
 def _flexible_answer(own: str, marked: re.Match[str] | None) -> str | None:

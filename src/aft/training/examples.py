@@ -28,6 +28,7 @@ class Example:
     candidates: Sequence[Sequence[int]] = field(default_factory=tuple)  # responses to rank
     ranks: Sequence[int] = field(default_factory=tuple)  # of the candidates, 0 = best
     reference_scores: Sequence[float] = field(default_factory=tuple)  # of the candidates under DPO's reference model
+    ratings: Sequence[float] = field(default_factory=tuple)  # of the candidates, where the objective reads them
 
     @property
     def group(self) -> Group:
@@ -55,20 +56,12 @@ def build_examples(
 ) -> list[Example]:
     """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
 
-    A question whose candidates all rank alike keeps its reference only. For `dpo` each feedback row must hold its
-    `reference_score`. Under `learn_positives` (RFT) every distinct correct sample becomes an example of its own beside
-    the reference. Raises `DataError` for feedback on an unknown question, for empty feedback where the objective needs
-    some, and if no example is left.
+    A question whose candidates all rank alike, or under ranking feedback lack a rating, keeps its target only. For
+    `dpo` each feedback row must hold its `reference_score`. Under `learn_positives` (RFT) every distinct correct sample
+    becomes an example of its own beside the reference. Raises `DataError` for feedback on an unknown question, for
+    feedback that is empty or without any rating where the objective needs it, and if no example is left.
     """
-    groups: dict[str, list[Mapping[Any, Any]]] = {question.question_id: [] for question in questions}
-    for row in feedback:
-        if row["question_id"] not in groups:
-            raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
-        groups[row["question_id"]].append(row)
-    needs_feedback = objective.term != "none" or objective.learn_positives
-    if needs_feedback and not any(groups.values()):
-        raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
-
+    groups = _by_question(questions, feedback, objective)
     examples: list[Example] = []
     too_long = 0
     for question in questions:
@@ -78,8 +71,10 @@ def build_examples(
         too_long += len(groups[question.question_id]) - len(rows)
         if len(prompt) + len(reference) > max_tokens:
             too_long += 1
-            continue
-        examples += _examples_of(question.question_id, prompt, reference, rows, objective)
+        elif objective.learn_positives:
+            examples += _examples_of_positives(question, prompt, reference, rows, objective)
+        else:
+            examples.append(_ranked_example(question, prompt, reference, rows, objective))
     if too_long:
         logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
     if not examples:
@@ -87,34 +82,86 @@ def build_examples(
     return examples
 
 
-def _examples_of(
-    question_id: str,
-    prompt: list[int],
-    reference: list[int],
-    rows: list[Mapping[Any, Any]],
-    objective: Objective,
+_Row = Mapping[Any, Any]  # of the feedback table
+
+
+def _by_question(
+    questions: Sequence[Question], feedback: Iterable[_Row], objective: Objective
+) -> dict[str, list[_Row]]:
+    """The feedback rows of each question that the objective can read."""
+    groups: dict[str, list[_Row]] = {question.question_id: [] for question in questions}
+    unrated = 0
+    for row in feedback:
+        if row["question_id"] not in groups:
+            raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
+        if objective.feedback == "ranking" and not row["rating_rank"] >= 0:  # missing, as None, NaN or NA's False
+            unrated += 1
+        else:
+            groups[row["question_id"]].append(row)
+    if unrated:
+        logger.warning("%d samples of questions with an unrated sample are left out of the ranking.", unrated)
+    if (objective.term != "none" or objective.learn_positives) and not any(groups.values()):
+        if unrated:
+            raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
+        raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
+    return groups
+
+
+def _rank_of(row: _Row, objective: Objective) -> int:
+    return int(row["rating_rank"] if objective.feedback == "ranking" else row["rank"])
+
+
+def _tokens_of(row: _Row) -> list[int]:
+    return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
+
+
+def _examples_of_positives(
+    question: Question, prompt: list[int], reference: list[int], rows: list[_Row], objective: Objective
 ) -> list[Example]:
-    samples = [list(map(int, row["token_ids"])) for row in rows]  # plain integers, whichever array they come in
-    are_correct = [bool(row["is_correct"]) for row in rows]
-    if objective.learn_positives:
-        end = reference[-1]  # a sample that was cut would teach not to end
-        positives = [s for s, is_correct in zip(samples, are_correct, strict=True) if is_correct and s[-1] == end]
-        kept = {tuple(target) for target in (reference, *positives)}
-        return [Example(question_id, prompt, [list(target)]) for target in sorted(kept)]
-    if objective.term == "none":
-        return [Example(question_id, prompt, [reference])]
-    ranks = [int(row["rank"]) for row in rows]
+    """RFT: the reference and every distinct correct sample, under ranking feedback of the top-rated ones only.
+
+    A sample that was cut would teach not to end, and is none of them.
+    """
+    end = reference[-1]
+    positives = [row for row in rows if row["is_correct"] and _tokens_of(row)[-1] == end]
+    if objective.feedback == "ranking":
+        positives = [row for row in positives if _rank_of(row, objective) == 0]
+    if objective.distinct_equations:
+        positives = [row for row in positives if row["distinct_equations"]]
+    kept = {tuple(target) for target in (reference, *map(_tokens_of, positives))}
+    return [Example(question.question_id, prompt, [list(target)]) for target in sorted(kept)]
+
+
+def _ranked_example(
+    question: Question, prompt: list[int], reference: list[int], rows: list[_Row], objective: Objective
+) -> Example:
+    samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
+    has_positive = objective.feedback == "ranking" or any(row["is_correct"] for row in rows)
+    target = reference
+    if objective.imitate == "best" and samples and has_positive:
+        target = samples[ranks.index(min(ranks))]
     if objective.reference_as_positive and reference not in samples:
-        below = 0 if any(are_correct) else 1  # without a right sample, rank 0 is the wrong ones'
+        below = 0 if has_positive else 1  # without a right sample, rank 0 is the wrong ones'
         samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
     if len(set(ranks)) < 2:  # nothing to compare: the alignment term is 0 whatever their scores
-        return [Example(question_id, prompt, [reference])]
-    reference_scores = [float(row["reference_score"]) for row in rows] if objective.term == "dpo" else []
-    return [Example(question_id, prompt, [reference], samples, ranks, reference_scores)]
+        return Example(question.question_id, prompt, [target])
+    reads_ratings = objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
+    return Example(
+        question.question_id,
+        prompt,
+        [target],
+        samples,
+        ranks,
+        ratings=[float(row["rating"]) for row in rows] if reads_ratings else [],
+        reference_scores=[float(row["reference_score"]) for row in rows] if objective.term == "dpo" else [],
+    )
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
     """Hash of all that a training run reads; the same examples in the same order have the same one."""
     return digest(
-        [[e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.reference_scores] for e in examples]
+        [
+            [e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings, e.reference_scores]
+            for e in examples
+        ]
     )

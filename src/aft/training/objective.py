@@ -1,4 +1,6 @@
-"""The loss of some examples, from the log-probabilities of their responses: vft + weight x alignment(term, constraint).
+"""The loss of some examples, from the log-probabilities of their responses.
+
+    loss = vft_weight x vft + weight x alignment(term, constraint)
 
 The examples may be a part of an optimiser step: what they add is divided by the totals of the whole step, so that a sum
 over parts is the exact loss, however the step is split.
@@ -44,12 +46,14 @@ def objective_loss(
     """
     sizes = [(len(example.targets), len(example.candidates)) for example in examples]
     is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
-    loss = vft = -sums_R[is_target_R].sum() / totals.target_tokens
+    # As a sum, each response weighs by its length: a mean over questions of minus its log-probability (Eq. 1).
+    vft = -sums_R[is_target_R].sum() / (totals.target_tokens if objective.vft_reduction == "mean" else totals.questions)
+    loss = objective.vft_weight * vft
     metrics = {"vft_term": vft.detach()}
     if objective.term != "none":
         alignment, told = _alignment(sums_R[~is_target_R], examples, objective)
         share = len(examples) / totals.questions
-        loss = vft + objective.weight * share * alignment
+        loss = loss + objective.weight * share * alignment
         metrics |= {name: share * told[name] for name in ("alignment_term", "constraint_term")}
         own = Totals.of(examples)
         for name, count, total in (
@@ -79,16 +83,26 @@ def _alignment(
         return rows(torch.tensor(values, dtype=sums_R.dtype, device=device))
 
     lengths_R = torch.tensor([len(c) for example in examples for c in example.candidates], device=device)
-    return alignment_loss(
-        rows(sums_R / lengths_R),
-        rows(torch.tensor([rank for example in examples for rank in example.ranks], dtype=torch.long, device=device)),
+    ranks = [rank for example in examples for rank in example.ranks]
+    ranks_Q_K = rows(torch.tensor(ranks, dtype=torch.long, device=device))
+    scores_Q_K = rows(sums_R / lengths_R)
+    # A sum over tokens is the mean times the length, for the reference model as well.
+    scale_Q_K = rows(lengths_R) if objective.score_reduction == "sum" else torch.ones_like(scores_Q_K)
+    loss, metrics = alignment_loss(
+        scores_Q_K * scale_Q_K,
+        ranks_Q_K,
         mask_Q_K,
         term=objective.term,
         constraint=objective.constraint,
         beta=objective.beta,
         dpo_beta=objective.dpo_beta,
-        reference_scores_Q_K=given("reference_scores") if objective.term == "dpo" else None,
+        ratings_Q_K=given("ratings") if any(example.ratings for example in examples) else None,
+        reference_scores_Q_K=given("reference_scores") * scale_Q_K if objective.term == "dpo" else None,
     )
+    if objective.score_reduction == "sum":  # curves tell mean scores all the same
+        _, means = alignment_loss(scores_Q_K.detach(), ranks_Q_K, mask_Q_K)
+        metrics |= {name: means[name] for name in ("score_positive", "score_negative", "margin")}
+    return loss, metrics
 
 
 def needs_gradient(examples: Sequence[Example], objective: Objective) -> list[bool]:

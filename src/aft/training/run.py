@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CURVE = "training_curve.json"
+CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
-    *("score_negative", "margin", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
+    *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A finished model and how its training went: one row per optimiser step, with `CURVE_COLUMNS`."""
+    """A finished model and how its training went: one row per optimiser step, with `CURVE_COLUMNS`, and warnings."""
 
     directory: ModelDirectory
     curve: list[dict[str, float]]
+    warnings: list[str]  # of degradation, see aft.training.monitor
 
 
 def train(
@@ -43,8 +44,13 @@ def train(
     seed: int,
     workspace: Path,
     label: str,
+    *,
+    probe: Sequence[Example] = (),
 ) -> TrainedModel:
-    """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace."""
+    """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
+
+    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`.
+    """
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
@@ -62,6 +68,7 @@ def train(
         seed,
         workspace,
         label,
+        probe=probe,
     )
 
 
@@ -74,14 +81,32 @@ def train_once(
     seed: int,
     workspace: Path,
     label: str,
+    *,
+    probe: Sequence[Example] = (),
 ) -> TrainedModel:
-    """Train what `load` gives, in a directory of `workspace` named by the hash of `description` and AFT's version."""
+    """Train what `load` gives, in a directory of `workspace` named by the hash of `description` and AFT's version.
+
+    A probe decides the curve and the warnings beside the model, and enters the hash as well.
+    """
 
     def build(directory: Path) -> None:
-        _train_into(directory, load, examples, settings, objective, seed, label)
+        _train_into(directory, load, examples, settings, objective, seed, label, probe)
 
-    finished = build_once(workspace, {**description, "aft": __version__}, build)
-    return TrainedModel(open_model(finished), json.loads((finished / CURVE).read_text()))
+    finished = build_once(workspace, _made_from(description, probe), build)
+    curve = json.loads((finished / CURVE).read_text())
+    return TrainedModel(open_model(finished), curve, kept_warnings(finished))
+
+
+def kept_warnings(directory: Path) -> list[str]:
+    """What the monitor warned of while the model in `directory` was trained; empty if there was no monitor."""
+    path = directory / WARNINGS
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _made_from(description: Description, probe: Sequence[Example]) -> Description:
+    """The whole description: the probe is in it only where there is one."""
+    made_from = {**description, "aft": __version__}
+    return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 
 def _train_into(
@@ -92,6 +117,7 @@ def _train_into(
     objective: Objective,
     seed: int,
     label: str,
+    probe: Sequence[Example],
 ) -> None:
     import shutil
 
@@ -103,13 +129,14 @@ def _train_into(
         shutil.rmtree(work, ignore_errors=True)
         return
     model, tokenizer = load()
-    _check_lengths(model, examples)
-    trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label)
+    _check_lengths(model, [*examples, *probe])
+    trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label, probe)
     checkpoint = checkpoints.latest(work)
     if checkpoint is not None:
         logger.info("%s: continuing from step %d.", label, checkpoints.step_of(checkpoint))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_model(model, tokenizer, directory)
+    write_json(directory / WARNINGS, trainer.warnings)
     write_json(directory / CURVE, _curve(trainer.state.log_history))
     shutil.rmtree(work, ignore_errors=True)
 

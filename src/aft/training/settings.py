@@ -9,7 +9,7 @@ from aft.errors import SettingsError
 
 _ABOVE_ZERO = (
     *("epochs", "learning_rate", "batch_size", "token_budget", "max_grad_norm", "max_tokens", "max_steps"),
-    "checkpoint_every",
+    *("checkpoint_every", "monitor_every"),
 )
 
 
@@ -28,6 +28,7 @@ class TrainingSettings:
     max_tokens: int = 512  # prompt + response; longer ones are left out, and counted
     max_steps: int | None = None  # stop after so many optimiser steps; None = all epochs
     checkpoint_every: int = 200  # optimiser steps between two checkpoints
+    monitor_every: int | None = 20  # optimiser steps between two looks at held-out references; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: bool = False  # trade time for memory
 
@@ -44,29 +45,55 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One variant: loss = vft + weight x alignment(term, constraint). The defaults are plain VFT."""
+    """One variant: loss = vft_weight x vft + weight x alignment(term, constraint). The defaults are plain VFT."""
 
     term: Literal["none", "aft", "rrhf", "pro", "dpo"] = "none"  # the alignment term; none = maximum likelihood alone
     constraint: Literal["none", "detached", "detached_lowest", "boundary"] = "none"  # what protects the negatives
+    feedback: Literal["binary", "ranking"] = "binary"  # what ranks the samples: right above wrong, or their ratings
+    start: Literal["base", "vft"] = "base"  # the model that training starts from
     weight: float = 1.0  # of the alignment term beside the VFT term (Eq. 4)
     beta: float = 0.15  # margin of the boundary below the worst positive (Eq. 8)
-    dpo_beta: float = (
-        0.1  # DPO's inverse temperature, of scores under the model less those under the VFT model (Eq. 16)
-    )
-    learn_positives: bool = False  # RFT: every distinct correct sample is one more reference
+    dynamic_temperature: bool = True  # of pro: the gaps between ratings (Eq. 21); else 1, as under binary feedback
+    dpo_beta: float = 0.1  # DPO's inverse temperature; its reference model is the VFT model (Eq. 16)
+    score_reduction: Literal["mean", "sum"] = "mean"  # of token log-probabilities, in what the alignment term compares
+    imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
+    vft_weight: float = 1.0  # of the VFT term
+    vft_reduction: Literal["mean", "sum"] = "mean"  # over the tokens of a batch, or over each response's own tokens
+    learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
+    distinct_equations: bool = False  # RFT: of the right samples with the same equations learn one only
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
 
     def __post_init__(self) -> None:
         if not 0 < self.dpo_beta < math.inf:
             raise SettingsError(f"dpo_beta is {self.dpo_beta}: it must be above 0.")
-        if not (isfinite(self.weight) and self.weight >= 0 and isfinite(self.beta)):
-            raise SettingsError(f"weight ({self.weight}) must be 0 or more, and beta ({self.beta}) a number.")
-        if self.constraint != "none" and self.term == "none":
-            raise SettingsError("A constraint needs an alignment term: set term as well, or constraint to none.")
-        if self.reference_as_positive and self.term == "dpo":
-            raise SettingsError("The term 'dpo' compares samples only: leave out reference_as_positive.")
-        if self.learn_positives and self.term != "none":
-            raise SettingsError("learn_positives (RFT) has no groups to rank: set term to none, or leave it out.")
+        for name in ("weight", "vft_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}: it must be 0 or more.")
+        if not isfinite(self.beta):
+            raise SettingsError(f"beta is {self.beta}: it must be a number.")
+        contradictions = [
+            (self.constraint != "none" and self.term == "none", "A constraint needs an alignment term: set term, too."),
+            (
+                self.reference_as_positive and (self.term == "dpo" or self.feedback == "ranking"),
+                "The reference has neither rating nor reference score: leave out reference_as_positive, or use binary "
+                "feedback and a term other than dpo.",
+            ),
+            (
+                self.learn_positives and self.term != "none",
+                "learn_positives (RFT) has no groups to rank: set term to none, or leave it out.",
+            ),
+            (
+                self.distinct_equations and not self.learn_positives,
+                "distinct_equations says which samples RFT learns: set learn_positives, too.",
+            ),
+            (
+                self.imitate == "best" and self.term == "none",
+                "imitate: best needs the groups of an alignment term; RFT is learn_positives.",
+            ),
+        ]
+        for contradicts, message in contradictions:
+            if contradicts:
+                raise SettingsError(message)
 
     @property
     def label(self) -> str:

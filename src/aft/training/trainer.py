@@ -20,9 +20,12 @@ from aft.errors import NumericalError
 from aft.files import writing
 from aft.models.directory import hide_weight_bars
 from aft.scoring import paths
+from aft.scoring.groups import Group
+from aft.scoring.head import evaluating
 from aft.training import checkpoints
 from aft.training.batches import CostGroupedSampler
 from aft.training.examples import Example
+from aft.training.monitor import DegradationMonitor
 from aft.training.objective import Totals, needs_gradient, objective_loss
 from aft.training.progress import ProgressBar
 from aft.training.settings import Objective, TrainingSettings
@@ -33,7 +36,12 @@ Batch = dict[str, list[Example]]
 
 
 class AlignmentTrainer(Trainer):
-    """Trains a causal language model on `Example`s; those without candidates are plain maximum likelihood."""
+    """Trains a causal language model on `Example`s; those without candidates are plain maximum likelihood.
+
+    Every `monitor_every` steps the targets of `probe`, of questions that are not trained on, are scored. That draws no
+    random number and costs a forward pass without a graph: per token a third of a training step at the most, so that a
+    probe of as many tokens as a batch, every 20 steps, adds less than a fiftieth to the time of training.
+    """
 
     def __init__(
         self,
@@ -44,6 +52,7 @@ class AlignmentTrainer(Trainer):
         seed: int,
         directory: Path,
         label: str,
+        probe: Sequence[Example] = (),
     ) -> None:
         super().__init__(
             model=model,
@@ -59,7 +68,11 @@ class AlignmentTrainer(Trainer):
         self.objective = objective
         self.seed = seed
         self.directory = directory
+        self.label = label
         self.token_budget = settings.token_budget
+        self.probe = [Group(example.prompt, example.targets) for example in probe]
+        self.monitor_every = settings.monitor_every
+        self.monitor: DegradationMonitor | None = None  # made when the number of steps is known
         self.path: paths.Path = paths.choose_path(model, settings.scoring)
         logger.info("%s: responses are scored on the path '%s'.", label, self.path)
         self._sums: defaultdict[str, Any] = defaultdict(float)
@@ -107,7 +120,7 @@ class AlignmentTrainer(Trainer):
         return paths.backward(model, path, groups, needed, loss_of, self.token_budget, backward)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the terms, scores and speed of the step to what the trainer logs.
+        """Add the terms, scores and speed of the step to what the trainer logs, and warn of degradation.
 
         Raises `NumericalError` naming the questions if the gradient was not finite, before a checkpoint can keep it.
         """
@@ -125,8 +138,35 @@ class AlignmentTrainer(Trainer):
             now = time.perf_counter()
             logs["padding"] = sums["padding"]
             logs["tokens_per_s"] = sums["tokens"] / (now - self._step_began)
-            self._step_began = now
+            if self.probe and self.monitor_every and self.state.global_step % self.monitor_every == 0:
+                logs["held_out_perplexity"] = self._held_out_perplexity()
+            self._step_began = time.perf_counter()
         super().log(logs, start_time)
+        self._watch()
+
+    # --- degradation ------------------------------------------------------------------------------------------------
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was warned of since the run's first step, before a checkpoint included."""
+        return self.monitor.warnings if self.monitor else []
+
+    def _held_out_perplexity(self) -> float:
+        """Mean of exp(-score) over the probe's responses, under the weights after the step."""
+        model: Any = self.model
+        with evaluating(model), self.accelerator.autocast():
+            scores_R = paths.score(model, self.path, self.probe, self.token_budget)
+        return scores_R.double().neg().exp().mean().item()
+
+    def _watch(self) -> None:
+        history: list[Any] = self.state.log_history
+        if self.monitor is None:
+            warmup_steps = self.args.get_warmup_steps(self.state.max_steps)
+            self.monitor = DegradationMonitor(self.label, self.objective, warmup_steps)
+            for row in history[:-1]:  # of a checkpoint: what they gave reason to was logged then
+                self.monitor.observe(row)
+        for warning in self.monitor.observe(history[-1]):
+            logger.warning("%s", warning)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """One copy of the training template per variant, each in its namespace `align.<variant>`."""
 
+from collections.abc import Sequence
+
 from kedro.pipeline import Node, Pipeline
 
 from aft.pipelines.align_train.nodes import train_variant
-from aft.pipelines.variants import VARIANTS, namespace
+from aft.pipelines.variants import COMPARED, namespace
 
 
-def create_pipeline() -> Pipeline:
-    """The wiring of `align_train`: all variants."""
-    return sum((_variant(name) for name in VARIANTS), start=Pipeline([]))
+def create_pipeline(variants: Sequence[str] = COMPARED) -> Pipeline:
+    """The wiring of `align_train`: the variants that a plain run compares, or others."""
+    return sum((_variant(name) for name in variants), start=Pipeline([]))
 
 
 def _variant(name: str) -> Pipeline:
@@ -20,11 +22,11 @@ def _variant(name: str) -> Pipeline:
                     "base_model": "base_model",
                     "vft_model": "vft_model",
                     "train_questions": "train_questions",
+                    "validation_questions": "validation_questions",
                     "feedback": "feedback",
                     "held_out": "held_out_hashes",
                     "training": "params:training",
                     "objective": "params:objective",
-                    "start": "params:align_from",
                     "seed": "params:seed",
                     "model_cache": "params:model_cache",
                     "score_cache": "params:score_cache",
@@ -38,7 +40,9 @@ def _variant(name: str) -> Pipeline:
     return Pipeline(
         template,
         namespace=namespace(name),
-        inputs={"base_model", "vft_model", "train_questions", "feedback", "held_out_hashes"},
-        parameters={"training", "align_from", "seed", "model_cache", "score_cache"},
+        inputs={
+            *("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes"),
+        },
+        parameters={"training", "seed", "model_cache", "score_cache"},
         tags="align_train",
     )

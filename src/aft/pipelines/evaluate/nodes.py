@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
-from aft.evaluation.predictions import GREEDY, measure, predictions
+from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
@@ -18,12 +18,13 @@ from aft.pipelines.parameters import Evaluation, Labelling, Sampling, Training, 
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
-from aft.pipelines.variants import BASELINE, VARIANTS
+from aft.pipelines.variants import BASELINE, COMPARED
 
 logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
+KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
 def identify(
@@ -34,7 +35,7 @@ def identify(
     objective: Variant,
     sampling: Sampling,
     labelling: Labelling,
-    align_from: str,
+    sample_from: str | None,
     evaluation: Evaluation,
     seed: int,
 ) -> str:
@@ -51,7 +52,7 @@ def identify(
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [asdict(one) for one in (objective, sampling, labelling, evaluation.sampling)]
-    return digest([vft, align_from, settings, test_questions["content_hash"].tolist()])
+    return digest([vft, sample_from, settings, test_questions["content_hash"].tolist()])
 
 
 def generate(
@@ -64,12 +65,33 @@ def generate(
     return sample_responses(model, questions, evaluation.sampling, seed, Path(sample_cache), "answer test questions")
 
 
+def generate_others(
+    model: ModelDirectory, other_questions: pd.DataFrame, evaluation: Evaluation, seed: int, sample_cache: str
+) -> list[Path]:
+    """The shards with the variant's greedy answer to every question of the other sets."""
+    from aft.sampling.run import sample_responses
+
+    questions, settings = to_questions(other_questions), replace(evaluation.sampling, samples=0)
+    return sample_responses(model, questions, settings, seed, Path(sample_cache), "answer other sets")
+
+
 def predict(
     generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, identity: str
 ) -> dict[str, pd.DataFrame]:
     """The predictions of this seed, under the seed's key; they carry the identity of what made them."""
     labelled = label_responses(check_candidates(generations), by_id(test_questions))
     return {seed_key(seed): predictions(labelled).assign(identity=identity)}
+
+
+def predict_others(
+    generations: pd.DataFrame, other_questions: pd.DataFrame, seed: int, identity: str
+) -> dict[str, pd.DataFrame]:
+    """As `predict`, for the other sets; the column `set` names a question's set."""
+    if generations.empty:  # there is no other set
+        return {seed_key(seed): pd.DataFrame(columns=[*PREDICTION_COLUMNS, "set", "identity"])}
+    rows = predict(generations, other_questions, seed, identity)[seed_key(seed)]
+    sets = other_questions.set_index("question_id")["split"]
+    return {seed_key(seed): rows.assign(set=rows["question_id"].map(sets))}
 
 
 def build_assessment_groups(generations: pd.DataFrame, test_questions: pd.DataFrame) -> pd.DataFrame:
@@ -97,22 +119,26 @@ def assess(
 
 
 def summarise_variant(
-    predictions: Partitions, assessment: Partitions, seed: int, evaluation: Evaluation
+    predictions: Partitions, assessment: Partitions, other_predictions: Partitions, seed: int, evaluation: Evaluation
 ) -> dict[str, float]:
     """All figures of this seed."""
     key = seed_key(seed)
-    return measure(predictions[key](), assessment[key](), evaluation.ks, evaluation.level)
+    tables = (rows[key]() for rows in (predictions, assessment, other_predictions))
+    rows, scored, others = tables
+    return measure(rows, scored, evaluation.ks, evaluation.level, others)
 
 
 def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The comparison table and all paired differences, over every seed that was run as this one was."""
-    names = (BASELINE, *VARIANTS)
-    predicted, assessed = {}, {}
-    for name in names:
-        predicted[name], assessed[name] = _alike(
-            name, partitions[f"{name}_predictions"], partitions[f"{name}_assessment"], seed
-        )
-    table = comparison_table(predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples)
+    """The comparison table and all paired differences, over every seed that was run as this one was.
+
+    `partitions` holds `<variant>_predictions`, `<variant>_assessment` and `<variant>_other_predictions`.
+    """
+    names = (BASELINE, *COMPARED)
+    alike = {name: alike_seeds(name, *(partitions[f"{name}_{kind}"] for kind in KINDS), seed=seed) for name in names}
+    predicted, assessed, others = ({name: tables[i] for name, tables in alike.items()} for i in range(len(KINDS)))
+    table = comparison_table(
+        predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
+    )
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
 
 
@@ -143,25 +169,34 @@ def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
     return training_curves_figure(pd.concat(tables, ignore_index=True))
 
 
-def _alike(
-    name: str, predictions: Partitions, assessments: Partitions, seed: int
-) -> tuple[dict[int, pd.DataFrame], dict[int, pd.DataFrame]]:
-    """Predictions and assessments of the seeds whose results were made as this seed's were; others are named."""
-    tables = {
-        int(key.removeprefix(seed_key(""))): (load(), assessments[key]())
-        for key, load in predictions.items()
-        if key in assessments
-    }
-    if seed not in tables:
+def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
+    """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
+    from aft.evaluation.calibration import reliability
+    from aft.evaluation.figures import reliability_figure
+
+    tables = {}
+    for name, rows in predictions.items():
+        sampled = rows[seed_key(seed)]().query(f"sample_index != {GREEDY}")
+        tables[name] = reliability(sampled["score"], sampled["is_correct"])
+    return reliability_figure(tables)
+
+
+def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:
+    """The tables of the seeds whose results were made as this seed's were, by seed; others are named and left out.
+
+    `tables` are partitions of one variant with the column `identity`, the first of them its predictions.
+    """
+    keys = set.intersection(*(set(table) for table in tables))
+    loaded = {int(key.removeprefix(seed_key(""))): [table[key]() for table in tables] for key in keys}
+    if seed not in loaded:
         raise DataError(f"There are no results of {name} for seed {seed}; run evaluate for it.")
-    identity = tables[seed][0]["identity"].iloc[0]
+    identity = loaded[seed][0]["identity"].iloc[0]
     alike = {
-        one: pair for one, pair in sorted(tables.items()) if all((rows["identity"] == identity).all() for rows in pair)
+        one: rows for one, rows in sorted(loaded.items()) if all((row["identity"] == identity).all() for row in rows)
     }
-    if len(alike) < len(tables):
-        left_out = ", ".join(f"seed {one}" for one in sorted(tables.keys() - alike.keys()))
+    if len(alike) < len(loaded):
+        left_out = ", ".join(f"seed {one}" for one in sorted(loaded.keys() - alike.keys()))
         logger.warning(
             "%s: left out %s, made under other settings; run these seeds again to compare them.", name, left_out
         )
-    rows, scores = ({one: pair[i].drop(columns="identity") for one, pair in alike.items()} for i in (0, 1))
-    return rows, scores
+    return [{one: rows[i].drop(columns="identity") for one, rows in alike.items()} for i in range(len(tables))]

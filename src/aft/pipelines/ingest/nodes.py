@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +13,32 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import BaseModel, TaskChoice
 from aft.pipelines.tables import to_table
 from aft.tasks import Question, get_task
+from aft.tasks.base import SPLITS
 
 logger = logging.getLogger(__name__)
 
 
-def load_questions(task: TaskChoice) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
-    """The questions of train, validation and test, and the content hashes that training must never see."""
+def load_questions(
+    task: TaskChoice, test_sets: dict[str, TaskChoice]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
+    """The questions of train, validation and test, those of other sets, and the hashes training must not see.
+
+    The other sets are the validation questions and the test questions of `test_sets`, whose names are their splits;
+    a question that is also a training or test question is left out of them, and counted.
+    """
+    splits = _splits(task)
+    empty = [split for split in ("train", "test") if not splits[split]]
+    if empty:
+        raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
+    held_out = _held_out(splits)
+    others = [*splits["validation"], *_other_questions(test_sets, splits)]
+    logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
+    train, validation, test = (to_table(splits[split]) for split in SPLITS)
+    return train, validation, test, to_table(others), held_out
+
+
+def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
+    """The questions of a family under its settings; raises `SettingsError` if they are none of the family's."""
     family = get_task(task.family)
     try:
         settings = TypeAdapter(family.Settings).validate_python(task.settings, extra="forbid")
@@ -25,13 +46,22 @@ def load_questions(task: TaskChoice) -> tuple[pd.DataFrame, pd.DataFrame, pd.Dat
         faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         known = ", ".join(family.Settings.__dataclass_fields__)
         raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
-    splits = family.load_questions(settings)
-    empty = [split for split in ("train", "test") if not splits[split]]
-    if empty:
-        raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
-    held_out = _held_out(splits)
-    logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
-    return to_table(splits["train"]), to_table(splits["validation"]), to_table(splits["test"]), held_out
+    return family.load_questions(settings)
+
+
+def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, list[Question]]) -> list[Question]:
+    seen = {question.content_hash for rows in splits.values() for question in rows}
+    chosen: list[Question] = []
+    for name, task in test_sets.items():
+        if name in SPLITS:
+            raise SettingsError(f"A test set cannot be called '{name}'; the splits are {', '.join(SPLITS)}.")
+        rows = _splits(task)["test"]
+        new = [replace(question, split=name) for question in rows if question.content_hash not in seen]
+        left_out = len(rows) - len(new)
+        logger.info("Test set %s: %d questions; %d are in other splits, too, and left out.", name, len(new), left_out)
+        seen |= {question.content_hash for question in new}
+        chosen += new
+    return chosen
 
 
 def _held_out(splits: Mapping[str, list[Question]]) -> list[str]:

@@ -11,8 +11,11 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 load_questions,
-                inputs="params:task",
-                outputs=["train_questions", "validation_questions", "test_questions", "held_out_hashes"],
+                inputs=["params:task", "params:test_sets"],
+                outputs=[
+                    *("train_questions", "validation_questions", "test_questions", "other_questions"),
+                    "held_out_hashes",
+                ],
                 name="load_questions",
             ),
             Node(

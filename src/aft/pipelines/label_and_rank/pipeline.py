@@ -1,4 +1,4 @@
-"""Candidates become feedback: labels, ranks, and counts of what there is."""
+"""Candidates become feedback: labels, ratings, ranks, and counts of what there is."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 label_and_rank,
-                inputs=["candidates", "train_questions", "params:labelling"],
+                inputs=["candidates", "train_questions", "params:labelling", "params:rating_cache"],
                 outputs=["feedback", "feedback_summary"],
                 name="label_and_rank",
             )

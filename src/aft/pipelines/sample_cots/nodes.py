@@ -4,16 +4,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from aft.models.directory import ModelDirectory
+from aft.models.directory import ModelDirectory, open_model
 from aft.pipelines.parameters import Sampling
 from aft.pipelines.tables import to_questions
 
 
 def sample_cots(
-    vft_model: ModelDirectory, train_questions: pd.DataFrame, sampling: Sampling, seed: int, sample_cache: str
+    vft_model: ModelDirectory,
+    train_questions: pd.DataFrame,
+    sample_from: str | None,
+    sampling: Sampling,
+    seed: int,
+    sample_cache: str,
 ) -> list[Path]:
-    """The shards with k responses of the VFT model to every training question; finished ones are kept."""
+    """The shards with k responses of the VFT model, or of another one, to every training question.
+
+    Finished shards are kept.
+    """
     from aft.sampling.run import sample_responses
 
     questions = to_questions(train_questions)
-    return sample_responses(vft_model, questions, sampling, seed, Path(sample_cache), "sample from vft")
+    model = vft_model if sample_from is None else open_model(Path(sample_from.replace("{seed}", str(seed))))
+    label = "sample from vft" if sample_from is None else f"sample from {model.path.name}"
+    return sample_responses(model, questions, sampling, seed, Path(sample_cache), label)

@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
                 inputs=[
                     "vft_model",
                     "train_questions",
+                    "params:sample_from",
                     "params:sampling",
                     "params:seed",
                     "params:sample_cache",

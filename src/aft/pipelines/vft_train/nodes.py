@@ -4,17 +4,19 @@ import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Training
-from aft.pipelines.training import train_on
+from aft.pipelines.training import Questions, train_on
 from aft.training.settings import Objective
 
 
 def train_vft(
     base_model: ModelDirectory,
     train_questions: pd.DataFrame,
+    validation_questions: pd.DataFrame,
     held_out: list[str],
     training: Training,
     seed: int,
     model_cache: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve."""
-    return train_on(base_model, train_questions, pd.DataFrame(), held_out, training, Objective(), seed, model_cache)
+    questions = Questions(train_questions, validation_questions, held_out)
+    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache)

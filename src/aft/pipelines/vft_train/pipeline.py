@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 train_vft,
                 inputs=[
-                    *("base_model", "train_questions", "held_out_hashes"),
+                    *("base_model", "train_questions", "validation_questions", "held_out_hashes"),
                     *("params:training", "params:seed", "params:model_cache"),
                 ],
                 outputs=["vft_model", f"{namespace(BASELINE)}.training_curve"],

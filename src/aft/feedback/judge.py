@@ -1,0 +1,177 @@
+"""Ranking feedback from a judge: a language model behind an OpenAI-compatible server rates every candidate.
+
+Each candidate is rated a few times and its ratings are averaged. Every finished rating is kept at once in a store that
+is named by what the ratings follow from, so that a run that was killed, or refused, asks only for what is missing:
+
+    <cache>/<key>/description.json   model, prompt and sampling settings; the key is their hash
+    <cache>/<key>/ratings.jsonl      one line for each rating
+
+The address of the server is no part of the key: the same model is the same judge wherever it is served, and on a
+cluster every job serves it elsewhere. A changed model must get a name of its own.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from aft.errors import DataError
+from aft.feedback.judge_client import complete, open_client
+from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_rating
+from aft.feedback.judge_settings import JudgeSettings
+from aft.feedback.judge_store import Answer, append, open_answers
+from aft.files import Description, digest, locked, remove_leftovers, write_json
+from aft.tasks import Question
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+logger = logging.getLogger(__name__)
+
+
+def rate_with_server(
+    feedback: pd.DataFrame, questions: Mapping[str, Question], settings: JudgeSettings, cache: Path
+) -> tuple[pd.Series, dict[str, Any]]:
+    """The mean rating of each row of `feedback` (1 to 10, NaN where every answer was malformed) and what that took.
+
+    Responses of the same text to a question are rated once. The report counts what this call asked for: requests (those
+    sent again included), tokens and cost (None if a price or the usage is unknown), and what it found in the store.
+    Raises `DataError` for an unknown question or a candidate that the server refuses, `SettingsError` for a key or a
+    model that it refuses, and `StoreError` if it cannot be reached or another run is rating into the same store;
+    finished ratings are kept.
+    """
+    unknown = sorted(set(feedback["question_id"]) - set(questions))
+    if unknown:
+        raise DataError(f"Candidates of {len(unknown)} unknown questions ({', '.join(unknown[:3])}); sample again.")
+    texts = list(zip(feedback["question_id"], feedback["response"], strict=True))
+    keys = [candidate_hash(questions[question_id], response) for question_id, response in texts]
+    candidates = dict(zip(keys, texts, strict=True))
+    description = _description(settings)
+    store = cache / digest(description)
+    with locked(store / ".lock"):
+        remove_leftovers(store)
+        write_json(store / "description.json", description)
+        judge = _Judge(settings, questions, store / "ratings.jsonl")
+        wanted = [judge.answer(key, number) for key in candidates for number in range(settings.ratings)]
+        missing = [answer for answer in wanted if not answer.is_finished(settings.attempts)]
+        if missing:
+            _run(judge.ask([(answer, *candidates[answer.candidate]) for answer in missing]))
+    means = {key: judge.mean(key) for key in candidates}
+    ratings = pd.Series([means[key] for key in keys], index=feedback.index, dtype="float64", name="rating")
+    unrated = int(ratings.isna().sum())
+    report = {**judge.report(), "reused": len(wanted) - len(missing), "unrated": unrated}
+    logger.info("%s rated %d candidates: %s.", settings.model, len(texts), report)
+    if unrated:
+        logger.warning(
+            "%d candidates are unrated, every answer was malformed: see %s, and raise attempts to ask again.",
+            *(unrated, judge.path),
+        )
+    return ratings, report
+
+
+def _description(settings: JudgeSettings) -> Description:
+    """What a rating follows from beside its candidate.
+
+    How many ratings and attempts are wanted is not part of it: whoever asks for more keeps what there is.
+    """
+    return {
+        "kind": "ratings",
+        "model": settings.model,
+        "prompt": PROMPT_VERSION,
+        "temperature": float(settings.temperature),
+        "max_tokens": settings.max_tokens,
+    }
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run asynchronous work to its end, in a thread of its own where this one is in a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(asyncio.run, work).result()
+
+
+class _Judge:
+    """Asks the server, keeps each finished rating at once, and counts what that takes."""
+
+    def __init__(self, settings: JudgeSettings, questions: Mapping[str, Question], path: Path) -> None:
+        self.settings, self.questions, self.path = settings, questions, path
+        self.answers = open_answers(path)
+        self.counts: Counter[str] = Counter()
+
+    def answer(self, key: str, number: int) -> Answer:
+        """One rating as the store has it; without an attempt if it was never asked for."""
+        return self.answers.get((key, number), Answer(key, number))
+
+    def mean(self, key: str) -> float:
+        """The mean of a candidate's ratings, as far as there are any; else NaN."""
+        given = [self.answer(key, number).rating for number in range(self.settings.ratings)]
+        known = [rating for rating in given if rating is not None]
+        return fmean(known) if known else math.nan
+
+    async def ask(self, missing: list[tuple[Answer, str, str]]) -> None:
+        """Finish the answers that belong to question ids and responses; the first failure ends all of it.
+
+        At most `concurrency` are under way at a time, and no more are begun.
+        """
+        from tqdm import tqdm
+
+        free = asyncio.Semaphore(self.settings.concurrency)
+        with tqdm(total=len(missing), desc="ratings", unit="rating", mininterval=1) as bar:
+
+            def finish(_: asyncio.Task[None]) -> None:
+                free.release()
+                bar.update()
+
+            try:
+                async with open_client(self.settings) as client, asyncio.TaskGroup() as group:
+                    for answer, question_id, response in missing:
+                        await free.acquire()
+                        task = group.create_task(self._rate(client, answer, self.questions[question_id], response))
+                        task.add_done_callback(finish)
+            except ExceptionGroup as failures:
+                first = failures.exceptions[0]
+                raise first from first.__cause__
+
+    async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:
+        while not answer.is_finished(self.settings.attempts):
+            completion = await complete(client, self.settings, question, response, _seed(answer))
+            rating = read_rating(completion.text) if completion.is_whole else None
+            answer = replace(answer, rating=rating, attempts=answer.attempts + 1, text=completion.text)
+            tokens = completion.prompt_tokens, completion.completion_tokens
+            self.counts.update(
+                requests=1 + completion.retries,
+                retried=completion.retries,
+                malformed=int(rating is None),
+                prompt_tokens=tokens[0] or 0,
+                completion_tokens=tokens[1] or 0,
+                without_usage=int(None in tokens),
+            )
+        append(self.path, answer)
+        self.answers[answer.candidate, answer.number] = answer
+
+    def report(self) -> dict[str, Any]:
+        """What was asked for, in requests, tokens and money; the cost is None where a price or the usage is unknown."""
+        names = ("requests", "retried", "malformed", "prompt_tokens", "completion_tokens")
+        counts = {name: self.counts[name] for name in names}
+        prompt, completion = self.settings.prices
+        cost = None
+        if prompt is not None and completion is not None and not self.counts["without_usage"]:
+            cost = (counts["prompt_tokens"] * prompt + counts["completion_tokens"] * completion) / 1_000_000
+        return {**counts, "cost": cost}
+
+
+def _seed(answer: Answer) -> int:
+    """Of the next attempt: a server that honours seeds gives the same ratings again, and other ones each time."""
+    return int(digest([answer.candidate, answer.number, answer.attempts]), 16) % 2**31

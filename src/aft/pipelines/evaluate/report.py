@@ -1,0 +1,51 @@
+"""The report: one page for people, from what the other nodes made."""
+
+from typing import Any
+
+import pandas as pd
+
+from aft import __version__
+from aft.evaluation.report import html_report
+from aft.files import digest
+from aft.models.directory import ModelDirectory
+from aft.pipelines.parameters import Evaluation
+from aft.pipelines.recorded import recorded_parameters
+from aft.training.run import kept_warnings
+
+FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_figure")
+
+
+def write_report(
+    comparison: pd.DataFrame,
+    paired: pd.DataFrame,
+    feedback_summary: dict[str, Any],
+    parameters: dict[str, Any],
+    recipe: str,
+    evaluation: Evaluation,
+    train_questions: pd.DataFrame,
+    test_questions: pd.DataFrame,
+    **others: Any,
+) -> str:
+    """The page, in HTML; `others` are the pictures of `FIGURES`, and models by the name of their dataset."""
+    models = {name: model for name, model in others.items() if isinstance(model, ModelDirectory)}
+    data = {"train_questions": train_questions, "test_questions": test_questions}
+    objectives = {variant: parameters["align"][variant]["objective"] for variant in comparison["variant"]}
+    return html_report(
+        recipe=recipe,
+        comparison=comparison,
+        differences=paired,
+        figures={name: others[name] for name in FIGURES},
+        feedback=feedback_summary,
+        settings={**recorded_parameters(parameters), "align": {name: _plain(one) for name, one in objectives.items()}},
+        hashes={
+            "models": {name: model.fingerprint for name, model in models.items()},
+            "questions": {name: digest(table["content_hash"].tolist()) for name, table in data.items()},
+        },
+        version=__version__,
+        warnings=[sentence for model in models.values() for sentence in kept_warnings(model.path)],
+        level=evaluation.level,
+    )
+
+
+def _plain(objective: Any) -> Any:
+    return objective if isinstance(objective, dict) else recorded_parameters({"objective": objective})

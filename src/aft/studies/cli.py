@@ -1,0 +1,109 @@
+"""`kedro studies`: list, run and document the studies of `studies.yml`."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.startup import bootstrap_project
+from kedro.utils import find_kedro_project
+
+from aft.errors import AftError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+
+@click.group()
+def studies() -> None:
+    """Many runs of a recipe, and the table and figure that they give together."""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose recipe and configuration; a mistake of the user ends in one sentence."""
+
+    @click.option("--env", "-e", help="The recipe; without it pocket.")
+    @click.option("--conf-source", help="The folder of the configuration; without it conf.")
+    @wraps(command)
+    def wrapped(env: str | None, conf_source: str | None, **options: Any) -> None:
+        from aft.studies.run import Workplace
+
+        project = find_kedro_project(Path.cwd()) or Path.cwd()
+        where = None if conf_source is None else str(Path(conf_source).resolve())
+        os.chdir(project)
+        bootstrap_project(project)
+        try:
+            command(Workplace(project, env, where), **options)
+        except AftError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+@studies.command("list")
+@_options
+def list_studies(place: Any) -> None:
+    """Name the studies and what they ask."""
+    for name, study in _read(place).items():
+        click.echo(f"{name:16} {study.title}: {study.question}")
+
+
+@studies.command("run")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs at a time; without it one per core.")
+@_options
+def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
+    """Run the studies NAMES, or `all`; what is finished is not run again."""
+    from aft.studies.plan import points_of, waves_of
+    from aft.studies.results import load_results, study_table, verdicts
+    from aft.studies.run import run_cells
+    from aft.studies.tell import write_study
+    from aft.studies.tracking import parent_run, record_study
+
+    known = _read(place)
+    chosen = {name: known[name] for name in _chosen(names, list(known))}
+    recipe, data = place.globals["recipe"], place.globals["data"]
+    points = {name: points_of(study, recipe, data) for name, study in chosen.items()}
+    began = time.perf_counter()
+    with parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent:
+        for wave in waves_of((study, points[name]) for name, study in chosen.items()):
+            run_cells(place, wave, jobs or os.cpu_count() or 1, parent)
+        for name, study in chosen.items():
+            results, evaluation = load_results(place, study, points[name])
+            folder = place.studies / name
+            write_study(folder, name, study, study_table(results, evaluation), verdicts(study, results, evaluation))
+            record_study(place.mlflow, place.project, parent, name, folder)
+            logger.info("%s: %s", study.title, folder.relative_to(place.project))
+    logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
+
+
+@studies.command("document")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/results.md"), show_default=True)
+@_options
+def document_studies(place: Any, output: Path) -> None:
+    """Write one page from the files of all finished studies."""
+    from aft.files import write_atomically
+    from aft.studies.tell import document
+
+    text = document(place.studies, _read(place), output.parent / "figures", output.parent)
+    write_atomically(output, lambda staged: staged.write_text(text))
+    click.echo(f"Written: {output}")
+
+
+def _read(place: Any) -> dict[str, Any]:
+    from aft.studies.definition import read_studies
+
+    with place.context() as context:
+        return read_studies(dict(context.config_loader["studies"]))
+
+
+def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:
+    if names == ("all",):
+        return known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(f"There is no study {', '.join(unknown)}; choose of {', '.join(known)}, or all.")
+    return list(dict.fromkeys(names))

@@ -1,0 +1,118 @@
+"""What the cells of a study give together: its table, and the verdict on each claim about an order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from aft.errors import SettingsError
+from aft.evaluation.assessment import accuracy_by_question
+from aft.evaluation.compare import comparison_table, greedy_correctness
+from aft.evaluation.statistics import paired_bootstrap
+from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
+from aft.pipelines.parameters import Evaluation
+from aft.pipelines.variants import BASELINE, namespace
+from aft.studies.definition import Ordering, Study
+from aft.studies.plan import Point
+from aft.studies.run import Workplace
+
+Seeds = dict[int, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one variant under one label, by seed."""
+
+    predictions: Seeds
+    assessment: Seeds
+    others: Seeds
+
+
+Key = tuple[Any, str]  # a point's value and a variant
+
+
+def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Results], Evaluation]:
+    """The results of every point's variants for the study's seeds, and how they were evaluated."""
+    found: dict[Key, Results] = {}
+    evaluation = None
+    for point in points:
+        with place.context(point.label, study.seeds[0], point.params) as context:
+            catalog = context.catalog
+            evaluation = evaluation or catalog.load("params:evaluation")
+            for variant in point.variants:
+                tables = [catalog.load(f"{namespace(variant)}.{kind}") for kind in KINDS]
+                alike = alike_seeds(variant, *tables, seed=study.seeds[0])
+                chosen = [{seed: rows[seed] for seed in study.seeds} for rows in alike]
+                found[point.value, variant] = Results(*chosen)
+    return found, cast(Evaluation, evaluation)
+
+
+def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
+    """One row per point and variant: `value`, `variant`, and the figures of `comparison_table`.
+
+    Differences are to VFT at the same point, or else at the first point that has it, or else to the variant itself.
+    """
+    rows = []
+    for (value, variant), own in results.items():
+        at_other_points = (key for key in results if key[1] == BASELINE)
+        key = (value, BASELINE) if (value, BASELINE) in results else next(at_other_points, (value, variant))
+        compared = {variant: own} if key[1] == variant else {variant: own, BASELINE: results[key]}
+        table = comparison_table(
+            {name: one.predictions for name, one in compared.items()},
+            {name: one.assessment for name, one in compared.items()},
+            evaluation.ks,
+            key[1],
+            evaluation.level,
+            evaluation.resamples,
+            {name: one.others for name, one in compared.items()},
+        )
+        rows.append({"value": value, **table.iloc[0].to_dict()})
+    return pd.DataFrame(rows)
+
+
+def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
+    """One row per claim: the difference with its paired interval, how many seeds have the claimed sign, a verdict."""
+    columns = ["claim", "above", "below", "metric", "difference", "low", "high", "seeds_agreeing", "seeds", "verdict"]
+    return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=columns)
+
+
+def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Evaluation) -> dict[str, Any]:
+    measure = _measure(ordering.metric)
+    above, below = (measure(_find(name, results)) for name in (ordering.above, ordering.below))
+    shared = above.index.intersection(below.index)
+    gaps = above.loc[shared] - below.loc[shared]  # one row per question, one column per seed
+    difference = paired_bootstrap(gaps.mean(axis=1), resamples=evaluation.resamples, level=evaluation.level)
+    verdict = "agrees" if difference.low > 0 else "contradicts" if difference.high < 0 else "not separable"
+    return {
+        **{"claim": ordering.claim, "above": ordering.above, "below": ordering.below, "metric": ordering.metric},
+        **{"difference": difference.mean, "low": difference.low, "high": difference.high},
+        **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1], "verdict": verdict},
+    }
+
+
+def _find(name: str, results: Mapping[Key, Results]) -> Results:
+    variant, _, value = name.partition("@")
+    found = [one for (at, own), one in results.items() if own == variant and (not value or str(at) == value)]
+    if len(found) != 1:
+        known = ", ".join(own if at is None else f"{own}@{at}" for at, own in results)
+        raise SettingsError(f"An ordering names '{name}', which is not exactly one result of its study: {known}.")
+    return found[0]
+
+
+def _measure(metric: str) -> Callable[[Results], pd.DataFrame]:
+    """The function that gives a metric of each question (row) under each seed (column)."""
+    if metric == "accuracy":
+        return lambda one: greedy_correctness(one.predictions)
+    if metric == "assessment_accuracy":
+        return lambda one: pd.DataFrame({seed: accuracy_by_question(rows) for seed, rows in one.assessment.items()})
+    if metric == "perplexity_of_positives":
+        return lambda one: pd.DataFrame({seed: _perplexities(rows) for seed, rows in one.assessment.items()})
+    return lambda one: greedy_correctness({seed: rows[rows["set"] == metric] for seed, rows in one.others.items()})
+
+
+def _perplexities(groups: pd.DataFrame) -> pd.Series:
+    positives = groups[groups["is_correct"]]
+    perplexities = positives.assign(perplexity=np.exp(-positives["score"]))
+    return perplexities.groupby("question_id")["perplexity"].mean()

@@ -1,0 +1,158 @@
+"""Run the cells of studies, several at once, each in a process of its own; what is finished is not run again."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from kedro.framework.context import KedroContext
+from kedro.framework.session import KedroSession
+
+from aft import __version__
+from aft.errors import AftError
+from aft.files import PATIENCE, digest, write_json
+from aft.hooks.mlflow_record import PARENT
+from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.variants import namespace
+from aft.studies.plan import Cell, nested
+
+logger = logging.getLogger(__name__)
+
+_DAY_S = 86_400  # cells of the same seed wait for each other's base model, VFT model and samples
+
+
+class CellError(AftError, RuntimeError):
+    """A cell that failed; the message names its log."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where cells run: a project, one of its recipes, and where its configuration is."""
+
+    project: Path
+    env: str | None
+    conf_source: str | None
+
+    @contextmanager
+    def context(
+        self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None
+    ) -> Iterator[KedroContext]:
+        """Kedro's context of a run under this label, seed and settings."""
+        given = {**nested(params or {}), "seed": seed} | ({} if label is None else {"label": label})
+        with KedroSession.create(
+            self.project, env=self.env, conf_source=self.conf_source, runtime_params=given
+        ) as session:
+            yield cast(KedroSession, session).load_context()
+
+    @cached_property
+    def globals(self) -> dict[str, Any]:
+        """The recipe's `globals.yml`."""
+        with self.context() as context:
+            return dict(context.config_loader["globals"])
+
+    @cached_property
+    def mlflow(self) -> MlflowSettings:
+        """Where runs are recorded."""
+        with self.context() as context:
+            return read_settings(context)
+
+    @property
+    def studies(self) -> Path:
+        """Where the studies' tables and figures lie."""
+        return self.project / self.globals["data"] / "08_reporting" / self.globals["recipe"] / "studies"
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell's figures and log lie."""
+        return self.project / self.globals["data"] / "08_reporting" / cell.label / f"seed_{cell.seed}"
+
+
+def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> None:
+    """Run the cells that are not finished, `jobs` at a time; with several jobs each has one thread.
+
+    Every cell's work is kept as it is made, so that a study that was stopped goes on where it was. Raises `CellError`
+    for the first cell that fails, after those that are running have ended.
+    """
+    folders = {cell: place.folder(cell) for cell in cells}
+    orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell]))]
+    logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {
+            pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent): cell
+            for cell, missing in orders
+        }
+        for number, finished in enumerate(as_completed(running), start=1):
+            cell = running[finished]
+            try:
+                finished.result()
+            except CellError:
+                pool.shutdown(cancel_futures=True)
+                raise
+            _mark(folders[cell], dict(orders)[cell])
+            logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
+
+
+def _missing(place: Workplace, cell: Cell, folder: Path) -> dict[str, str]:
+    """The variants of a cell that are still to be made, each with the hash of the settings that decide its results."""
+    with place.context(cell.label, cell.seed, cell.params) as context:
+        params = dict(context.params)
+    objectives = params.pop("align")
+    params.pop("label", None)
+    marks = _marks(folder)
+    keys = {name: digest([__version__, params, objectives[name]]) for name in cell.variants}
+    return {
+        name: key
+        for name, key in keys.items()
+        if marks.get(name) != key or not (folder / "metrics" / f"{name}.json").is_file()
+    }
+
+
+def _marks(folder: Path) -> dict[str, str]:
+    try:
+        return json.loads((folder / "finished.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _mark(folder: Path, made: dict[str, str]) -> None:
+    write_json(folder / "finished.json", {**_marks(folder), **made})
+
+
+def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, jobs: int, parent: str | None) -> None:
+    order = {
+        "project": str(place.project),
+        "env": place.env,
+        "conf_source": place.conf_source,
+        "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
+        "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
+    }
+    environment = {**os.environ, PATIENCE: str(_DAY_S)} | ({} if parent is None else {PARENT: parent})
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "study_log.txt"
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "aft.studies.cell"],
+            input=json.dumps(order),
+            text=True,
+            cwd=place.project,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        lines = [line for line in log.read_text().splitlines() if line.strip()] or ["it was killed"]
+        shown = log.relative_to(place.project) if log.is_relative_to(place.project) else log
+        raise CellError(
+            f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
+            f"Its log is {shown}; run the same command again to go on: finished work is kept."
+        )

@@ -1,0 +1,73 @@
+import pytest
+
+from aft.errors import SettingsError
+from aft.studies.definition import Study, Sweep, read_studies
+from aft.studies.plan import Cell, label_of, nested, points_of, waves_of
+
+SWEPT = Study(
+    title="Margin",
+    question="Where?",
+    variants=["aft_bc"],
+    seeds=[1, 2],
+    baselines=["vft"],
+    sweep=Sweep(parameter="align.aft_bc.objective.beta", values=[-0.8, 0.15], label="beta"),
+)
+PLAIN = Study(title="Plain", question="Which?", variants=["vft", "aft_bc"], seeds=[1, 2])
+ROUNDS = Study(title="Rounds", question="Again?", variants=["vft", "aft"], seeds=[1], rounds="aft", n_rounds=3)
+
+
+def test_a_label_is_the_recipe_and_what_differs_from_it() -> None:
+    params = {"sampling.samples": 8, "align.rrhf.objective.weight": 0.1}
+    assert label_of("pocket", {}) == "pocket"
+    assert label_of("pocket", params) == "pocket.rrhf.weight=0.1.sampling.samples=8"
+    assert label_of("pocket", dict(reversed(params.items()))) == label_of("pocket", params)
+
+
+def test_values_that_are_no_names_are_told_by_their_hash() -> None:
+    one, other = (label_of("p", {"sample_from": f"data/{name}/seed_{{seed}}"}) for name in "ab")
+    assert one != other
+    assert "/" not in one and "{" not in one
+
+
+def test_a_sweep_has_a_point_per_value_after_its_baselines() -> None:
+    points = points_of(SWEPT, "pocket", "data")
+    assert [(point.value, point.label, point.variants) for point in points] == [
+        (None, "pocket", ("vft",)),
+        (-0.8, "pocket.aft_bc.beta=-0.8", ("aft_bc",)),
+        (0.15, "pocket.aft_bc.beta=0.15", ("aft_bc",)),
+    ]
+
+
+def test_studies_share_cells_of_the_same_settings_and_seed() -> None:
+    """Both need the folder "pocket": one cell per seed with both variants; the sweep adds two per seed."""
+    (wave,) = waves_of((study, points_of(study, "pocket", "data")) for study in (SWEPT, PLAIN))
+    assert wave[0] == Cell("pocket", {}, 1, ("vft", "aft_bc"))
+    assert [cell.seed for cell in wave] == [1, 1, 1, 2, 2, 2]
+
+
+def test_each_round_waits_for_the_one_before_and_samples_from_its_model() -> None:
+    points = points_of(ROUNDS, "pocket", "data")
+    waves = waves_of([(ROUNDS, points)])
+    assert [len(wave) for wave in waves] == [1, 1, 1]
+    assert points[1].params == {"sample_from": "data/06_models/pocket/seed_{seed}/aft"}
+    assert points[2].params == {"sample_from": f"data/06_models/{points[1].label}/seed_{{seed}}/aft"}
+    assert points[0].variants == ("vft", "aft") and points[1].variants == ("aft",)
+
+
+def test_dotted_keys_become_nested_ones() -> None:
+    assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"variants": ["vft", "ppo"]}, "names ppo"),
+        ({"seeds": []}, "needs seeds"),
+        ({"rounds": "aft"}, "among variants"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(change: dict[str, object], words: str) -> None:
+    study = {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0], **change}
+    with pytest.raises(SettingsError, match=words):
+        read_studies({"one": study})

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aft.studies.definition import Study, Sweep
+from aft.studies.tell import document, study_text, write_study
+
+STUDY = Study(
+    title="Margin of the boundary",
+    question="Where?",
+    variants=["aft_bc"],
+    seeds=[1, 2],
+    baselines=["vft"],
+    sweep=Sweep(parameter="align.aft_bc.objective.beta", values=[0.0, 0.15], label="β"),
+    figure="sweep",
+    figures=["accuracy", "perplexity_of_positives"],
+    paper={"accuracy": {"vft": 36.48, "aft_bc@0.0": 38.75}},
+    paper_source="Figure 2b",
+)
+
+
+def _row(value: float | None, variant: str, accuracy: float) -> dict[str, object]:
+    return {
+        **{"value": value, "variant": variant, "questions": 1000, "accuracy": accuracy, "low": accuracy - 0.01},
+        **{"high": accuracy + 0.01, "std_over_seeds": 0.02, "perplexity_of_positives": 1.256},
+        **{"assessment_accuracy": 0.7, "per_seed": f"{accuracy - 0.01} {accuracy + 0.01}"},
+    }
+
+
+TABLE = pd.DataFrame([_row(None, "vft", 0.4), _row(0.0, "aft_bc", 0.5), _row(0.15, "aft_bc", 0.6)])
+ORDERINGS = pd.DataFrame(
+    [
+        {
+            **{"claim": "it helps", "above": "aft_bc@0.15", "below": "vft", "metric": "accuracy", "difference": 0.2},
+            **{"low": 0.1, "high": 0.3, "seeds_agreeing": 2, "seeds": 2, "verdict": "agrees"},
+        }
+    ]
+)
+
+
+def test_ours_stands_beside_the_papers() -> None:
+    text = study_text("beta", STUDY, TABLE, ORDERINGS, "figure.png")
+    assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.26 | 36.48 |" in text
+    assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.26 | 38.75 |" in text
+    assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.26 |  |" in text  # the paper has no such value
+    assert "| it helps | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
+
+
+def test_extensions_are_marked() -> None:
+    table = pd.DataFrame([_row(None, "rrhf_bc", 0.5)])
+    plain = Study(title="T", question="Q", variants=["rrhf_bc"], seeds=[1])
+    assert "`rrhf_bc` \\*" in study_text("t", plain, table, ORDERINGS[:0], "f.png")
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "sweep", "pilot"])
+def test_every_figure_is_drawn_and_the_page_has_it(figure: str, tmp_path: Path) -> None:
+    study = Study(**{**{name: getattr(STUDY, name) for name in STUDY.__dataclass_fields__}, "figure": figure})
+    table = TABLE[1:] if figure == "pilot" else TABLE
+    write_study(tmp_path / "studies/beta", "beta", study, table, ORDERINGS)
+    text = document(tmp_path / "studies", ["beta", "votes"], tmp_path / "docs/figures", tmp_path / "docs")
+    assert (tmp_path / "docs/figures/study_beta.png").read_bytes().startswith(b"\x89PNG")
+    assert "(figures/study_beta.png)" in text
+    assert "Not run: votes." in text
+    assert "1 agrees, 0 contradicts, 0 not separable." in text
+
+
+def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
+    study = Study(
+        **{"title": "Votes", "question": "Q", "variants": ["vft"], "seeds": [1], "figure": "votes"},
+        **{"figures": ["maj_at_1", "maj_at_4"], "paper": {"maj_at_1": {"vft": 34.83}, "maj_at_4": {"vft": 39.61}}},
+    )
+    table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
+    write_study(tmp_path, "votes", study, table, ORDERINGS[:0])
+    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text()
