@@ -41,8 +41,16 @@ class Project:
 
     def run(self, *options: str, env: str = "smoke") -> subprocess.CompletedProcess[str]:
         """`kedro run` to its end."""
+        return self.call(self.command(*options, env=env))
+
+    def studies(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`kedro studies` of the smoke recipe to its end."""
+        where = ("--env=smoke", "--conf-source", str(self.folder / "conf"))
+        return self.call([sys.executable, "-m", "kedro", "studies", *arguments, *where])
+
+    def call(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*options, env=env),
+            command,
             cwd=ROOT,
             env=self.environment(),
             capture_output=True,
@@ -84,6 +92,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert done.returncode == 0, done.stderr[-4000:]
     (project.folder / "log.txt").write_text(done.stderr)
     return project
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project for studies."""
+    return make_project(tmp_path_factory.mktemp("studied"))
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ BEGIN, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 class Architecture:
     """The size of the pocket base model."""
 
-    hidden_size: int = 96
-    intermediate_size: int = 384  # of the feed-forward part of a layer
+    hidden_size: int = 64
+    intermediate_size: int = 160  # of the feed-forward part of a layer
     layers: int = 3
-    heads: int = 4
+    heads: int = 2
     seed: int = 0  # of the initial weights
 
     def __post_init__(self) -> None:

@@ -477,7 +477,7 @@ def _read_taken(taken: re.Match[str], told: _Told) -> str | None:
 class Corpus:
     """The texts that the pocket base model is pretrained on."""
 
-    texts: int = 60_000  # how many question-and-answer texts
+    texts: int = 90_000  # how many question-and-answer texts
     misconception: float = 0.7  # how often a misconceived verb is taken in the wrong direction
     slip: float = 0.02  # how often any sum is off by one or by ten
     seed: int = 0
