@@ -77,8 +77,7 @@ class Project:
 def make_project(folder: Path) -> Project:
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "conf/local").mkdir(exist_ok=True)
-    for recipe in ("base", "smoke", "gsm8k"):
-        path = folder / "conf" / recipe / "globals.yml"
+    for path in folder.glob("conf/*/globals.yml"):
         name = next(line for line in path.read_text().splitlines() if line.startswith("recipe:"))
         path.write_text(f"data: {folder / 'data'}\n{name}\n")
     return Project(folder)

@@ -18,7 +18,7 @@ def refused(done, *named: str) -> None:
 
 
 def test_unknown_recipe(fresh):
-    refused(fresh.run(env="gsm9k"), "There is no recipe 'gsm9k'", "base, gsm8k, smoke")
+    refused(fresh.run(env="gsm9k"), "There is no recipe 'gsm9k'", "choose one of", "base", "gsm8k", "smoke")
 
 
 def test_unknown_variant(fresh):
@@ -51,6 +51,19 @@ def test_model_directory_without_tokenizer(fresh, finished, tmp_path):
     for path in model.glob("tokenizer*"):
         path.unlink()
     refused(fresh.run("--pipelines=ingest", f"--params=base_model.source={model}"), "no tokenizer", str(model))
+
+
+def test_a_label_that_is_no_name_of_a_folder(fresh):
+    refused(fresh.run("--params=label=../elsewhere"), "label", "../elsewhere")
+
+
+def test_a_judge_without_its_settings(fresh, finished):
+    shutil.copytree(finished.data, fresh.data)
+    stage = "--pipelines=label_and_rank"
+    refused(fresh.run(stage, "--params=labelling.judge=file"), "labelling.ratings_file")
+    refused(fresh.run(stage, "--params=labelling.judge=file,labelling.ratings_file=none.csv"), "none.csv")
+    refused(fresh.run(stage, "--params=labelling.judge=openai"), "labelling.openai")
+    refused(fresh.run(stage, "--params=labelling.judge=chatgpt"), "labelling", "chatgpt")
 
 
 def test_a_stage_whose_input_was_not_made(fresh):

@@ -23,12 +23,20 @@ def test_the_comparison_has_every_variant_on_the_same_questions(finished):
     assert (table["questions"] == 24).all()
     assert table["accuracy"].between(table["low"], table["high"]).all()
     assert table.loc[0, "difference"] == 0
-    assert table[["maj_at_2", "pass_at_4", "perplexity_of_positives"]].notna().all(axis=None)
+    figures = ["maj_at_2", "pass_at_4", "best_of_4", "auroc", "perplexity_of_positives", "accuracy_validation"]
+    assert table[figures].notna().all(axis=None)
+
+
+def test_the_report_stands_alone(finished):
+    page = (finished.data / "08_reporting/smoke/report.html").read_text()
+    assert all(name in page for name in MODELS)
+    assert page.count("data:image/png;base64,") == 4
+    assert str(finished.folder) not in page and "<script" not in page
 
 
 def test_the_summary_shows_the_table_and_where_everything_is(finished):
     log = (finished.folder / "log.txt").read_text()
-    for shown in (*MODELS, "comparison.csv", "mlflow ui", "kedro viz"):
+    for shown in (*MODELS, "report.html", "comparison.csv", "mlflow ui", "kedro viz"):
         assert shown in log
 
 
@@ -123,3 +131,28 @@ def test_dpo_trains_on_reference_scores_that_are_made_once(finished, fresh):
         done = fresh.run("--pipelines=align_train", "--namespaces=align.aft", changed)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stderr.count("(scores): same inputs, same settings") == reused
+
+
+def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(finished, fresh):
+    """Ratings of the steps judge rank the samples; the recipe's own results stay as they are."""
+    shutil.copytree(finished.data, fresh.data)
+    before = (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes()
+    done = fresh.run("--pipelines=variants", "--to-outputs=align.pro_dc.metrics", "--params=label=ranked")
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads((fresh.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text())
+    assert 0 <= figures["accuracy"] <= 1
+    feedback = pd.read_parquet(fresh.data / "05_model_input/ranked/seed_0/feedback.parquet")
+    assert feedback["rating"].between(1, 10).all()
+    assert feedback["rating"].nunique() > 2
+    assert (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes() == before
+
+
+def test_one_more_round_samples_from_the_aligned_model(finished, fresh):
+    shutil.copytree(finished.data, fresh.data)
+    folder = f"{fresh.data}/06_models/smoke/seed_{{seed}}/aft_bc"
+    options = ("--pipelines=ingest,vft_train,sample_cots", f"--params=label=round2,sample_from={folder}")
+    done = fresh.run(*options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name = "04_feature/{}/seed_0/candidates.json"
+    one, two = (json.loads((fresh.data / name.format(label)).read_text()) for label in ("smoke", "round2"))
+    assert {shard["path"] for shard in one["shards"]}.isdisjoint(shard["path"] for shard in two["shards"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aft.run")
 
-_COMPARISON = "comparison"
+_COMPARISON, _REPORT = "comparison", "report"
 
 
 class RunSummaryHook:
@@ -41,6 +41,7 @@ class RunSummaryHook:
         self._seconds: dict[str, float] = {}
         self._comparison: pd.DataFrame | None = None
         self._figures: list[str] = []
+        self._has_report = False
         self._models: list[str] = []
 
     @hook_impl
@@ -60,6 +61,8 @@ class RunSummaryHook:
         self._tick(node)
         if dataset_name == _COMPARISON:
             self._comparison = data
+        elif dataset_name == _REPORT:
+            self._has_report = True
         elif dataset_name.endswith("_figure"):
             self._figures.append(dataset_name)
         elif isinstance(data, ModelDirectory):
@@ -88,6 +91,8 @@ class RunSummaryHook:
     def _places(self, project: Path, catalog: CatalogProtocol) -> list[list[str]]:
         """Rows of what and where, the paths relative to the project."""
         rows = []
+        if self._has_report:
+            rows.append(["Report", _path(catalog, _REPORT)])
         if self._comparison is not None:
             rows.append(["Comparison", _path(catalog, _COMPARISON)])
         rows += [["Figure", _path(catalog, name)] for name in self._figures]

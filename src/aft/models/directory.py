@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
 from aft.files import finish_directory, hash_file, is_intact, locked, read_manifest, writing
+from aft.models.adapters import ADAPTER
+from aft.models.card import CARD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,6 +21,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.m
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 _DECIDING = (*_WEIGHTS, *_TOKENIZER, "tekken.json", "*.jinja")
+_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?")  # where the hub's client keeps a fetched model
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +137,20 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`, without copying: hard links, or symbolic ones across disks.
 
     An earlier `target` is replaced as a whole, unless it holds these very files already. Only files that decide what
-    the model says are taken over. Raises `StoreError` if another process publishes there at the same time.
+    the model says are taken over and, of a model that was made here, its card and its adapter. Raises `StoreError` if
+    another process publishes there at the same time.
     """
     if _is_published(source, target):
         return ModelDirectory(target, source.fingerprint)
     manifest = read_manifest(source.path)
-    made_from = manifest["made_from"] if manifest else {"kind": "given model", "fingerprint": source.fingerprint}
+    made_from = manifest["made_from"] if manifest else _given(source)
     staged = target.with_name(f".{target.name}.partial")
     with writing(target), locked(target.with_name(f".{target.name}.lock")):
         shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
         staged.mkdir(parents=True)
-        for path in _deciding(source.path):
-            _link(path.resolve(), staged / path.name)
+        for path in _handed_on(source.path):
+            (staged / path).parent.mkdir(exist_ok=True)
+            _link((source.path / path).resolve(), staged / path)
         finish_directory(staged, target, made_from)
     return ModelDirectory(target, source.fingerprint)
 
@@ -153,9 +159,27 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
     """Whether `target` is finished and holds the files of `source`: the same ones, not just ones of the same name."""
     if read_manifest(target) is None:
         return False
-    ours, theirs = _deciding(source.path), _deciding(target)
-    same_names = [path.name for path in ours] == [path.name for path in theirs]
-    return same_names and all(map(os.path.samefile, ours, theirs)) and is_intact(target)
+    ours, theirs = _handed_on(source.path), _handed_on(target)
+    same = ours == theirs and all(os.path.samefile(source.path / path, target / path) for path in ours)
+    return same and is_intact(target)
+
+
+def _given(source: ModelDirectory) -> dict[str, Any]:
+    """What is known of a model that was not made here: its name on the hub, if it lies where the hub's client put it.
+
+    The folder itself is never noted: a manifest is passed on with its model.
+    """
+    made_from = {"kind": "given model", "fingerprint": source.fingerprint}
+    found = _SNAPSHOT.search(source.path.as_posix())
+    return {**made_from, "name": f"{found[1]}/{found[2]}"} if found else made_from
+
+
+def _handed_on(directory: Path) -> list[Path]:
+    """The files that publishing takes over, relative to the directory; of a given model, none but what decides."""
+    named = (read_manifest(directory) or {}).get("files", {})  # asked only: a foreign one may name any path
+    beside = [directory / CARD, *(directory / ADAPTER).glob("*")]
+    ours = sorted(path for path in beside if path.is_file() and str(path.relative_to(directory)) in named)
+    return [path.relative_to(directory) for path in (*_deciding(directory), *ours)]
 
 
 def _deciding(directory: Path) -> list[Path]:

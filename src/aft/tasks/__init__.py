@@ -9,7 +9,7 @@ from aft.tasks.base import Question, Task, content_hash
 
 __all__ = ["Question", "Task", "content_hash", "get_task", "task_names"]
 
-_NOT_FAMILIES = {"base", "answers"}
+_NOT_FAMILIES = {"base", "answers", "multiple_choice", "rows"}
 _NAMES = ("Settings", "load_questions", "prompt", "extract_answer", "answers_equal")
 
 

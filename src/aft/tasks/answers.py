@@ -16,6 +16,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 _DIGITS = 40  # the longest numerator, denominator and decimal that count as a number
+_DECIMALS = 3  # to which numbers must agree where published answers are rounded
 
 _MINUS_SIGNS = str.maketrans("\u2010\u2011\u2013\u2212\ufe63\uff0d", "------")  # an em dash stays punctuation
 _SPELLINGS = {"\\$": "$", "\\%": "%", "{,}": ",", "\\,": "", "\\!": "", "`": ""}
@@ -122,6 +123,18 @@ def numbers_equal(number: str, other: str) -> bool:
     Exact, without a tolerance: 33.33 is not 100/3. "Nearly equal" is not transitive, and votes need classes.
     """
     return (canonical_number(number) or number) == (canonical_number(other) or other)
+
+
+def numbers_agree(number: str, other: str) -> bool:
+    """Whether two texts state numbers that are the same when rounded to thousandths; without numbers, the same text.
+
+    For answers that are published as decimals cut off somewhere, 0.8333 for 5/6. Rounding keeps "agrees" transitive,
+    which a tolerance would not be. Two numbers that round to the same differ by at most 0.001.
+    """
+    one, another = canonical_number(number), canonical_number(other)
+    if one is None or another is None:
+        return (one or number) == (another or other)
+    return round(Fraction(one), _DECIMALS) == round(Fraction(another), _DECIMALS)
 
 
 def _plain(text: str) -> str:

@@ -5,13 +5,17 @@ import logging
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch  # noqa: TID253
 from safetensors.torch import load_file, save_file
 
 from aft.files import finish_directory, is_intact
+from aft.models.adapters import has_adapter, save_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +44,23 @@ def finish(staged: Path, final: Path) -> None:
             shutil.rmtree(older)
 
 
+def save_weights(directory: Path, model: "PreTrainedModel") -> None:
+    """Write the weights that training changes: those of the adapter if there is one, else all."""
+    if has_adapter(model):
+        save_adapter(model, directory)
+    else:
+        model.save_pretrained(directory)
+
+
 def save_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-    """Write the states of optimiser (tensors per parameter) and learning-rate schedule, and all random states."""
+    """Write the states of optimiser (tensors and numbers per parameter) and schedule, and all random states."""
     state = optimizer.state_dict()
-    tensors = {f"{i}/{name}": value for i, values in state["state"].items() for name, value in values.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / OPTIMIZER)
+    values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
+    tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    save_file(tensors, directory / OPTIMIZER)
     content = {
         "param_groups": state["param_groups"],
+        "numbers": {name: value for name, value in values.items() if name not in tensors},
         "scheduler": scheduler.state_dict(),
         "random": _random_states(),
     }
@@ -56,11 +70,15 @@ def save_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler:
 def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
     """Restore what `save_optimizer` wrote, but for the random states."""
     content = json.loads((directory / STATE).read_text())
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(directory / OPTIMIZER).items():
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**load_file(directory / OPTIMIZER), **content["numbers"]}.items():
         index, name = key.split("/", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in content["param_groups"]]
+        state.setdefault(int(index), {})[name] = value
+    pairs = ("betas", "eps")  # which JSON makes lists
+    groups = [
+        {name: tuple(value) if name in pairs and isinstance(value, list) else value for name, value in group.items()}
+        for group in content["param_groups"]
+    ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     scheduler.load_state_dict(content["scheduler"])
 

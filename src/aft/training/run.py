@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aft import __version__
 from aft.errors import ModelError
-from aft.files import Description, build_once, write_json
+from aft.files import Description, build_once, write_atomically, write_json
+from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
+from aft.models.card import CARD, model_card
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
@@ -69,6 +71,7 @@ def train(
         workspace,
         label,
         probe=probe,
+        base_model=start.made_from.get("name"),
     )
 
 
@@ -83,16 +86,20 @@ def train_once(
     label: str,
     *,
     probe: Sequence[Example] = (),
+    base_model: str | None = None,
 ) -> TrainedModel:
     """Train what `load` gives, in a directory of `workspace` named by the hash of `description` and AFT's version.
 
-    A probe decides the curve and the warnings beside the model, and enters the hash as well.
+    A probe decides the curve and the warnings beside the model, and enters the hash as well. `base_model`, the name on
+    the hub of what is loaded, stands on the model's card only: the same model from a folder is no other one.
     """
+    made_from = _made_from(description, probe)
+    card = model_card({**made_from, "base_model": base_model})
 
     def build(directory: Path) -> None:
-        _train_into(directory, load, examples, settings, objective, seed, label, probe)
+        _train_into(directory, load, examples, settings, objective, seed, label, probe, card)
 
-    finished = build_once(workspace, _made_from(description, probe), build)
+    finished = build_once(workspace, made_from, build)
     curve = json.loads((finished / CURVE).read_text())
     return TrainedModel(open_model(finished), curve, kept_warnings(finished))
 
@@ -118,6 +125,7 @@ def _train_into(
     seed: int,
     label: str,
     probe: Sequence[Example],
+    card: str,
 ) -> None:
     import shutil
 
@@ -128,14 +136,22 @@ def _train_into(
     if (directory / CURVE).exists():  # written last: only the directory's name was still missing
         shutil.rmtree(work, ignore_errors=True)
         return
+    if settings.lora is not None:
+        check_installed()  # before weights are loaded
     model, tokenizer = load()
     _check_lengths(model, [*examples, *probe])
+    if settings.lora is not None:
+        model = add_adapter(model, settings.lora, seed)
     trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label, probe)
     checkpoint = checkpoints.latest(work)
     if checkpoint is not None:
         logger.info("%s: continuing from step %d.", label, checkpoints.step_of(checkpoint))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if settings.lora is not None:
+        save_adapter(model, directory / ADAPTER)
+        model = merge_adapter(model)
     save_model(model, tokenizer, directory)
+    write_atomically(directory / CARD, lambda staged: staged.write_text(card))
     write_json(directory / WARNINGS, trainer.warnings)
     write_json(directory / CURVE, _curve(trainer.state.log_history))
     shutil.rmtree(work, ignore_errors=True)

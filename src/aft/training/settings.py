@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Literal
 
 from aft.errors import SettingsError
+from aft.models.adapters import LoraSettings
 
 _ABOVE_ZERO = (
     *("epochs", "learning_rate", "batch_size", "token_budget", "max_grad_norm", "max_tokens", "max_steps"),
@@ -23,7 +24,8 @@ class TrainingSettings:
     token_budget: int = 8192  # tokens per forward pass with its graph; a batch is split under it
     scoring: Literal["auto", "naive", "shared", "two_pass"] = "auto"  # how responses are scored, see aft.scoring.paths
     warmup: float = 0.03  # share of the steps over which the learning rate rises
-    weight_decay: float = 0.0  # of AdamW
+    optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"  # two numbers kept per weight; few; none
+    weight_decay: float = 0.0  # share of a weight that a step at learning rate 1 would take away
     max_grad_norm: float = 1.0  # the gradient is scaled down to this norm
     max_tokens: int = 512  # prompt + response; longer ones are left out, and counted
     max_steps: int | None = None  # stop after so many optimiser steps; None = all epochs
@@ -31,6 +33,9 @@ class TrainingSettings:
     monitor_every: int | None = 20  # optimiser steps between two looks at held-out references; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: bool = False  # trade time for memory
+    lora: LoraSettings | None = (
+        None  # train a low-rank adapter, which the finished model has merged; None = all weights
+    )
 
     def __post_init__(self) -> None:
         for name in _ABOVE_ZERO:

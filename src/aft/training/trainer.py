@@ -33,6 +33,7 @@ from aft.training.settings import Objective, TrainingSettings
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, list[Example]]
+_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}  # as transformers names them
 
 
 class AlignmentTrainer(Trainer):
@@ -177,7 +178,7 @@ class AlignmentTrainer(Trainer):
         staged = self.directory / f".{name}.partial"
         with writing(staged):
             staged.mkdir(parents=True, exist_ok=True)
-            self.model.save_pretrained(staged)  # type: ignore[union-attr]
+            checkpoints.save_weights(staged, self.model)  # type: ignore[arg-type]
             checkpoints.save_optimizer(staged, self.optimizer, self.lr_scheduler)  # type: ignore[arg-type]
             self.state.save_to_json(str(staged / "trainer_state.json"))
         checkpoints.finish(staged, self.directory / name)
@@ -202,7 +203,7 @@ def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> Traini
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim=_OPTIMIZERS[settings.optimizer],
         bf16=settings.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         activation_checkpointing=settings.gradient_checkpointing,
