@@ -12,6 +12,7 @@ from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ from aft.models.pocket import Architecture, build_model, build_tokenizer
 from aft.tasks import Question, pocket
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("patient")
 
 SOURCE = Path(__file__).parents[1] / "src"
 

@@ -15,7 +15,8 @@ from aft.feedback.ratings import read_ratings, with_ratings
 
 
 def feedback(*keys: tuple[str, int]) -> pd.DataFrame:
-    return pd.DataFrame(list(keys), columns=["question_id", "sample_index"])
+    table = pd.DataFrame(list(keys), columns=["question_id", "sample_index"])
+    return table.assign(response=[f"{question_id} {index}" for question_id, index in keys])
 
 
 ROWS = feedback(("a", 0), ("a", 1), ("a", 4), ("b", 0), ("b", 2))
@@ -201,6 +202,23 @@ def test_a_parquet_row_without_a_rating_is_refused_with_its_number(tmp_path):
     table = TABLE.assign(rating=TABLE["rating"].mask(TABLE["rating"] == 1.0))
     with pytest.raises(DataError, match="row 3 has the rating nan"):
         read_ratings(write(tmp_path, ".parquet", table), ROWS)
+
+
+def test_ratings_of_other_texts_are_refused(tmp_path):
+    """As of a file that was made for the samples of another seed: the same ids, other responses."""
+    rows = ["question_id,sample_index,rating,response", "a,0,7,a 0", "a,1,9,something else"]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(rows[:2]))
+    assert read_ratings(path, ROWS)[0] == 7
+    path.write_text("\n".join(rows))
+    with pytest.raises(DataError, match="another response than sample 1 of a"):
+        read_ratings(path, ROWS)
+
+
+def test_means_that_differ_in_their_last_bit_are_ties():
+    """(1 + 1.1 + 1.2) / 3 and (1.1 + 1.1 + 1.1) / 3 are 1.0999999999999999 and 1.1 or so."""
+    ratings = pd.Series([math.fsum([1.0, 1.1, 1.2]) / 3, math.fsum([1.1, 1.1, 1.1]) / 3, 1.0, 2.0, 1.0])
+    assert with_ratings(ROWS, ratings)["rating_rank"].tolist() == [0, 0, 1, 0, 1]
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -6,7 +6,7 @@ import types
 import pandas as pd
 import pytest
 
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError
 from aft.feedback.steps import rate_steps
 from aft.tasks import Question
 
@@ -51,15 +51,15 @@ def test_no_rating_is_below_one(lines, rating):
     assert rate_steps(feedback(("p", "?\n" * lines)), QUESTIONS).tolist() == [rating]
 
 
-def test_a_family_without_a_check_is_refused(monkeypatch):
+def test_a_family_without_a_check_leaves_its_responses_unrated(monkeypatch, caplog):
     family = types.ModuleType("stranger.family")
     for name in ("Settings", "load_questions", "prompt", "extract_answer", "answers_equal"):
         setattr(family, name, None)
     monkeypatch.setitem(sys.modules, "stranger", types.ModuleType("stranger"))
     monkeypatch.setitem(sys.modules, "stranger.family", family)
     question = Question("s", "stranger.family", "train", "?", None, "", "1", "s")
-    with pytest.raises(SettingsError, match=r"'stranger.family' cannot tell wrong steps: choose another judge"):
-        rate_steps(feedback(("s", "")), {"s": question})
+    assert rate_steps(feedback(("s", "")), {"s": question}).isna().all()
+    assert "1 responses are not rated" in caplog.text and "labelling.judge" in caplog.text
 
 
 def test_an_unknown_question_is_refused():

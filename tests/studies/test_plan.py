@@ -18,8 +18,8 @@ ROUNDS = Study(title="Rounds", question="Again?", variants=["vft", "aft"], seeds
 
 def test_a_label_is_the_recipe_and_what_differs_from_it() -> None:
     params = {"sampling.samples": 8, "align.rrhf.objective.weight": 0.1}
-    assert label_of("pocket", {}) == "pocket"
-    assert label_of("pocket", params) == "pocket.rrhf.weight=0.1.sampling.samples=8"
+    assert label_of("pocket", {}) == "pocket.study"
+    assert label_of("pocket", params) == "pocket.study.rrhf.weight=0.1.sampling.samples=8"
     assert label_of("pocket", dict(reversed(params.items()))) == label_of("pocket", params)
 
 
@@ -29,19 +29,25 @@ def test_values_that_are_no_names_are_told_by_their_hash() -> None:
     assert "/" not in one and "{" not in one
 
 
+def test_long_labels_are_cut_and_stay_different() -> None:
+    one, other = (label_of("p", {f"align.aft.objective.{'x' * 90}": value}) for value in (1, 2))
+    assert len(one) == len(other) == 79
+    assert one != other
+
+
 def test_a_sweep_has_a_point_per_value_after_its_baselines() -> None:
     points = points_of(SWEPT, "pocket", "data")
     assert [(point.value, point.label, point.variants) for point in points] == [
-        (None, "pocket", ("vft",)),
-        (-0.8, "pocket.aft_bc.beta=-0.8", ("aft_bc",)),
-        (0.15, "pocket.aft_bc.beta=0.15", ("aft_bc",)),
+        (None, "pocket.study", ("vft",)),
+        (-0.8, "pocket.study.aft_bc.beta=-0.8", ("aft_bc",)),
+        (0.15, "pocket.study.aft_bc.beta=0.15", ("aft_bc",)),
     ]
 
 
 def test_studies_share_cells_of_the_same_settings_and_seed() -> None:
-    """Both need the folder "pocket": one cell per seed with both variants; the sweep adds two per seed."""
+    """Both need the folder "pocket.study": one cell per seed with both variants; the sweep adds two per seed."""
     (wave,) = waves_of((study, points_of(study, "pocket", "data")) for study in (SWEPT, PLAIN))
-    assert wave[0] == Cell("pocket", {}, 1, ("vft", "aft_bc"))
+    assert wave[0] == Cell("pocket.study", {}, 1, ("vft", "aft_bc"))
     assert [cell.seed for cell in wave] == [1, 1, 1, 2, 2, 2]
 
 
@@ -49,7 +55,7 @@ def test_each_round_waits_for_the_one_before_and_samples_from_its_model() -> Non
     points = points_of(ROUNDS, "pocket", "data")
     waves = waves_of([(ROUNDS, points)])
     assert [len(wave) for wave in waves] == [1, 1, 1]
-    assert points[1].params == {"sample_from": "data/06_models/pocket/seed_{seed}/aft"}
+    assert points[1].params == {"sample_from": "data/06_models/pocket.study/seed_{seed}/aft"}
     assert points[2].params == {"sample_from": f"data/06_models/{points[1].label}/seed_{{seed}}/aft"}
     assert points[0].variants == ("vft", "aft") and points[1].variants == ("aft",)
 
@@ -64,6 +70,9 @@ def test_dotted_keys_become_nested_ones() -> None:
         ({"variants": ["vft", "ppo"]}, "names ppo"),
         ({"seeds": []}, "needs seeds"),
         ({"rounds": "aft"}, "among variants"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"sweep": {"parameter": "a", "values": ["x"], "label": "a"}}, "values"),
+        ({"sweep": {"parameter": "a", "values": [1, 1.0], "label": "a"}}, "twice"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -71,3 +80,24 @@ def test_a_study_that_cannot_be_is_refused(change: dict[str, object], words: str
     study = {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0], **change}
     with pytest.raises(SettingsError, match=words):
         read_studies({"one": study})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"figures": ["maj_at_8"]}, "ks are"),
+        ({"orderings": [{"claim": "c", "above": "aft", "below": "rft"}]}, "no rft to order"),
+        ({"orderings": [{"claim": "c", "above": "aft@2", "below": "vft"}]}, "no aft@2"),
+        ({"orderings": [{"claim": "c", "above": "aft", "below": "vft", "metric": "speed"}]}, "no speed"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_before_anything_runs(change: dict[str, object], words: str) -> None:
+    study = {"title": "T", "question": "Q", "variants": ["vft", "aft"], "seeds": [0], **change}
+    with pytest.raises(SettingsError, match=words):
+        read_studies({"one": study})["one"].check_told([4], ["validation"])
+
+
+def test_what_can_be_told_is_not_refused() -> None:
+    orderings = [{"claim": "c", "above": "aft_bc@0.15", "below": "vft", "metric": "validation"}]
+    study = {**{name: getattr(SWEPT, name) for name in SWEPT.__dataclass_fields__}, "orderings": orderings}
+    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}})["one"].check_told([4], ["validation"])

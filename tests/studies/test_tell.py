@@ -32,7 +32,14 @@ TABLE = pd.DataFrame([_row(None, "vft", 0.4), _row(0.0, "aft_bc", 0.5), _row(0.1
 ORDERINGS = pd.DataFrame(
     [
         {
-            **{"claim": "it helps", "above": "aft_bc@0.15", "below": "vft", "metric": "accuracy", "difference": 0.2},
+            **{
+                "claim": "it helps",
+                "source": "paper",
+                "above": "aft_bc@0.15",
+                "below": "vft",
+                "metric": "accuracy",
+                "difference": 0.2,
+            },
             **{"low": 0.1, "high": 0.3, "seeds_agreeing": 2, "seeds": 2, "verdict": "agrees"},
         }
     ]
@@ -44,7 +51,7 @@ def test_ours_stands_beside_the_papers() -> None:
     assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.26 | 36.48 |" in text
     assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.26 | 38.75 |" in text
     assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.26 |  |" in text  # the paper has no such value
-    assert "| it helps | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
+    assert "| it helps | the paper's | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
 
 
 def test_extensions_are_marked() -> None:
@@ -62,7 +69,7 @@ def test_every_figure_is_drawn_and_the_page_has_it(figure: str, tmp_path: Path) 
     assert (tmp_path / "docs/figures/study_beta.png").read_bytes().startswith(b"\x89PNG")
     assert "(figures/study_beta.png)" in text
     assert "Not run: votes." in text
-    assert "1 agrees, 0 contradicts, 0 not separable." in text
+    assert "| the paper's | 1 | 0 | 0 |" in text
 
 
 def test_votes_are_drawn_over_k(tmp_path: Path) -> None:

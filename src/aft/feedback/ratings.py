@@ -16,6 +16,7 @@ from aft.errors import DataError
 logger = logging.getLogger(__name__)
 
 RATING_COLUMNS = ("question_id", "sample_index", "rating")
+_PLACES = 6  # means of the same ratings in another order may differ in their last bits, and must stay ties
 
 _Row = tuple[str, Mapping[Any, Any]]  # the words that name a row in an error, and its fields
 
@@ -36,6 +37,7 @@ def with_ratings(feedback: pd.DataFrame, ratings: pd.Series) -> pd.DataFrame:
             f"{len(infinite)} ratings are infinite, first that of sample {first['sample_index']} of "
             f"{first['question_id']}; a rating must be a finite number."
         )
+    ratings = ratings.round(_PLACES)
     by_question = ratings.groupby(feedback["question_id"])
     is_ranked = by_question.transform("count") == by_question.transform("size")
     ranks = by_question.rank(method="dense", ascending=False) - 1
@@ -46,18 +48,24 @@ def read_ratings(path: Path, feedback: pd.DataFrame) -> pd.Series:
     """The ratings in a .csv, .jsonl or .parquet file, for the rows of `feedback` and in its index; NaN = unrated.
 
     The file has `question_id`, `sample_index` and `rating`, in any order of rows; several ratings of one candidate are
-    averaged. Ratings of unknown candidates and candidates without one are counted and logged. Raises `DataError` for a
-    file that is missing or of another kind, and for the first row without these three or with another rating than a
-    finite number.
+    averaged. Ratings of unknown candidates and candidates without one are counted and logged. With a column `response`
+    every rating must be of the very text that it is joined to. Raises `DataError` for another text, for a file that is
+    missing or of another kind, and for the first row without these three or with another rating than a finite number.
     """
     keys = list(zip(feedback["question_id"], feedback["sample_index"].map(int), strict=True))
     given: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
     unknown = 0
-    for question_id, sample_index, rating in _parsed(path):
-        if (question_id, sample_index) in given:
-            given[question_id, sample_index].append(rating)
-        else:
+    responses = dict(zip(keys, feedback["response"], strict=True))
+    for (question_id, sample_index), rating, response in _parsed(path):
+        if (question_id, sample_index) not in given:
             unknown += 1
+        elif response is not None and response != responses[question_id, sample_index]:
+            raise DataError(
+                f"{path} rates another response than sample {sample_index} of {question_id}, as if it was made for "
+                "other samples; give the ratings of these ({seed} in the file's name stands for the seed)."
+            )
+        else:
+            given[question_id, sample_index].append(rating)
     # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
     ratings = [math.fsum(given[key]) / len(given[key]) if given[key] else math.nan for key in keys]
     unrated = sum(map(math.isnan, ratings))
@@ -69,8 +77,8 @@ def read_ratings(path: Path, feedback: pd.DataFrame) -> pd.Series:
     return pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
 
 
-def _parsed(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Question id, sample index and rating of each row of a ratings file."""
+def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
+    """Question id with sample index, rating and, where there is one, the response of each row of a ratings file."""
     if not path.is_file():
         raise DataError(f"There is no ratings file {path}; give the path of one.")
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
@@ -91,7 +99,7 @@ def _parsed(path: Path) -> Iterator[tuple[str, int, float]]:
             raise DataError(
                 f"{where} has the rating {_short(row['rating'])}, no finite number; leave out what is not rated."
             )
-        yield question_id, int(index), rating
+        yield (question_id, int(index)), rating, row.get("response")
 
 
 def _number(value: Any) -> float | None:

@@ -175,9 +175,9 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
     )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
+    with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
         client = MlflowClient(tracking_uri=uri)
         artifacts = (project / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
         yield client, _experiment(client, experiment, artifacts)

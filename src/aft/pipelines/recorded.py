@@ -52,4 +52,4 @@ def _text(value: Any) -> str:
 
 def _is_path(text: str) -> bool:
     """Whether `text` is a path and not a model's name on the hub, which has the same form as a relative one."""
-    return text.startswith(("/", "~", "./", "../", "file:")) or (len(text) < 256 and Path(text).is_dir())
+    return text.startswith(("/", "~", "./", "../", "file:")) or (len(text) < 256 and Path(text).exists())

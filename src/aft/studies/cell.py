@@ -1,19 +1,23 @@
-"""One cell of a study in a process of its own: `python -m aft.studies.cell`, its order as JSON on standard input."""
+"""One cell of a study in a process of its own: `python -m aft.studies.cell`, its order as a line on standard input."""
 
 import json
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from aft.errors import AftError
+from aft.mistakes import one_sentence
 
 
 def main() -> None:
     """Run what the order says; a mistake of the user ends in one sentence."""
-    order: dict[str, Any] = json.load(sys.stdin)
+    order: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
     bootstrap_project(Path(order["project"]))
     try:
         with KedroSession.create(
@@ -24,12 +28,16 @@ def main() -> None:
         ) as session:
             cast(KedroSession, session).run(pipeline_names=["variants"], to_outputs=order["to_outputs"])
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, AftError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        sentence = one_sentence(error)
+        if sentence is None:
             raise
-        sys.exit(f"Error: {cause}")
+        sys.exit(f"Error: {sentence}")
+
+
+def _end_with_the_study() -> None:
+    """End this process, in the orderly way, when the study's process closes its end of standard input."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +14,8 @@ import click
 from kedro.framework.startup import bootstrap_project
 from kedro.utils import find_kedro_project
 
-from aft.errors import AftError, SettingsError
+from aft.errors import SettingsError
+from aft.mistakes import check_recipe, one_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,16 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         project = find_kedro_project(Path.cwd()) or Path.cwd()
         where = None if conf_source is None else str(Path(conf_source).resolve())
         os.chdir(project)
-        bootstrap_project(project)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
+            check_recipe(env, Path(where or "conf"))
+            bootstrap_project(project)
             command(Workplace(project, env, where), **options)
-        except AftError as error:
-            raise click.ClickException(str(error)) from error
+        except Exception as error:
+            sentence = one_sentence(error)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
 
     return wrapped
 
@@ -57,6 +65,7 @@ def list_studies(place: Any) -> None:
 @_options
 def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     """Run the studies NAMES, or `all`; what is finished is not run again."""
+    from aft.files import locked
     from aft.studies.plan import points_of, waves_of
     from aft.studies.results import load_results, study_table, verdicts
     from aft.studies.run import run_cells
@@ -67,8 +76,14 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     chosen = {name: known[name] for name in _chosen(names, list(known))}
     recipe, data = place.globals["recipe"], place.globals["data"]
     points = {name: points_of(study, recipe, data) for name, study in chosen.items()}
+    for name, study in chosen.items():
+        place.check(study, points[name])
     began = time.perf_counter()
-    with parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent:
+    # A second one at the same time would run the same cells.
+    with (
+        locked(place.studies / ".lock"),
+        parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
+    ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):
             run_cells(place, wave, jobs or os.cpu_count() or 1, parent)
         for name, study in chosen.items():
@@ -76,7 +91,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
             folder = place.studies / name
             write_study(folder, name, study, study_table(results, evaluation), verdicts(study, results, evaluation))
             record_study(place.mlflow, place.project, parent, name, folder)
-            logger.info("%s: %s", study.title, folder.relative_to(place.project))
+            logger.info("%s: %s", study.title, place.shown(folder))
     logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
 
 

@@ -10,7 +10,7 @@ from aft.errors import SettingsError
 from aft.pipelines.variants import BASELINE, VARIANTS
 
 _STRICT = ConfigDict(extra="forbid")
-Value = int | float | str | None
+Value = int | float
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -31,6 +31,7 @@ class Ordering:
     above: str
     below: str
     metric: str = "accuracy"  # or assessment_accuracy, perplexity_of_positives, or another question set's name
+    source: Literal["paper", "implied", "own"] = "paper"  # the paper says it, it follows from the paper, or it is ours
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -59,8 +60,31 @@ class Study:
                 f"The study '{self.title}' needs seeds and variants out of {', '.join((BASELINE, *VARIANTS))}"
                 + (f"; it names {', '.join(unknown)}." if unknown else ".")
             )
+        values = self.sweep.values if self.sweep else [0]
+        if len(set(self.seeds)) < len(self.seeds) or not values or len(set(values)) < len(values):
+            raise SettingsError(f"The study '{self.title}' names a seed or value twice, or a sweep without values.")
         if self.rounds is not None and (self.rounds not in self.variants or self.sweep is not None):
             raise SettingsError(f"The study '{self.title}' needs its round's variant among variants, and no sweep.")
+
+    def check_told(self, ks: list[int], sets: list[str]) -> None:
+        """Raise `SettingsError` if what the study tells cannot come from runs with these k and question sets."""
+        at_k = (name for name in self.figures if name.startswith(("maj_at_", "pass_at_", "best_of_")))
+        if not all(int(name.rsplit("_", 1)[1]) in ks for name in at_k):
+            raise SettingsError(
+                f"The study '{self.title}' tells {', '.join(self.figures)}, but evaluation.ks are {ks}."
+            )
+        outside = self.baselines if self.sweep or self.rounds else self.variants
+        values = self.sweep.values if self.sweep else range(1, self.n_rounds + 1) if self.rounds else []
+        results = {*outside, *(f"{name}@{value}" for name in self.variants for value in values)}
+        metrics = ["accuracy", "assessment_accuracy", "perplexity_of_positives", *sets]
+        for one in self.orderings:
+            wrong = [name for name in (one.above, one.below) if name not in results]
+            wrong += [] if one.metric in metrics else [one.metric]
+            if wrong:
+                raise SettingsError(
+                    f"The study '{self.title}' has no {' and no '.join(wrong)} to order; there are "
+                    f"{', '.join(sorted(results))} and the metrics {', '.join(metrics)}."
+                )
 
 
 def read_studies(content: dict[str, Any]) -> dict[str, Study]:

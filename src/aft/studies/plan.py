@@ -10,6 +10,7 @@ from aft.studies.definition import Study
 
 Params = dict[str, Any]  # settings that differ from the recipe's, by dotted keys
 _SAFE = re.compile(r"-?[A-Za-z0-9_][A-Za-z0-9_.-]{0,23}")
+_LONGEST = 79  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def waves_of(studies: Iterable[tuple[Study, list[Point]]]) -> list[list[Cell]]:
 
 
 def label_of(recipe: str, params: Params) -> str:
-    """The folder of a run with these settings: the recipe's own name where none differs."""
-    return recipe + "".join(f".{_short(key)}={_told(params[key])}" for key in sorted(params))
+    """The folder of a run with these settings, beside the recipe's own, which runs of other settings may overwrite."""
+    label = f"{recipe}.study" + "".join(f".{_short(key)}={_told(params[key])}" for key in sorted(params))
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 9]}.{digest(label)[:8]}"
 
 
 def nested(params: Params) -> Params:
@@ -90,5 +92,5 @@ def _short(key: str) -> str:
 
 
 def _told(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if isinstance(value, int | float | str | None) and _SAFE.fullmatch(text) else digest(value)[:8]
+    text = str(value)
+    return text if isinstance(value, int | float | str) and _SAFE.fullmatch(text) else digest(value)[:8]

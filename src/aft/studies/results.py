@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from aft.errors import SettingsError
+from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.compare import comparison_table, greedy_correctness
 from aft.evaluation.statistics import paired_bootstrap
@@ -44,8 +44,13 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
             for variant in point.variants:
                 tables = [catalog.load(f"{namespace(variant)}.{kind}") for kind in KINDS]
                 alike = alike_seeds(variant, *tables, seed=study.seeds[0])
-                chosen = [{seed: rows[seed] for seed in study.seeds} for rows in alike]
-                found[point.value, variant] = Results(*chosen)
+                missing = [seed for seed in study.seeds if seed not in alike[0]]
+                if missing:
+                    raise DataError(
+                        f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
+                        f"{study.seeds[0]}; delete data/08_reporting/{point.label} and run the study again."
+                    )
+                found[point.value, variant] = Results(*({seed: rows[seed] for seed in study.seeds} for rows in alike))
     return found, cast(Evaluation, evaluation)
 
 
@@ -74,7 +79,19 @@ def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.Da
 
 def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
     """One row per claim: the difference with its paired interval, how many seeds have the claimed sign, a verdict."""
-    columns = ["claim", "above", "below", "metric", "difference", "low", "high", "seeds_agreeing", "seeds", "verdict"]
+    columns = [
+        "claim",
+        "source",
+        "above",
+        "below",
+        "metric",
+        "difference",
+        "low",
+        "high",
+        "seeds_agreeing",
+        "seeds",
+        "verdict",
+    ]
     return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=columns)
 
 
@@ -82,11 +99,20 @@ def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Eva
     measure = _measure(ordering.metric)
     above, below = (measure(_find(name, results)) for name in (ordering.above, ordering.below))
     shared = above.index.intersection(below.index)
-    gaps = above.loc[shared] - below.loc[shared]  # one row per question, one column per seed
+    # One row per question, one column per seed; a question that no seed can compare under both says nothing.
+    gaps = (above.loc[shared] - below.loc[shared]).dropna(how="all")
+    if gaps.empty:
+        raise DataError(f"'{ordering.claim}': no question has {ordering.metric} for both; sample more.")
     difference = paired_bootstrap(gaps.mean(axis=1), resamples=evaluation.resamples, level=evaluation.level)
     verdict = "agrees" if difference.low > 0 else "contradicts" if difference.high < 0 else "not separable"
     return {
-        **{"claim": ordering.claim, "above": ordering.above, "below": ordering.below, "metric": ordering.metric},
+        **{
+            "claim": ordering.claim,
+            "source": ordering.source,
+            "above": ordering.above,
+            "below": ordering.below,
+            "metric": ordering.metric,
+        },
         **{"difference": difference.mean, "low": difference.low, "high": difference.high},
         **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1], "verdict": verdict},
     }

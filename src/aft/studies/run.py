@@ -22,7 +22,8 @@ from aft.files import PATIENCE, digest, write_json
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.pipelines.variants import namespace
-from aft.studies.plan import Cell, nested
+from aft.studies.definition import Study
+from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,17 @@ class Workplace:
         """Where the studies' tables and figures lie."""
         return self.project / self.globals["data"] / "08_reporting" / self.globals["recipe"] / "studies"
 
+    def check(self, study: Study, points: Sequence[Point]) -> None:
+        """Raise `SettingsError` before anything runs if the study cannot be told, or a setting is refused."""
+        for point in points:
+            with self.context(point.label, study.seeds[0], point.params) as context:
+                params = context.params
+            study.check_told(params["evaluation"].ks, ["validation", *params["test_sets"]])
+
+    def shown(self, path: Path) -> Path:
+        """A path as a person may see it: relative to the project where it lies in it."""
+        return path.relative_to(self.project) if path.is_relative_to(self.project) else path
+
     def folder(self, cell: Cell) -> Path:
         """Where a cell's figures and log lie."""
         return self.project / self.globals["data"] / "08_reporting" / cell.label / f"seed_{cell.seed}"
@@ -77,8 +89,8 @@ class Workplace:
 def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> None:
     """Run the cells that are not finished, `jobs` at a time; with several jobs each has one thread.
 
-    Every cell's work is kept as it is made, so that a study that was stopped goes on where it was. Raises `CellError`
-    for the first cell that fails, after those that are running have ended.
+    Every cell's work is kept as it is made, so that a study that was stopped goes on where it was. A cell ends when
+    this process ends, however it does. Raises `CellError` for the first cell that fails, after the running ones.
     """
     folders = {cell: place.folder(cell) for cell in cells}
     orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell]))]
@@ -88,15 +100,15 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
             pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent): cell
             for cell, missing in orders
         }
-        for number, finished in enumerate(as_completed(running), start=1):
-            cell = running[finished]
-            try:
+        try:
+            for number, finished in enumerate(as_completed(running), start=1):
                 finished.result()
-            except CellError:
-                pool.shutdown(cancel_futures=True)
-                raise
-            _mark(folders[cell], dict(orders)[cell])
-            logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
+                cell = running[finished]
+                _mark(folders[cell], dict(orders)[cell])
+                logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
+        except BaseException:  # Ctrl-C and SIGTERM, too: what waits must not start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _missing(place: Workplace, cell: Cell, folder: Path) -> dict[str, str]:
@@ -139,20 +151,23 @@ def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, 
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "study_log.txt"
     with log.open("w") as file:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "aft.studies.cell"],
-            input=json.dumps(order),
             text=True,
             cwd=place.project,
             env=environment,
+            stdin=subprocess.PIPE,  # stays open: its end tells the cell that this process is gone
             stdout=file,
             stderr=subprocess.STDOUT,
-            check=False,
         )
-    if done.returncode:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        process.wait()
+        process.stdin.close()
+    if process.returncode:
         lines = [line for line in log.read_text().splitlines() if line.strip()] or ["it was killed"]
-        shown = log.relative_to(place.project) if log.is_relative_to(place.project) else log
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
-            f"Its log is {shown}; run the same command again to go on: finished work is kept."
+            f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."
         )

@@ -26,6 +26,7 @@ _NAMES = {
     "perplexity_of_positives": "perplexity of positives",
     "auroc": "AUROC",
 }
+_SOURCES = {"paper": "the paper's", "implied": "implied", "own": "ours"}
 _PLAIN = {"perplexity_of_positives", "auroc"}  # told as they are, not in percent
 TABLE, ORDERINGS, TEXT, FIGURE, SUMMARY = "table.csv", "orderings.csv", "study.md", "figure.png", "study.json"
 
@@ -93,7 +94,8 @@ def orderings_text(orderings: pd.DataFrame) -> str:
         rows.append(
             {
                 **({"study": row["study"]} if "study" in row else {}),
-                "the paper's claim": row["claim"],
+                "claim": row["claim"],
+                "whose": _SOURCES[row["source"]],
                 "compared": f"{row['above']} - {row['below']}, {row['metric'].replace('_', ' ')}",
                 "difference [95 %]": f"{gap} [{low}, {high}]",
                 "seeds": f"{row['seeds_agreeing']} of {row['seeds']}",
@@ -138,16 +140,25 @@ percent, as mean over seeds [95 % interval over questions] ± standard deviation
 question.
 """
 _ORDERINGS = """
-Each row is a claim that the paper makes or implies, the two results that it compares, and the difference with a paired
-bootstrap interval over questions of the mean over seeds. *agrees*: the interval lies above 0; *contradicts*: below;
-*not separable*: it holds 0. The intervals speak of these seeds: in how many of them the difference has the claimed
-sign stands beside them.
+Each row is a claim, the two results that it compares, and the difference with a paired bootstrap interval over
+questions of the mean over seeds. *agrees*: the interval lies above 0; *contradicts*: below; *not separable*: it holds
+0. A claim is the paper's, or follows from what it says of other data or feedback, or is our own question. The intervals
+speak of these seeds, which share one base model: in how many of them the difference has the claimed sign stands beside
+them. Many rows rest on the same runs, and of forty intervals of 95 % two leave out the truth by chance. Assessment
+accuracy and perplexity are compared as means over questions.
 """
 
 
 def _tally(table: pd.DataFrame) -> str:
-    counts = table["verdict"].value_counts()
-    return ", ".join(f"{counts.get(one, 0)} {one}" for one in ("agrees", "contradicts", "not separable")) + "."
+    """How many claims of each source have which verdict, in Markdown."""
+    verdicts = ("agrees", "contradicts", "not separable")
+    counts = table.groupby(["source", "verdict"]).size()
+    rows = [
+        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in verdicts}}
+        for source, whose in _SOURCES.items()
+        if source in set(table["source"])
+    ]
+    return _markdown(rows)
 
 
 def _cells(study: Study, table: pd.DataFrame) -> list[dict[str, str]]:

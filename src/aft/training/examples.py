@@ -138,8 +138,9 @@ def _ranked_example(
     samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
     has_positive = objective.feedback == "ranking" or any(row["is_correct"] for row in rows)
     target = reference
-    if objective.imitate == "best" and samples and has_positive:
-        target = samples[ranks.index(min(ranks))]
+    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] == reference[-1]]
+    if objective.imitate == "best" and ended and has_positive:
+        target = samples[min(ended)[1]]  # the first of the best that ended: a cut one would teach not to end
     if objective.reference_as_positive and reference not in samples:
         below = 0 if has_positive else 1  # without a right sample, rank 0 is the wrong ones'
         samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]

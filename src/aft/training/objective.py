@@ -46,8 +46,9 @@ def objective_loss(
     """
     sizes = [(len(example.targets), len(example.candidates)) for example in examples]
     is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
+    vft = -_vft_sum(sums_R[is_target_R], examples, objective)
     # As a sum, each response weighs by its length: a mean over questions of minus its log-probability (Eq. 1).
-    vft = -sums_R[is_target_R].sum() / (totals.target_tokens if objective.vft_reduction == "mean" else totals.questions)
+    vft = vft / (totals.target_tokens if objective.vft_reduction == "mean" else totals.questions)
     loss = objective.vft_weight * vft
     metrics = {"vft_term": vft.detach()}
     if objective.term != "none":
@@ -65,6 +66,14 @@ def objective_loss(
                 metrics[name] = count / total * told[name]
         metrics["comparable"] = told["comparable"] / max(totals.comparable, 1)
     return loss, metrics
+
+
+def _vft_sum(sums_T: torch.Tensor, examples: Sequence[Example], objective: Objective) -> torch.Tensor:
+    """Sum of the targets' log-probabilities; in PRO's reduction each times (n - 1)^2 for its n candidates."""
+    if objective.vft_reduction != "pro":
+        return sums_T.sum()
+    factors = [float((len(example.candidates) - 1) ** 2) for example in examples for _ in example.targets]
+    return (sums_T * sums_T.new_tensor(factors)).sum()
 
 
 def _alignment(

@@ -31,6 +31,7 @@ def identify(
     model: ModelDirectory,
     vft_model: ModelDirectory,
     test_questions: pd.DataFrame,
+    other_questions: pd.DataFrame,
     training: Training,
     objective: Variant,
     sampling: Sampling,
@@ -51,8 +52,18 @@ def identify(
             "train it again (vft_train or align_train), or evaluate with the settings that it was trained with."
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
-    settings = [asdict(one) for one in (objective, sampling, labelling, evaluation.sampling)]
-    return digest([vft, sample_from, settings, test_questions["content_hash"].tolist()])
+    settings = [asdict(one) for one in (objective, sampling, evaluation.sampling)]
+    asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
+    return digest([vft, sample_from, settings, _deciding(labelling), asked])
+
+
+def _deciding(labelling: Labelling) -> dict[str, Any]:
+    """The settings of labelling that decide its result: where a judge's server is, and how it is asked, does not."""
+    settings = asdict(labelling)
+    if labelling.openai is not None:
+        deciding = ("model", "ratings", "temperature", "max_tokens", "attempts")
+        settings["openai"] = {name: getattr(labelling.openai, name) for name in deciding}
+    return settings
 
 
 def generate(

@@ -27,7 +27,7 @@ def _variant(name: str) -> Pipeline:
             Node(
                 nodes.identify,
                 [
-                    *("model", "vft_model", "test_questions", "params:training", "params:objective"),
+                    *("model", "vft_model", "test_questions", "other_questions", "params:training", "params:objective"),
                     *("params:sampling", "params:labelling", "params:sample_from", "params:evaluation", "params:seed"),
                 ],
                 "identity",

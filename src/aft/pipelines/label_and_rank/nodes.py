@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def label_and_rank(
-    candidates: pd.DataFrame, train_questions: pd.DataFrame, labelling: Labelling, rating_cache: str
+    candidates: pd.DataFrame, train_questions: pd.DataFrame, labelling: Labelling, seed: int, rating_cache: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The feedback table and its summary."""
     if candidates.empty:
@@ -30,7 +30,7 @@ def label_and_rank(
     questions = by_id(train_questions)
     labelled = label_responses(check_candidates(candidates), questions)
     feedback = mark_distinct_equations(rank_binary(labelled, labelling.deduplicate), questions)
-    ratings, judged = _ratings(feedback, questions, labelling, Path(rating_cache))
+    ratings, judged = _ratings(feedback, questions, labelling, seed, Path(rating_cache))
     feedback = with_ratings(feedback, ratings)
     summary = {**summarise(feedback, questions), "judge": labelling.judge, **judged}
     logger.info(
@@ -46,7 +46,7 @@ def label_and_rank(
 
 
 def _ratings(
-    feedback: pd.DataFrame, questions: Mapping[str, Question], labelling: Labelling, cache: Path
+    feedback: pd.DataFrame, questions: Mapping[str, Question], labelling: Labelling, seed: int, cache: Path
 ) -> tuple[pd.Series, dict[str, Any]]:
     """The rating of every row by the chosen judge, NaN where there is none, and what the judge tells of its work."""
     match labelling.judge:
@@ -57,7 +57,7 @@ def _ratings(
         case "file":
             if labelling.ratings_file is None:
                 raise SettingsError("labelling.judge is 'file': set labelling.ratings_file to the ratings' file.")
-            return read_ratings(Path(labelling.ratings_file), feedback), {}
+            return read_ratings(Path(labelling.ratings_file.replace("{seed}", str(seed))), feedback), {}
         case "openai":
             if labelling.openai is None:
                 raise SettingsError("labelling.judge is 'openai': set labelling.openai.base_url and model.")

@@ -1,0 +1,46 @@
+"""What a user should read of an error that a user can cause: one sentence instead of a traceback."""
+
+import re
+from pathlib import Path
+
+from kedro.config import MissingConfigException
+from kedro.framework.cli.utils import KedroCliError
+from kedro.validation.exceptions import ParameterValidationError
+
+from aft.errors import AftError, SettingsError
+
+
+def check_recipe(env: str | None, conf: Path) -> None:
+    """Raise `SettingsError` with the list of recipes if there is none of the name `env`."""
+    recipes = sorted(path.name for path in conf.iterdir() if path.is_dir()) if conf.is_dir() else []
+    if env is not None and recipes and env not in recipes:
+        shown = ", ".join(name for name in recipes if name != "local")
+        raise SettingsError(f"There is no recipe '{env}' in {conf}; choose one of {shown}.")
+
+
+def one_sentence(error: BaseException) -> str | None:
+    """What the user should read, if the error is one that a user can cause: it or what caused it is ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AftError):
+            return str(cause)
+        if isinstance(cause, ParameterValidationError):
+            return _without_pydantic(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, MissingConfigException | KedroCliError | ValueError) and _is_kedros(error):
+        return " ".join(str(error).split())
+    return None
+
+
+def _without_pydantic(message: str) -> str:
+    """Kedro's message about a parameter that does not fit, in one line and without pydantic's notes to developers."""
+    kept = [line.strip() for line in message.splitlines() if not line.strip().startswith("For further information")]
+    return re.sub(r"\.? \[type=.*?\](?= |$)", ";", " ".join(kept)).rstrip("; .") + "."
+
+
+def _is_kedros(error: BaseException) -> bool:
+    """Whether Kedro raised the error itself: an unknown pipeline, namespace, node, tag or parameter key."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("kedro.")
