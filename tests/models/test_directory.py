@@ -305,6 +305,49 @@ class TestPublish:
         assert names(folder) == before
         assert names(published.path) == sorted([*FILES, MANIFEST])
 
+    def test_card_and_adapter_come_along(self, tmp_path: Path, folder: Path) -> None:
+        """Of a model that was made here; they decide nothing, but a directory that lacks them is made anew."""
+        (folder / "README.md").write_text("a card")
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter_config.json").write_text("{}")
+        before = open_model(folder).fingerprint
+        finish_directory(folder, tmp_path / "finished", MADE_FROM)
+        source = open_model(tmp_path / "finished")
+        target = publish(source, tmp_path / "vft").path
+        assert source.fingerprint == open_model(target).fingerprint == before
+        assert names(target) == sorted([*FILES, "README.md", "adapter", MANIFEST])
+        assert (target / "adapter" / "adapter_config.json").samefile(source.path / "adapter" / "adapter_config.json")
+        assert is_intact(target)
+        place = target.stat().st_ino
+        publish(source, target)
+        assert target.stat().st_ino == place
+        (target / "README.md").unlink()
+        publish(source, target)
+        assert (target / "README.md").read_text() == "a card"
+
+    def test_a_foreign_manifest_names_no_file_to_take_over(self, tmp_path: Path, folder: Path) -> None:
+        (tmp_path / "secret").write_text("mine")
+        (folder / "adapter").mkdir()
+        named = {"adapter/../../secret": "", "../secret": "", "secret": ""}
+        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": named}))
+        published = publish(open_model(folder), tmp_path / "there" / "base")
+        assert names(published.path) == sorted([*FILES, MANIFEST])
+
+    @pytest.mark.parametrize(
+        ("place", "known"),
+        [
+            ("hub/models--Qwen--Qwen2.5-0.5B/snapshots/0123abcd", {"name": "Qwen/Qwen2.5-0.5B"}),
+            ("hub/models--owner--a--b/snapshots/0123abcd", {"name": "owner/a--b"}),
+            ("home/somebody/my model", {}),
+        ],
+    )
+    def test_of_a_given_model_only_its_name_on_the_hub_is_noted(
+        self, place: str, known: dict[str, str], tmp_path: Path, folder: Path
+    ) -> None:
+        given = Path(shutil.copytree(folder, tmp_path / place))
+        published = publish(open_model(given), tmp_path / "base")
+        assert published.made_from == {"kind": "given model", "fingerprint": published.fingerprint, **known}
+
     def test_replaces_another_model_as_a_whole(self, tmp_path: Path, finished: ModelDirectory, folder: Path) -> None:
         target = tmp_path / "vft"
         publish(finished, target)

@@ -12,9 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aft.files import finish_directory
+from aft.models.adapters import LoraSettings
+from aft.models.pocket import build_tokenizer
 from aft.training import checkpoints, trainer
+from aft.training.run import train_once
+from aft.training.settings import Objective, TrainingSettings
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -142,11 +147,91 @@ def fails_at(call):
 
 
 def test_no_pickle_is_ever_written(killed):
-    """All files of all killed runs: safetensors, JSON and locks; none begins as a pickle or a zip archive does."""
+    """All files of all killed runs: safetensors, JSON, locks and a card; none begins as a pickle or an archive does."""
     files = [path for path in killed.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".lock"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".lock", ".md"}
     assert {"model.safetensors", "optimizer.safetensors", "training_state.json"} <= {path.name for path in files}
     assert not [path for path in files if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")]
+
+
+# --- other optimisers, and adapters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def six_steps(killed_runs, ragged_examples):
+    """A run of six steps with a checkpoint after every second, in a folder, under some settings."""
+
+    def run(folder, settings):
+        usual = {"epochs": 9, "max_steps": 6, "learning_rate": 0.01, "batch_size": 4, "checkpoint_every": 2}
+        return train_once(
+            {"kind": "six steps"},
+            lambda: (killed_runs.small_llama(dropout=0.3, tied=False), build_tokenizer()),
+            ragged_examples(13),
+            TrainingSettings(**usual, weight_decay=0.1, **settings),
+            Objective(term="aft", constraint="boundary"),
+            *(7, folder, "six steps"),
+        )
+
+    return run
+
+
+LORA = LoraSettings(rank=2, dropout=0.3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "adafactor"},
+        {"optimizer": "sgd"},
+        {"lora": LORA},
+        {"lora": LORA, "optimizer": "adafactor"},
+    ],
+    ids=str,
+)
+def test_a_run_continues_bit_by_bit_with_every_optimiser_and_adapter(settings, six_steps, trained, tmp_path):
+    """Stopped in step 6, it continues from step 4; all random numbers in between are others."""
+    if "lora" in settings:
+        pytest.importorskip("peft")
+    expected = six_steps(tmp_path / "whole", settings)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(6))
+        six_steps(tmp_path / "cut", settings)
+    (checkpoint,) = (tmp_path / "cut").glob(".*.partial/checkpoints/checkpoint-*")
+    assert checkpoint.name == "checkpoint-4"
+    torch.manual_seed(99)
+    resumed = six_steps(tmp_path / "cut", settings)
+    names = {path.relative_to(expected.directory.path) for path in expected.directory.path.rglob("*")}
+    assert {path.relative_to(resumed.directory.path) for path in resumed.directory.path.rglob("*")} == names
+    for name in names:
+        if name.suffix == ".safetensors":
+            assert (resumed.directory.path / name).read_bytes() == (expected.directory.path / name).read_bytes(), name
+    assert without_speed(resumed.curve) == without_speed(expected.curve)
+    assert len(resumed.curve) == 6
+    whole, *_, its = (one for one in trained if one.state.global_step == 6)
+    ours, theirs = its.optimizer.state_dict(), whole.optimizer.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys() and bool(ours["state"]) == (
+        settings.get("optimizer") != "sgd"
+    )
+    for index, values in ours["state"].items():
+        for name, value in values.items():
+            other = theirs["state"][index][name]
+            assert type(value) is type(other) and torch.equal(torch.as_tensor(value), torch.as_tensor(other)), name
+
+
+def test_a_checkpoint_of_an_adapter_holds_the_adapter_only(six_steps, tmp_path):
+    """Rank 2 of seven layers of 16 and 32: (16 + 16) x 4 + (16 + 32) x 3 = 272 rows of two float32 each."""
+    pytest.importorskip("peft")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(4))
+        six_steps(tmp_path, {"lora": LORA})
+    (checkpoint,) = tmp_path.glob(".*.partial/checkpoints/checkpoint-*")
+    assert not list(checkpoint.glob("model*"))
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    assert sum(tensor.numel() for tensor in weights.values()) == 2 * 272
+    moments = load_file(checkpoint / checkpoints.OPTIMIZER)
+    assert sum(tensor.numel() for name, tensor in moments.items() if name.endswith("/exp_avg")) == 2 * 272
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------

@@ -4,13 +4,18 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
+import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from aft import files
-from aft.errors import ModelError, NumericalError
+from aft.errors import ModelError, NumericalError, SettingsError
+from aft.models.adapters import LoraSettings
+from aft.models.card import model_card
+from aft.models.directory import open_model, publish
 from aft.training import trainer
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS, train, train_once
@@ -158,6 +163,80 @@ def test_rows_longer_than_the_models_positions_are_refused(start, pocket_directo
         start([fits, too_long])
     with pytest.raises(ModelError, match="A row has 513 tokens, but the model has 512 positions"):
         start(probe=[too_long])
+
+
+def test_the_card_says_what_the_model_was_made_from(start, pocket_directory):
+    """A file of the directory like any other: the manifest vouches for it."""
+    directory = start().directory
+    card = (directory.path / "README.md").read_text()
+    assert card == model_card(directory.made_from)
+    assert pocket_directory.fingerprint in card
+    assert str(pocket_directory.path) not in card
+    assert "README.md" in json.loads((directory.path / "manifest.json").read_text())["files"]
+    assert "base_model" not in card, "the start has no name on the hub"
+
+
+def test_a_base_model_of_the_hub_is_named_on_the_card_but_is_no_other_one(start, pocket_directory, tmp_path):
+    """The same weights from a folder are the same training: whoever comes first writes the card."""
+
+    def train_from(directory, workspace):
+        options = (EXAMPLES, SETTINGS, AFT, 0, tmp_path / workspace, "train aft+detached")
+        return train(directory, *options).directory.path
+
+    snapshot = tmp_path / "models--owner--tiny" / "snapshots" / "0123abcd"
+    shutil.copytree(pocket_directory.path, snapshot)
+    base = publish(open_model(snapshot), tmp_path / "base")
+    named, plain = train_from(base, "named"), train_from(pocket_directory, "plain")
+    assert named.name == plain.name
+    assert 'base_model: "owner/tiny"' in (named / "README.md").read_text()
+    assert "owner/tiny" not in (plain / "README.md").read_text()
+
+
+# --- LoRA -------------------------------------------------------------------------------------------------------------
+
+QUERIES = LoraSettings(rank=2, target_modules=["q_proj", "v_proj"])
+LORA = dataclasses.replace(SETTINGS, learning_rate=0.1, lora=QUERIES)
+
+
+def test_a_model_trained_with_an_adapter_is_a_plain_one(start, pocket_directory):
+    """Plain transformers reads merged weights, of which only q and v moved; start + adapter is the same model."""
+    peft = pytest.importorskip("peft")
+    directory = start(settings=LORA).directory
+    merged = AutoModelForCausalLM.from_pretrained(directory.path, local_files_only=True)
+    assert type(merged) is type(pocket_directory.model())
+    before = pocket_directory.model().state_dict()
+    changed = {name for name, weights in merged.state_dict().items() if not torch.equal(weights, before[name])}
+    assert changed == {name for name in before if "q_proj" in name or "v_proj" in name}
+
+    ids = torch.tensor([[0, 5, 6, 7, 8]])
+    adapted = peft.PeftModel.from_pretrained(pocket_directory.model(), str(directory.path / "adapter"))
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+
+    manifest = json.loads((directory.path / "manifest.json").read_text())
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= manifest["files"].keys()
+    assert manifest["made_from"]["training"] == dataclasses.asdict(LORA)
+    texts = [path.read_text() for path in directory.path.rglob("*") if path.suffix in (".json", ".md")]
+    assert not [text for text in texts if str(pocket_directory.path) in text]
+
+
+def test_another_adapter_is_another_model(start):
+    pytest.importorskip("peft")
+    settings = [LORA, dataclasses.replace(LORA, lora=dataclasses.replace(QUERIES, rank=3))]
+    found = [start(settings=one) for one in (*settings, SETTINGS)]
+    assert len({trained.directory.fingerprint for trained in found}) == 3
+
+
+def test_without_peft_nothing_is_loaded_but_what_was_made_is_found(start, tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    made = start(settings=LORA)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert start(settings=LORA) == made
+    with pytest.raises(SettingsError, match=r"pip install 'aft\[lora\]'"):
+        train_once({"kind": "model"}, refuse_to_load, EXAMPLES, LORA, AFT, 0, tmp_path, "train")
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
 
 
 def test_the_manifest_says_what_the_model_was_made_from(start, pocket_directory):

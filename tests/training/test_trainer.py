@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from aft.errors import NumericalError
+from aft.models.adapters import LoraSettings, add_adapter
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS
 from aft.training.settings import Objective, TrainingSettings
@@ -193,6 +194,97 @@ def test_the_gradient_is_scaled_down_to_the_norm(small_llama, ragged_examples, t
 
     assert row["grad_norm"] == pytest.approx(norm(free.steps[0]), rel=1e-5)
     assert norm(clipped.steps[0]) == pytest.approx(0.01, rel=1e-3)
+
+
+# --- optimisers and adapters ------------------------------------------------------------------------------------------
+
+
+def first_step(model, examples, folder, **changes):
+    """The trainer after one step at a learning rate of .01, the weights before it and the gradients, by name."""
+    before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    seen = Gradients()
+    trainer = train(model, examples, PLAIN, folder, [seen], learning_rate=0.01, **changes)
+    return trainer, before, seen.steps[0]
+
+
+def test_the_default_optimiser_is_fused_adamw(small_llama, ragged_examples, tmp_path):
+    """Every weight whose gradient is well above AdamW's 1e-8 goes lr x sign(gradient) in the first step."""
+    model = small_llama()
+    trainer, before, gradients = first_step(model, ragged_examples(8), tmp_path)
+    optimizer: Any = trainer.optimizer
+    assert type(optimizer.optimizer) is torch.optim.AdamW and optimizer.param_groups[0]["fused"] is True
+    for name, weights in model.named_parameters():
+        clear = gradients[name].abs() > 1e-4
+        moved = (weights.detach() - before[name])[clear]
+        torch.testing.assert_close(moved, -0.01 * gradients[name][clear].sign(), rtol=0, atol=1e-5, msg=name)
+
+
+def test_sgd_follows_the_gradient(small_llama, ragged_examples, tmp_path):
+    model = small_llama()
+    _, before, gradients = first_step(model, ragged_examples(8), tmp_path, optimizer="sgd")
+    for name, weights in model.named_parameters():
+        assert torch.equal(weights.detach(), before[name].add(gradients[name], alpha=-0.01)), name
+
+
+def test_adafactor_keeps_rows_and_columns(small_llama, ragged_examples, tmp_path):
+    """It keeps n + m numbers of an n x m matrix; in the first step a vector goes lr x sign(gradient), as with AdamW."""
+    model = small_llama()
+    trainer, before, gradients = first_step(model, ragged_examples(8), tmp_path, optimizer="adafactor")
+    optimizer: Any = trainer.optimizer
+    for name, weights in model.named_parameters():
+        kept = {key: value.numel() for key, value in optimizer.state[weights].items() if key.startswith("exp_avg")}
+        if weights.dim() == 2:
+            n, m = weights.shape
+            assert kept == {"exp_avg_sq_row": n, "exp_avg_sq_col": m}, name
+        else:
+            moved = weights.detach() - before[name]
+            torch.testing.assert_close(moved, -0.01 * gradients[name].sign(), rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.fixture
+def adapted(small_llama):
+    """The small model with an adapter of rank 2 at all linear layers."""
+    pytest.importorskip("peft")
+    return lambda **changes: add_adapter(small_llama(), LoraSettings(rank=2, **changes), seed=0)
+
+
+@pytest.mark.parametrize("how", [{}, {"scoring": "naive"}, {"token_budget": 1}, {"gradient_checkpointing": True}])
+def test_training_an_adapter_moves_the_adapter_only(how, adapted, small_llama, ragged_examples, tmp_path):
+    """The optimiser knows nothing but the adapter; the loss of the first step is that of the model without one."""
+    model, plain = adapted(), small_llama()
+    before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    objective = Objective(term="aft", constraint="boundary")
+    trainer = train(model, ragged_examples(8), objective, tmp_path / "lora", batch_size=4, learning_rate=0.01, **how)
+    optimizer: Any = trainer.optimizer
+    held = {id(weights) for group in optimizer.param_groups for weights in group["params"]}
+    assert held == {id(weights) for name, weights in model.named_parameters() if "lora_" in name}
+    moved = {name for name, weights in model.named_parameters() if not torch.equal(weights, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+    expected = curve(train(plain, ragged_examples(8), objective, tmp_path / "plain", batch_size=4, **how))
+    assert curve(trainer)[0]["loss"] == pytest.approx(expected[0]["loss"], abs=1e-6)
+
+
+def test_gradient_checkpointing_reaches_an_adapter(adapted, ragged_examples, tmp_path):
+    """The embeddings that go in need no gradient; the layers are computed again all the same, to the same gradients."""
+    steps = []
+    for checkpointing in (False, True):
+        seen = TrainableGradients()
+        model = adapted(dropout=0.3)
+        torch.manual_seed(0)
+        changes = {"gradient_checkpointing": checkpointing}
+        train(model, ragged_examples(8), PLAIN, tmp_path / str(checkpointing), [seen], **changes)
+        steps.append(seen.steps[0])
+    for name, gradient in steps[0].items():
+        torch.testing.assert_close(steps[1][name], gradient, msg=name)
+    assert any(gradient.abs().max() > 1e-3 for gradient in steps[0].values())
+
+
+class TrainableGradients(Gradients):
+    """Of those weights that have one."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        assert model is not None
+        self.steps.append({n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None})
 
 
 def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def save_adapter(model: "PreTrainedModel", directory: Path) -> None:
     from peft.utils import SAFETENSORS_WEIGHTS_NAME
     from safetensors.torch import save_file
 
-    config = copy.copy(model.peft_config["default"])  # type: ignore[index]
+    config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
     config.base_model_name_or_path = None
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set: its order would be another in every process

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from aft.models.adapters import ADAPTER
@@ -43,11 +43,8 @@ def model_card(made_from: Mapping[str, Any]) -> str:
     }
     lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""]
     lines += [f"# {_title(made_from)}", "", _told(objective, lora), ""]
-    lines += [
-        "## Made from",
-        "",
-        *_table((told, made_from[name]) for name, told in _FACTS.items() if name in made_from),
-    ]
+    facts = [(told, made_from[name]) for name, told in _FACTS.items() if name in made_from]
+    lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
         if made_from.get(name):
             lines += [f"## {title}", "", *_table(_leaves(made_from[name]))]
@@ -81,15 +78,15 @@ def _told(objective: Mapping[str, Any], lora: bool) -> str:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names, dotted where nested, and values."""
-    for name, value in values.items():
+    """Names, dotted where nested, and values; in the order of a manifest, so that one made anew is the same."""
+    for name, value in sorted(values.items()):
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"`{prefix}{name}`", value
 
 
-def _table(rows: Any) -> list[str]:
+def _table(rows: Iterable[tuple[str, Any]]) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {name} | `{_shown(value)}` |" for name, value in rows), ""]
 
 

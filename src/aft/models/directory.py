@@ -160,7 +160,7 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
     if read_manifest(target) is None:
         return False
     ours, theirs = _handed_on(source.path), _handed_on(target)
-    same = ours == theirs and all(os.path.samefile(source.path / path, target / path) for path in ours)
+    same = ours == theirs and all((source.path / path).samefile(target / path) for path in ours)
     return same and is_intact(target)
 
 

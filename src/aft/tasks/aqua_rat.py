@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 HUB_DATASET = "deepmind/aqua_rat"
 
 _LETTERED = re.compile(r"([A-E])\)\s*")
+_BLANK = re.compile(r"\s*(?:[A-E]\)\s*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,9 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     """Questions of each split in published order, named by the published set and the 0-based row in it.
 
     A question that is asked twice (by `content_hash`) is kept once, in test rather than in dev rather than in train. A
-    row of train whose rationale would be read as another answer than its own, because it holds a `####` or goes on to a
-    next question, cannot be trained on. The log counts what both leave out. Raises `DataError` for a missing file or a
-    malformed row, `SettingsError` where there are fewer questions than asked for.
+    row of train cannot be trained on if a text of it is blank, or if its rationale would be read as another answer than
+    its own because it holds a `####` or goes on to a next question. The log counts what is left out. Raises `DataError`
+    for a missing file or a malformed row, `SettingsError` where there are fewer questions than asked for.
     """
     test, asked = without_repeats(_published(settings, "test"), frozenset(), "test questions of AQUA-RAT")
     dev, asked = without_repeats(_published(settings, "dev"), asked, "dev questions of AQUA-RAT")
@@ -82,7 +83,8 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     trainable = [question for question in train if extract_answer(question.reference) == question.answer]
     if len(trainable) < len(train):
         logger.warning(
-            "Dropped %d train questions of AQUA-RAT: their rationales break off.", len(train) - len(trainable)
+            "Dropped %d train questions of AQUA-RAT: their rationales read as another answer.",
+            len(train) - len(trainable),
         )
     tested, rest = _drawn("test", settings, test, trainable)
     validating, rest = _drawn("validation", settings, dev, rest)
@@ -108,11 +110,21 @@ def _drawn(
 
 
 def _published(settings: Settings, name: str) -> list[Question]:
-    """The questions of one published set, in published order."""
-    return [
-        _question(row, where, f"aqua_rat/{name}/{number:05d}", name)
-        for number, (where, row) in enumerate(_rows(settings, name))
-    ]
+    """The questions of one published set, in published order; of train only those that are whole."""
+    rows = list(enumerate(_rows(settings, name)))
+    whole = [(number, row) for number, row in rows if name != "train" or not _has_blank(row[1])]
+    if len(whole) < len(rows):
+        logger.warning("Dropped %d train questions of AQUA-RAT: a text of theirs is blank.", len(rows) - len(whole))
+    return [_question(row, where, f"aqua_rat/{name}/{number:05d}", name) for number, (where, row) in whole]
+
+
+def _has_blank(row: Any) -> bool:
+    """Whether the question, the rationale or an option of a row is a text that says nothing."""
+    if not isinstance(row, dict):
+        return False  # malformed, and refused as such
+    options = row.get("options")
+    texts = [row.get("question"), row.get("rationale"), *(options if isinstance(options, list) else ())]
+    return any(isinstance(text, str) and _BLANK.fullmatch(text) for text in texts)
 
 
 def _rows(settings: Settings, name: str) -> Iterator[Row]:
@@ -125,7 +137,7 @@ def _rows(settings: Settings, name: str) -> Iterator[Row]:
 
 def _question(row: Any, where: str, question_id: str, split: str) -> Question:
     options = field(row, "options", where)
-    if not isinstance(options, Sequence) or len(options) != len(LETTERS):
+    if not isinstance(options, list) or len(options) != len(LETTERS):
         raise DataError(f"{where} has no list of {len(LETTERS)} options; restore the published file.")
     return choice_question(
         question_id=question_id,

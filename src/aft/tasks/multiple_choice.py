@@ -7,7 +7,6 @@ Text is untrusted: every function is total, and every pattern takes linear time,
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,8 @@ LETTERS = "ABCDE"
 
 _MARKED = re.compile(r"(?<!#)####(?!#)([^\n]*)")
 _NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:Q:|Question:|### Instruction)")
-_BRACKETED = re.compile(r"(?<!\w)[(\[][ ]?([A-Ea-e])[ ]?[)\]](?!\w)")  # (c), but not f(c)
+# (c), but not f(c), and option c
+_NAMED = re.compile(r"(?<!\w)(?:[(\[][ ]?([A-Ea-e])[ ]?[)\]]|[Oo]ption[ ]([A-Ea-e]))(?!\w)")
 # A line that is a letter, or that begins with one as options do: "C", "(c).", "C) 24", "**C**: 24"
 _ALONE = re.compile(
     r"""[\s(\[{*_"'`$]{0,8}(?:\\(?:boxed|text|textbf|mathrm)[ ]?\{[\s(*]{0,4}){0,2}
@@ -29,21 +29,22 @@ _ALONE = re.compile(
     re.VERBOSE,
 )
 # What follows "the answer is": a letter in brackets; else a capital that is no word and no variable of an equation;
-# else a small letter on which the line ends.
+# else a small letter on which the line ends, or before a colon.
 _STATED = re.compile(
     r"""[\s:=*_"'`$\u2013-]{0,16}
-        (?:(?:the|correct|right|answer|option|choice|letter|is)\b[\s:*_"']{1,6}){0,5}
+        (?:(?i:the|correct|right|answer|option|choice|letter|is)\b[\s:*_"']{1,6}){0,5}
         (?: [(\[{][ ]?(?P<bracketed>[A-Ea-e])[ ]?[)\]}](?!\w)
           | (?<!\w)(?P<closed>[A-Ea-e])[ ]?[)\]](?!\w)
-          | (?<!\w)(?P<capital>[A-E])(?![\w'\u2019(]|-\w|[ ]?[-=+*/^<>\u00d7\u221a])
+          | (?<!\w)(?P<capital>[A-E])(?![\w'\u2019(]|-\w|\*[ ]?[\w(]|[ ]?[=+/^<>\u00d7\u221a])
             (?!(?<=A)[ ](?!because|since|as\b|which|for\b|and\b|with\b)\w)
-          | (?<!\w)(?P<small>[a-e])(?=[\s.*_"'`$]{0,8}(?:\n|\Z))
+          | (?<!\w)(?P<small>[a-e])(?=[\s.*_"'`$]{0,8}(?:\n|\Z)|[ ]?:[ ])
         )""",
     re.VERBOSE,
 )
 _ANSWER_IS = re.compile(
     r"""\b(?:answer|ans)\b(?:[ ](?:choice|option))?[*_ ]{0,4}
-        (?: (?:is|are|was|be|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b | [:=.\u2013-] | (?=[(\[]?[A-E]\b) )""",
+        (?: (?:is|are|was|be|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b | [:=\u2013-] | (?<=ans)\.
+          | (?= [(\[][A-E][)\]] | (?-i:[A-E])\b | [a-e][\s.]{0,8}(?:\n|\Z) ) )""",
     re.IGNORECASE | re.VERBOSE,
 )
 _OPTION_IS = re.compile(
@@ -58,7 +59,7 @@ _IS_CORRECT = re.compile(
 )
 _BOXED = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)[ ]?\{)?[\s(]{0,4}(?P<letter>[A-Ea-e])[ ]?[)}.:]")
 _SENTENCE_END = re.compile(r"[.!?]\s+|\n\s*")
-_LONGEST_STATEMENT = 300  # characters after "the answer is" in which a letter in brackets counts
+_LONGEST_STATEMENT = 300  # characters after "the answer is" in which a named letter counts
 
 
 def prompt(question: Question) -> str:
@@ -73,8 +74,8 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     Strict: the letter on the line of the first `####`, alone or as options are written, "C) 24"; nothing counts from
     the next "Question:" on, which a model that does not stop at its answer asks itself. Flexible, where the strict
     reading finds nothing, the first of: the letter in the last LaTeX box; after the last "answer is" or "Answer:";
-    after the last "option ... is", or before "is correct"; the only letter in brackets in the last sentence; the first
-    line, if it is a letter or begins with one as options do.
+    after the last "option ... is", or before "is correct"; the only one that the last sentence names, as (c) or option
+    c; the first line, if it is a letter or begins with one as options do.
     """
     next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
     own = response[: next_question.start()] if next_question else response
@@ -87,7 +88,7 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
         or _after_last(_ANSWER_IS, own)
         or _after_last(_OPTION_IS, own)
         or _called_correct(own)
-        or _only_bracketed(_last_sentence(own))
+        or _only_named(_last_sentence(own))
         or _alone(own.strip().partition("\n")[0])
     )
 
@@ -104,7 +105,7 @@ def choice_question(
 
     Raises `DataError` for options that are no texts, fewer than two or more than `LETTERS`, and for another answer.
     """
-    if not isinstance(choices, Sequence) or isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise DataError(f"{where} has no list of 2 to {len(LETTERS)} options; restore the published file.")
     options = tuple(checked_text(text, "an option", where) for text in choices)
     if not isinstance(answer, str) or answer not in tuple(LETTERS[: len(options)]):
@@ -124,7 +125,7 @@ def choice_question(
 def _alone(line: str) -> str | None:
     """The letter that a line is, or begins with as options do; None if it goes on to another."""
     alone = _ALONE.match(line.strip())
-    if alone is None or _BRACKETED.search(alone["option"] or ""):
+    if alone is None or _NAMED.search(alone["option"] or ""):
         return None
     return alone["letter"].upper()
 
@@ -136,7 +137,7 @@ def _boxed(text: str) -> str | None:
 
 
 def _after_last(marker: re.Pattern[str], text: str) -> str | None:
-    """The letter right after the last match of `marker`, else the only one in brackets in the rest of that line."""
+    """The letter right after the last match of `marker`, else the only one named in the rest of that line."""
     statement = None
     for statement in marker.finditer(text):  # noqa: B007 (only the last one is wanted)
         pass
@@ -146,7 +147,7 @@ def _after_last(marker: re.Pattern[str], text: str) -> str | None:
     if stated:
         return next(filter(None, stated.groups())).upper()
     rest = text[statement.end() : statement.end() + _LONGEST_STATEMENT]
-    return _only_bracketed(rest.lstrip().partition("\n")[0])
+    return _only_named(rest.lstrip().partition("\n")[0])
 
 
 def _called_correct(text: str) -> str | None:
@@ -156,8 +157,8 @@ def _called_correct(text: str) -> str | None:
     return called["letter"] if called else None
 
 
-def _only_bracketed(text: str) -> str | None:
-    letters = {letter.upper() for letter in _BRACKETED.findall(text)}
+def _only_named(text: str) -> str | None:
+    letters = {named[named.lastindex or 0].upper() for named in _NAMED.finditer(text)}
     return letters.pop() if len(letters) == 1 else None
 
 

@@ -33,9 +33,7 @@ class TrainingSettings:
     monitor_every: int | None = 20  # optimiser steps between two looks at held-out references; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: bool = False  # trade time for memory
-    lora: LoraSettings | None = (
-        None  # train a low-rank adapter, which the finished model has merged; None = all weights
-    )
+    lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
 
     def __post_init__(self) -> None:
         for name in _ABOVE_ZERO:
@@ -63,7 +61,8 @@ class Objective:
     score_reduction: Literal["mean", "sum"] = "mean"  # of token log-probabilities, in what the alignment term compares
     imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
     vft_weight: float = 1.0  # of the VFT term
-    vft_reduction: Literal["mean", "sum"] = "mean"  # over the tokens of a batch, or over each response's own tokens
+    vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
+    # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
     distinct_equations: bool = False  # RFT: of the right samples with the same equations learn one only
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
