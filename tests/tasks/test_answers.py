@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
+from aft.tasks.answers import (
+    boxed_number,
+    canonical_number,
+    last_number,
+    numbers_agree,
+    numbers_equal,
+    stated_number,
+)
 
 READERS = (canonical_number, stated_number, boxed_number, last_number)
 
@@ -303,3 +310,33 @@ def test_reading_takes_linear_time(unit: str) -> None:
     """Eight times the text costs about eight times the time; a quadratic pattern would cost sixty-four times."""
     short, long = (unit * (size // len(unit)) + "1-a" for size in (40_000, 320_000))
     assert min(_seconds(long) for _ in range(2)) < 30 * min(_seconds(short) for _ in range(3)) + 0.2
+
+
+@pytest.mark.parametrize(
+    ("number", "other", "agree"),
+    [
+        ("0.8333333333333334", "5/6", True),
+        ("0.833", "5/6", True),  # 0.833 and 0.83333 are both 0.833 in thousandths
+        ("0.83", "5/6", False),
+        ("3244047.0999999996", "3244047.1", True),
+        ("24", "24.0004", True),
+        ("24", "24.0006", False),  # 24.001 in thousandths
+        ("24", "-24", False),
+        ("0.0000005158", "0", True),
+        ("$1,000", "1000", True),
+        ("1/3", "2/6", True),
+        ("two", "two", True),
+        ("two", "2", False),
+        ("", "0", False),
+    ],
+)
+def test_numbers_agree_in_thousandths(number: str, other: str, agree: bool) -> None:
+    assert numbers_agree(number, other) == numbers_agree(other, number) == agree
+
+
+@given(*[st.decimals(-10, 10, places=4)] * 3)
+@settings(deadline=None)
+def test_agreement_is_transitive_and_within_a_thousandth(a: object, b: object, c: object) -> None:
+    if numbers_agree(str(a), str(b)):
+        assert abs(Fraction(str(a)) - Fraction(str(b))) <= Fraction(1, 1000)
+        assert numbers_agree(str(b), str(c)) == numbers_agree(str(a), str(c))
