@@ -63,7 +63,7 @@ def test_a_judge_without_its_settings(fresh, finished):
     refused(fresh.run(stage, "--params=labelling.judge=file"), "labelling.ratings_file")
     refused(fresh.run(stage, "--params=labelling.judge=file,labelling.ratings_file=none.csv"), "none.csv")
     refused(fresh.run(stage, "--params=labelling.judge=openai"), "labelling.openai")
-    refused(fresh.run(stage, "--params=labelling.judge=chatgpt"), "labelling", "chatgpt")
+    refused(fresh.run(stage, "--params=labelling.judge=chatgpt"), "judge", "'steps'", "'openai'")
 
 
 def test_a_stage_whose_input_was_not_made(fresh):

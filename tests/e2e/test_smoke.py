@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aft.pipelines.variants import VARIANTS
+from aft.pipelines.variants import COMPARED
 
 pytestmark = pytest.mark.e2e
-MODELS = ("vft", *VARIANTS)
+MODELS = ("vft", *COMPARED)
 
 
 def models_of(project, seed=0):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from aft.pipelines.variants import VARIANTS
+from aft.pipelines.variants import COMPARED
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +31,7 @@ def test_the_site_shows_layers_variants_and_previews(finished, tmp_path, request
     assert (site / "index.html").is_file()
     graph = json.loads((site / "api/main").read_text())
     assert graph["layers"] == ["prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
-    assert {f"align.{name}" for name in VARIANTS} <= set(graph["modular_pipelines"])
+    assert {f"align.{name}" for name in COMPARED} <= set(graph["modular_pipelines"])
     comparison = next(node["id"] for node in graph["nodes"] if node["name"] == "comparison")
     preview = json.loads((site / "api/nodes" / comparison).read_text())["preview"]
     assert "aft_dc" in json.dumps(preview)
