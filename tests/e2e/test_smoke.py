@@ -156,3 +156,20 @@ def test_one_more_round_samples_from_the_aligned_model(finished, fresh):
     name = "04_feature/{}/seed_0/candidates.json"
     one, two = (json.loads((fresh.data / name.format(label)).read_text()) for label in ("smoke", "round2"))
     assert {shard["path"] for shard in one["shards"]}.isdisjoint(shard["path"] for shard in two["shards"])
+
+
+def test_other_test_sets_are_answered_beside_the_recipes_own(finished, fresh):
+    """Two sets of other kinds, ten questions each; a set without a family is refused in one sentence."""
+    shutil.copytree(finished.data, fresh.data)
+    sets = fresh.folder / "conf/smoke/parameters_sets.yml"
+    chosen = "{family: pocket, settings: {name: %s, phrasing: %s, test: 10, train: 1, validation: 1}}"
+    first, listed = chosen % ("pocket_first", "question_first"), chosen % ("pocket_list", "list")
+    sets.write_text(f"test_sets:\n  first: {first}\n  listed: {listed}\n")
+    options = ("--pipelines=variants", "--to-outputs=align.vft.metrics", "--params=label=sets")
+    done = fresh.run(*options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads((fresh.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text())
+    assert {"accuracy_first", "accuracy_listed", "accuracy_validation"} <= figures.keys()
+    sets.write_text("test_sets: {broken: {settings: {}}}\n")
+    refused = fresh.run(*options)
+    assert refused.returncode != 0 and "broken.family" in refused.stderr.splitlines()[-1]

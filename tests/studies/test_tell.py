@@ -48,9 +48,9 @@ ORDERINGS = pd.DataFrame(
 
 def test_ours_stands_beside_the_papers() -> None:
     text = study_text("beta", STUDY, TABLE, ORDERINGS, "figure.png")
-    assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.26 | 36.48 |" in text
-    assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.26 | 38.75 |" in text
-    assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.26 |  |" in text  # the paper has no such value
+    assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.256 | 36.48 |" in text
+    assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.256 | 38.75 |" in text
+    assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.256 |  |" in text  # the paper has no such value
     assert "| it helps | the paper's | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
 
 

@@ -89,7 +89,7 @@ def orderings_text(orderings: pd.DataFrame) -> str:
     """The claims with their differences in points (of perplexity: as they are), intervals and verdicts, in Markdown."""
     rows = []
     for row in orderings.to_dict("records"):
-        scale, form = (1, "+.2f") if row["metric"] in _PLAIN else (100, "+.1f")
+        scale, form = (1, "+.3f") if row["metric"] in _PLAIN else (100, "+.1f")
         gap, low, high = (format(scale * row[key], form) for key in ("difference", "low", "high"))
         rows.append(
             {
@@ -190,7 +190,7 @@ def _figure(row: Mapping[Any, Any], name: str) -> str:
     if _missing(value):
         return "-"
     if name in _PLAIN:
-        return f"{value:.2f}"
+        return f"{value:.3f}"
     ends = [float(row[column]) for column in _ends(name)] if name.startswith("accuracy") else []
     interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
     std = float(row["std_over_seeds"]) if name == "accuracy" else math.nan

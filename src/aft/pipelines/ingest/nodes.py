@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_questions(
-    task: TaskChoice, test_sets: dict[str, TaskChoice]
+    task: TaskChoice, test_sets: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """The questions of train, validation and test, those of other sets, and the hashes training must not see.
 
@@ -31,7 +32,7 @@ def load_questions(
     if empty:
         raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
     held_out = _held_out(splits)
-    others = [*splits["validation"], *_other_questions(test_sets, splits)]
+    others = [*splits["validation"], *_other_questions(_choices(test_sets), splits)]
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     train, validation, test = (to_table(splits[split]) for split in SPLITS)
     return train, validation, test, to_table(others), held_out
@@ -47,6 +48,15 @@ def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
         known = ", ".join(family.Settings.__dataclass_fields__)
         raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
     return family.load_questions(settings)
+
+
+def _choices(test_sets: Mapping[str, Any]) -> dict[str, TaskChoice]:
+    """The test sets by name; Kedro makes typed parameters of single entries only."""
+    try:
+        return TypeAdapter(dict[str, TaskChoice]).validate_python(test_sets)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise SettingsError(f"test_sets are refused ({faults}); each needs a family, and may have settings.") from error
 
 
 def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, list[Question]]) -> list[Question]:
