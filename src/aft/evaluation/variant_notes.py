@@ -25,17 +25,17 @@ VARIANT_NOTES = {
     "rrhf": Note("RRHF's ranking loss beside the references", "Eq. 18"),
     "rrhf_dc": Note("rrhf with the detached constraint", "Eq. 18 in the manner of Eq. 12"),
     "rrhf_bc": Note("rrhf with a boundary constraint", "not in the paper", True),
-    "rrhf_published": Note("RRHF as its own code has it", "a baseline's public code"),
+    "rrhf_published": Note("RRHF closer to its own code: it imitates the best sample", "a baseline's public code"),
     "pro": Note("PRO's ranking loss beside the references", "Eq. 20"),
     "pro_dc": Note("pro with the detached constraint", "Eq. 20 in the manner of Eq. 12"),
     "pro_bc": Note("pro with a boundary constraint", "not in the paper", True),
     "pro_no_temperature": Note("pro without its dynamic temperature", "Table 10"),
     "pro_no_temperature_dc": Note("pro without its dynamic temperature, with the detached constraint", "Table 10"),
-    "pro_published": Note("PRO as its own code has it", "a baseline's public code"),
+    "pro_published": Note("PRO closer to its own code: imitation and its weight", "a baseline's public code"),
     "dpo": Note("DPO for rankings beside the references", "Eq. 16: derived there, not run"),
     "dpo_dc": Note("dpo with the detached constraint", "not in the paper", True),
     "dpo_bc": Note("dpo with a boundary constraint", "not in the paper", True),
-    "dpo_published": Note("DPO as its own code has it, from the VFT model", "a baseline's public code"),
+    "dpo_published": Note("DPO closer to its own code: summed scores, from the VFT model, ranking form", "a baseline's public code"),
 }
 ADDED = Note("added to this recipe", "not in the paper")
 
