@@ -35,7 +35,7 @@ VARIANT_NOTES = {
     "dpo": Note("DPO for rankings beside the references", "Eq. 16: derived there, not run"),
     "dpo_dc": Note("dpo with the detached constraint", "not in the paper", True),
     "dpo_bc": Note("dpo with a boundary constraint", "not in the paper", True),
-    "dpo_published": Note("DPO closer to its own code: summed scores, from the VFT model, ranking form", "a baseline's public code"),
+    "dpo_published": Note("DPO closer to its own code: summed scores, from the VFT model", "a baseline's public code"),
 }
 ADDED = Note("added to this recipe", "not in the paper")
 
