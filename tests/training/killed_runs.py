@@ -60,7 +60,7 @@ def ten_steps(workspace: Path, dropout: float, token_budget: int) -> run.Trained
     return run.train_once(
         {"kind": "ten steps", "dropout": dropout, "token_budget": token_budget},
         lambda: (small_llama(dropout, tied=not dropout), build_tokenizer()),
-        ragged_examples(13),
+        lambda: ragged_examples(13),
         TrainingSettings(**SETTINGS, token_budget=token_budget),
         Objective(term="aft", constraint="boundary"),
         7,

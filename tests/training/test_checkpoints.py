@@ -166,7 +166,7 @@ def six_steps(killed_runs, ragged_examples):
         return train_once(
             {"kind": "six steps"},
             lambda: (killed_runs.small_llama(dropout=0.3, tied=False), build_tokenizer()),
-            ragged_examples(13),
+            lambda: ragged_examples(13),
             TrainingSettings(**usual, weight_decay=0.1, **settings),
             Objective(term="aft", constraint="boundary"),
             *(7, folder, "six steps"),

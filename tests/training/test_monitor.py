@@ -145,7 +145,7 @@ def pocket_runs(tmp_path_factory):
     start = train_once(
         {"kind": "start"},
         lambda: (build_model(small, len(tokenizer)), tokenizer),
-        references[12:],
+        lambda: references[12:],
         TrainingSettings(**usual, learning_rate=0.01, batch_size=16),
         Objective(),
         3,
@@ -220,7 +220,7 @@ def watched_run(killed_runs: Any, workspace: Path) -> TrainedModel:
     return train_once(
         {"kind": "watched"},
         lambda: (killed_runs.small_llama(tied=False), killed_runs.build_tokenizer()),
-        killed_runs.ragged_examples(13),
+        lambda: killed_runs.ragged_examples(13),
         TrainingSettings(**usual, checkpoint_every=5, monitor_every=2),
         Objective(term="aft", weight=20.0),
         7,

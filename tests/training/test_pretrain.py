@@ -27,7 +27,7 @@ def make(tmp_path):
 def read(monkeypatch):
     """The examples of each training run that is asked for; nothing is trained."""
     asked = []
-    monkeypatch.setattr(pretrain, "train_once", lambda description, load, examples, *rest: asked.append(examples))
+    monkeypatch.setattr(pretrain, "train_once", lambda description, load, read, *rest: asked.append(read()))
     return asked
 
 

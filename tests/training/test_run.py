@@ -58,7 +58,7 @@ def test_a_finished_model_is_whole_and_loads_anywhere(start, pocket_directory, t
 
 def test_a_finished_run_is_found_again_without_loading_the_model(tmp_path, small_llama, pocket_tokenizer, caplog):
     def run(load):
-        return train_once({"kind": "model"}, load, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
 
     first = run(lambda: (small_llama(), pocket_tokenizer))
     with caplog.at_level("INFO", "aft"):
@@ -68,7 +68,7 @@ def test_a_finished_run_is_found_again_without_loading_the_model(tmp_path, small
 
 def test_a_damaged_model_is_made_anew(tmp_path, small_llama, pocket_tokenizer, caplog):
     def run(load):
-        return train_once({"kind": "model"}, load, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
 
     first = run(lambda: (small_llama(), pocket_tokenizer))
     weights = first.directory.path / "model.safetensors"
@@ -83,7 +83,7 @@ def test_a_model_that_lacks_only_its_name_is_not_trained_again(tmp_path, small_l
     """Interrupted after the last file was written: the next run finds weights and curve, and only finishes."""
 
     def run(load):
-        return train_once({"kind": "model"}, load, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
 
     def fail(*_):
         raise KeyboardInterrupt
@@ -233,7 +233,7 @@ def test_without_peft_nothing_is_loaded_but_what_was_made_is_found(start, tmp_pa
     monkeypatch.setitem(sys.modules, "peft", None)
     assert start(settings=LORA) == made
     with pytest.raises(SettingsError, match=r"pip install 'aft\[lora\]'"):
-        train_once({"kind": "model"}, refuse_to_load, EXAMPLES, LORA, AFT, 0, tmp_path, "train")
+        train_once({"kind": "model"}, refuse_to_load, lambda: EXAMPLES, LORA, AFT, 0, tmp_path, "train")
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
+from aft.files import digest
 from aft.models import pocket as architecture
 from aft.models.tokens import end_token
 from aft.tasks import pocket
-from aft.training.examples import Example, fingerprint
+from aft.training.examples import Example
 from aft.training.run import TrainedModel, train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -26,17 +27,20 @@ def pretrain_pocket(
     """
     tokenizer = architecture.build_tokenizer()
     texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]
-    encoded: list[list[int]] = tokenizer(texts)["input_ids"]  # type: ignore[assignment]
-    examples = [
-        Example(f"pocket/corpus/{i:06d}", ids[:1], [[*ids[1:], end_token(tokenizer)]]) for i, ids in enumerate(encoded)
-    ]
     description = {
         "kind": "pocket base model",
         "corpus": asdict(corpus),
         "architecture": asdict(model),
         "training": asdict(settings),
-        "examples": fingerprint(examples),
+        "texts": digest(texts),
+        "vocabulary": digest(tokenizer.get_vocab()),
     }
+
+    def examples() -> list[Example]:
+        encoded: list[list[int]] = tokenizer(texts)["input_ids"]  # type: ignore[assignment]
+        end = end_token(tokenizer)
+        return [Example(f"pocket/corpus/{i:06d}", ids[:1], [[*ids[1:], end]]) for i, ids in enumerate(encoded)]
+
     return train_once(
         description,
         lambda: (architecture.build_model(model, len(tokenizer)), tokenizer),

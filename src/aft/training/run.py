@@ -64,7 +64,7 @@ def train(
     return train_once(
         description,
         lambda: (start.model(), start.tokenizer()),
-        examples,
+        lambda: examples,
         settings,
         objective,
         seed,
@@ -78,7 +78,7 @@ def train(
 def train_once(
     description: Description,
     load: "Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
-    examples: Sequence[Example],
+    read: Callable[[], Sequence[Example]],
     settings: TrainingSettings,
     objective: Objective,
     seed: int,
@@ -88,7 +88,9 @@ def train_once(
     probe: Sequence[Example] = (),
     base_model: str | None = None,
 ) -> TrainedModel:
-    """Train what `load` gives, in a directory of `workspace` named by the hash of `description` and AFT's version.
+    """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
+
+    AFT's version is in the hash, too; neither is called where the model is there already.
 
     A probe decides the curve and the warnings beside the model, and enters the hash as well. `base_model`, the name on
     the hub of what is loaded, stands on the model's card only: the same model from a folder is no other one.
@@ -97,7 +99,7 @@ def train_once(
     card = model_card({**made_from, "base_model": base_model})
 
     def build(directory: Path) -> None:
-        _train_into(directory, load, examples, settings, objective, seed, label, probe, card)
+        _train_into(directory, load, read(), settings, objective, seed, label, probe, card)
 
     finished = build_once(workspace, made_from, build)
     curve = json.loads((finished / CURVE).read_text())
