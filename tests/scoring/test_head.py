@@ -58,7 +58,7 @@ def test_half_precision_is_summed_in_float32(given, made):
 def read(model, places, targets):
     """log P of targets at places of one row of tokens; how many places the head was given at a time."""
     seen = []
-    head._has_plain_head(model)  # the trial comes before the count
+    head.has_plain_head(model)  # the trial comes before the count
     hook = model.get_output_embeddings().register_forward_hook(lambda *given: seen.append(given[2][..., 0].numel()))
     tokens = torch.tensor([TOKENS])
     try:
@@ -107,7 +107,7 @@ def test_the_logits_of_chunks_are_not_kept(tiny_model, monkeypatch):
     model = copy.deepcopy(tiny_model("llama"))
     saved: list[tuple[int, ...]] = []
     seen: list[int] = []
-    assert head._has_plain_head(model)  # the trial comes before the count
+    assert head.has_plain_head(model)  # the trial comes before the count
     model.lm_head.register_forward_hook(lambda *given: seen.append(given[2].shape[0]))
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

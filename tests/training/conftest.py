@@ -1,24 +1,30 @@
 """What the tests of training share: a small model, ragged examples, and runs that were killed."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 
-def _load() -> Any:
-    """The script beside this file, as a module."""
-    spec = importlib.util.spec_from_file_location("killed_runs", Path(__file__).with_name("killed_runs.py"))
+def _load(name: str) -> Any:
+    """A script beside this file, as a module that others can import."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="session")
 def killed_runs() -> Any:
-    return _load()
+    return _load("killed_runs")
+
+
+@pytest.fixture(scope="session")
+def processes_apart(killed_runs: Any) -> Any:
+    return _load("processes_apart")
 
 
 @pytest.fixture

@@ -275,7 +275,7 @@ def save_state(folder: Path) -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     parameter.grad = torch.ones(3)
     optimizer.step()
-    checkpoints.save_optimizer(folder, optimizer, scheduler)
+    checkpoints.save_optimizer(folder, *checkpoints.optimizer_state(optimizer, scheduler))
 
 
 @pytest.mark.parametrize("draw", [random.gauss, np.random.standard_normal, lambda *_: torch.rand(3).tolist()])

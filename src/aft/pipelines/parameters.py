@@ -11,7 +11,7 @@ from aft.feedback.judge_settings import JudgeSettings
 from aft.models.pocket import Architecture
 from aft.sampling.settings import SamplingSettings
 from aft.tasks.pocket import Corpus
-from aft.training.settings import Objective, TrainingSettings
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -19,6 +19,11 @@ _STRICT = ConfigDict(extra="forbid")
 @dataclass(config=_STRICT, frozen=True)
 class Training(TrainingSettings):
     """`TrainingSettings`, checked."""
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Launching(Launch):
+    """`Launch`, checked."""
 
 
 @dataclass(config=_STRICT, frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.tables import by_id, to_questions
-from aft.training.settings import Objective, TrainingSettings
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 
@@ -29,6 +29,7 @@ def train_on(
     objective: Objective,
     seed: int,
     model_cache: str,
+    launch: Launch,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash."""
     from aft.training.examples import build_examples, refuse_held_out
@@ -40,7 +41,7 @@ def train_on(
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
     watched = to_questions(questions.validation.head(PROBE_SIZE))
     probe = build_examples(watched, [], tokenizer, Objective(), training.max_tokens) if watched else []
-    trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe)
+    trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe, launch=launch)
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -47,9 +48,18 @@ def predicted_logprobs(
     Where all logits would be more than fit, they are made in chunks, and again on the way back.
     """
     rows = max(1, _MOST_LOGITS // model.config.get_text_config().vocab_size)
-    if len(place_N) <= rows or not _has_plain_head(model):
+    if len(place_N) <= rows or not has_plain_head(model):
         logits_N_V = model(**inputs, logits_to_keep=place_N).logits[0]
         return pick_logprobs(logits_N_V, target_N)
+    # A model whose weights are sharded has its own way, which puts them together first.
+    in_chunks = getattr(model, "logprobs_in_chunks", None) or partial(logprobs_in_chunks, model)
+    return in_chunks(place_N, target_N, rows, inputs)
+
+
+def logprobs_in_chunks(
+    model: "PreTrainedModel", place_N: torch.Tensor, target_N: torch.Tensor, rows: int, inputs: dict[str, Any]
+) -> torch.Tensor:
+    """The same with the logits of `rows` places at a time; the model must have a plain head."""
     hidden_N_H = model.get_decoder()(**inputs).last_hidden_state[0, place_N]
     head: Any = model.get_output_embeddings()
 
@@ -60,7 +70,7 @@ def predicted_logprobs(
     return torch.cat([checkpoint(chunk, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[list-item]
 
 
-def _has_plain_head(model: "PreTrainedModel") -> bool:
+def has_plain_head(model: "PreTrainedModel") -> bool:
     """Whether the model's logits are nothing but its head applied to its decoder's output; tried out once."""
     if model not in _plain:
         _plain[model] = _try_head(model)

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from aft.files import finish_directory, is_intact
 from aft.models.adapters import has_adapter, save_adapter
+from aft.training.processes import gathered, rank
+from aft.training.sharding import like, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,26 +46,39 @@ def finish(staged: Path, final: Path) -> None:
             shutil.rmtree(older)
 
 
-def save_weights(directory: Path, model: "PreTrainedModel") -> None:
-    """Write the weights that training changes: those of the adapter if there is one, else all."""
+def save_weights(directory: Path, model: "PreTrainedModel", weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the weights that training changes: those of the adapter if there is one, else all.
+
+    `weights` holds them if the model has but a part of them.
+    """
     if has_adapter(model):
-        save_adapter(model, directory)
+        save_adapter(model, directory, weights)
     else:
-        model.save_pretrained(directory)
+        model.save_pretrained(directory, state_dict=weights)
 
 
-def save_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-    """Write the states of optimiser (tensors and numbers per parameter) and schedule, and all random states."""
+Tensors = dict[str, torch.Tensor]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: Any) -> tuple[Tensors, dict[str, Any]]:
+    """States of optimiser and schedule and all random states: tensors, and what JSON can say. Every process must ask.
+
+    They do not depend on how many processes train, but for the random states, of which each has its own.
+    """
     state = optimizer.state_dict()
     values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
-    tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
-    save_file(tensors, directory / OPTIMIZER)
-    content = {
+    tensors = {name: whole(value).contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return tensors, {
         "param_groups": state["param_groups"],
         "numbers": {name: value for name, value in values.items() if name not in tensors},
         "scheduler": scheduler.state_dict(),
-        "random": _random_states(),
+        "random": gathered(_random_states()),
     }
+
+
+def save_optimizer(directory: Path, tensors: Tensors, content: dict[str, Any]) -> None:
+    """Write what `optimizer_state` gives."""
+    save_file(tensors, directory / OPTIMIZER)
     (directory / STATE).write_text(json.dumps(content))
 
 
@@ -74,6 +89,10 @@ def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler:
     for key, value in {**load_file(directory / OPTIMIZER), **content["numbers"]}.items():
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, its in state.items():  # AdamW's moments are sharded as the weights are
+        for name, value in its.items():
+            its[name] = like(value, parameters[index]) if isinstance(value, torch.Tensor) else value
     pairs = ("betas", "eps")  # which JSON makes lists
     groups = [
         {name: tuple(value) if name in pairs and isinstance(value, list) else value for name, value in group.items()}
@@ -90,17 +109,18 @@ def _random_states() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else [],
     }
 
 
 def restore_random_states(directory: Path) -> None:
-    """Set the random states of Python, numpy and torch to those of a checkpoint."""
-    states = json.loads((directory / STATE).read_text())["random"]
+    """Set the random states of Python, numpy and torch to those of a checkpoint, and of this process in it."""
+    of_all = json.loads((directory / STATE).read_text())["random"]
+    states = of_all[rank() % len(of_all)]
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])
+        torch.cuda.set_rng_state(torch.tensor(states["cuda"], dtype=torch.uint8))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +16,17 @@ from aft.models.card import CARD, model_card
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
-from aft.training.settings import Objective, TrainingSettings
+from aft.training.job import Job
+from aft.training.launch import fit_together
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
+Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
+ALONE = Launch()
 CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
@@ -48,10 +53,12 @@ def train(
     label: str,
     *,
     probe: Sequence[Example] = (),
+    launch: Launch = ALONE,
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`.
+    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where it is trained does
+    not count: a run that one process began, several can end.
     """
     description = {
         "kind": f"model {label}",
@@ -72,12 +79,13 @@ def train(
         label,
         probe=probe,
         base_model=start.made_from.get("name"),
+        together=None if launch.alone else lambda job, directory: fit_together(job, start.path, directory, launch),
     )
 
 
 def train_once(
     description: Description,
-    load: "Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
+    load: Load,
     read: Callable[[], Sequence[Example]],
     settings: TrainingSettings,
     objective: Objective,
@@ -87,19 +95,24 @@ def train_once(
     *,
     probe: Sequence[Example] = (),
     base_model: str | None = None,
+    together: Callable[[Job, Path], None] | None = None,
 ) -> TrainedModel:
     """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
 
-    AFT's version is in the hash, too; neither is called where the model is there already.
-
-    A probe decides the curve and the warnings beside the model, and enters the hash as well. `base_model`, the name on
-    the hub of what is loaded, stands on the model's card only: the same model from a folder is no other one.
+    AFT's version is in the hash, too; neither is called where the model is there already. A probe decides the curve and
+    the warnings beside the model, and enters the hash as well. `base_model`, the name on the hub of what is loaded,
+    stands on the model's card only: the same model from a folder is no other one. `together` fits the job in several
+    processes in place of this one.
     """
     made_from = _made_from(description, probe)
     card = model_card({**made_from, "base_model": base_model})
 
     def build(directory: Path) -> None:
-        _train_into(directory, load, read(), settings, objective, seed, label, probe, card)
+        job = Job(list(read()), settings, objective, seed, label, list(probe), card)
+        if together is None:
+            fit(job, load, directory)
+        else:
+            together(job, directory)
 
     finished = build_once(workspace, made_from, build)
     curve = json.loads((finished / CURVE).read_text())
@@ -118,45 +131,47 @@ def _made_from(description: Description, probe: Sequence[Example]) -> Descriptio
     return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 
-def _train_into(
-    directory: Path,
-    load: "Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
-    examples: Sequence[Example],
-    settings: TrainingSettings,
-    objective: Objective,
-    seed: int,
-    label: str,
-    probe: Sequence[Example],
-    card: str,
-) -> None:
-    import shutil
+def fit(job: Job, load: Load, directory: Path, *, sharded: bool = False) -> None:
+    """Train, and write model, card, warnings and curve into `directory`; go on from its newest checkpoint, if any.
 
-    from aft.training import checkpoints
+    Each of several processes calls this; the first one writes.
+    """
+    from aft.training import checkpoints, processes
     from aft.training.trainer import AlignmentTrainer
 
     work = directory / "checkpoints"
     if (directory / CURVE).exists():  # written last: only the directory's name was still missing
         shutil.rmtree(work, ignore_errors=True)
         return
-    if settings.lora is not None:
+    lora = job.settings.lora
+    if lora is not None:
         check_installed()  # before weights are loaded
     model, tokenizer = load()
-    _check_lengths(model, [*examples, *probe])
-    if settings.lora is not None:
-        model = add_adapter(model, settings.lora, seed)
-    trainer = AlignmentTrainer(model, examples, settings, objective, seed, work, label, probe)
-    checkpoint = checkpoints.latest(work)
+    _check_lengths(model, [*job.examples, *job.probe])
+    if lora is not None:
+        model = add_adapter(model, lora, job.seed)
+    trainer = AlignmentTrainer(
+        model, job.examples, job.settings, job.objective, job.seed, work, job.label, job.probe, sharded=sharded
+    )
+    checkpoint = processes.gathered(checkpoints.latest(work))[0]
     if checkpoint is not None:
-        logger.info("%s: continuing from step %d.", label, checkpoints.step_of(checkpoint))
+        logger.info("%s: continuing from step %d.", job.label, checkpoints.step_of(checkpoint))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if settings.lora is not None:
-        save_adapter(model, directory / ADAPTER)
-        model = merge_adapter(model)
-    save_model(model, tokenizer, directory)
-    write_atomically(directory / CARD, lambda staged: staged.write_text(card))
-    write_json(directory / WARNINGS, trainer.warnings)
-    write_json(directory / CURVE, _curve(trainer.state.log_history))
-    shutil.rmtree(work, ignore_errors=True)
+    weights = trainer.whole_weights()
+    if processes.is_first():
+        if weights is not None:  # the model has but a part of them
+            model = load()[0]
+            model = model if lora is None else add_adapter(model, lora, job.seed)
+            model.load_state_dict(weights)
+        if lora is not None:
+            save_adapter(model, directory / ADAPTER)
+            model = merge_adapter(model)
+        save_model(model, tokenizer, directory)
+        write_atomically(directory / CARD, lambda staged: staged.write_text(job.card))
+        write_json(directory / WARNINGS, trainer.warnings)
+        write_json(directory / CURVE, _curve(trainer.state.log_history))
+        shutil.rmtree(work, ignore_errors=True)
+    processes.wait_for_all()
 
 
 def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:

@@ -105,3 +105,24 @@ class Objective:
         if self.term == "none":
             return "rft" if self.learn_positives else "vft"
         return self.term if self.constraint == "none" else f"{self.term}+{self.constraint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Where a model is trained; what it learns is the same, up to the rounding of sums."""
+
+    processes: int = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
+    machines: int = 1  # each other machine is told by the log what to run
+    rendezvous: str | None = None  # host:port of the first machine, at which the others find it
+    sharding: Literal["none", "full"] = "none"  # full = every process keeps a part of all weights (FSDP2)
+
+    def __post_init__(self) -> None:
+        if min(self.processes, self.machines) < 1:
+            raise SettingsError("launch.processes and launch.machines must be 1 or more.")
+        if self.machines > 1 and self.rendezvous is None:
+            raise SettingsError("launch.machines needs launch.rendezvous, the host:port of the first machine.")
+
+    @property
+    def alone(self) -> bool:
+        """Whether the process that runs the pipeline trains, and no other."""
+        return self.processes * self.machines == 1 and self.sharding == "none"

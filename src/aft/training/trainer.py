@@ -9,20 +9,22 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253
+from torch.distributed import is_torchelastic_launched  # noqa: TID253
 from transformers import PreTrainedModel, Trainer, TrainingArguments  # noqa: TID253
 from transformers.trainer_callback import PrinterCallback  # noqa: TID253
 
-from aft.errors import NumericalError
+from aft.errors import NumericalError, SettingsError
 from aft.files import writing
 from aft.models.directory import hide_weight_bars
 from aft.scoring import paths
 from aft.scoring.groups import Group
 from aft.scoring.head import evaluating
-from aft.training import checkpoints
+from aft.training import checkpoints, processes, sharding
 from aft.training.batches import CostGroupedSampler
 from aft.training.examples import Example
 from aft.training.monitor import DegradationMonitor
@@ -54,13 +56,15 @@ class AlignmentTrainer(Trainer):
         directory: Path,
         label: str,
         probe: Sequence[Example] = (),
+        *,
+        sharded: bool = False,
     ) -> None:
         super().__init__(
             model=model,
             args=_arguments(settings, seed, directory),
             train_dataset=examples,  # type: ignore[arg-type]
             data_collator=_collate,
-            callbacks=[ProgressBar(label)],
+            callbacks=[ProgressBar(label)] if processes.is_first() else [],
         )
         hide_weight_bars()
         self.remove_callback(PrinterCallback)
@@ -75,7 +79,10 @@ class AlignmentTrainer(Trainer):
         self.monitor_every = settings.monitor_every
         self.monitor: DegradationMonitor | None = None  # made when the number of steps is known
         self.path: paths.Path = paths.choose_path(model, settings.scoring)
+        if sharded and self.path == "two_pass":
+            raise SettingsError("Sharded weights cannot be scored on the path 'two_pass': set scoring to auto.")
         logger.info("%s: responses are scored on the path '%s'.", label, self.path)
+        self.sharded = sharded
         self._sums: defaultdict[str, Any] = defaultdict(float)
         self._step_examples: list[Example] = []
         self._step_began = time.perf_counter()
@@ -93,15 +100,38 @@ class AlignmentTrainer(Trainer):
         model.train()
         examples = self._step_examples = inputs["examples"]
         groups, totals = [example.group for example in examples], Totals.of(examples)
-        planned = paths.plan(groups, self.path, self.token_budget)
-        losses = []
+        shares = processes.shares([group.cost for group in groups], processes.count())
+        plans = [self._plan(groups, share) for share in shares]
+        planned, losses = plans[processes.rank()], [torch.zeros((), device=model.device)]
         with paths.mode(model, self.path), self.accelerator.autocast():
             for path, numbers in planned:
                 some = [examples[number] for number in numbers]
                 losses.append(self._backward(model, path, some, totals))
-        self._sums["tokens"] += sum(group.cost for group in groups)
+            if self.sharded:
+                for _ in range(max(map(len, plans)) - len(planned)):
+                    self._idle(model, groups[0])
+            else:
+                processes.add_up_gradients(model)
+        self._sums["tokens"] += sum(groups[number].cost for number in shares[processes.rank()])
         self._sums["padding"] = paths.padding(groups, planned)
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum() * processes.count()  # of which the trainer takes the mean
+
+    def _plan(self, groups: list[Group], share: list[int]) -> list[tuple[paths.Path, list[int]]]:
+        """The passes over a share of the groups; with sharded weights each is one forward and one backward pass."""
+        planned = paths.plan([groups[number] for number in share], self.path, self.token_budget)
+        return [
+            ("shared" if self.sharded and path == "two_pass" else path, [share[number] for number in numbers])
+            for path, numbers in planned
+        ]
+
+    def _idle(self, model: Any, group: Group) -> None:
+        """A pass that adds nothing, beside the passes of other processes: sharded weights are put together for all."""
+
+        def nothing(sums_R: torch.Tensor) -> torch.Tensor:
+            return (0 * sums_R).nan_to_num().sum()
+
+        backward = self.accelerator.backward
+        paths.backward(model, self.path, [group], None, nothing, self.token_budget, backward)
 
     def _backward(self, model: Any, path: paths.Path, examples: list[Example], totals: Totals) -> torch.Tensor:
         """Add the examples' share of the step's gradient; their share of its loss."""
@@ -116,9 +146,15 @@ class AlignmentTrainer(Trainer):
             return loss
 
         groups = [example.group for example in examples]
-        needed = needs_gradient(examples, self.objective)
-        backward = self.accelerator.backward
-        return paths.backward(model, path, groups, needed, loss_of, self.token_budget, backward)
+        if not self.sharded:
+            needed = needs_gradient(examples, self.objective)
+            backward = self.accelerator.backward
+            return paths.backward(model, path, groups, needed, loss_of, self.token_budget, backward)
+
+        def backward_of_all(loss: torch.Tensor) -> None:
+            self.accelerator.backward(loss * processes.count())  # whose gradients are averaged
+
+        return paths.backward(model, path, groups, None, loss_of, self.token_budget, backward_of_all)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the terms, scores and speed of the step to what the trainer logs, and warn of degradation.
@@ -126,7 +162,7 @@ class AlignmentTrainer(Trainer):
         Raises `NumericalError` naming the questions if the gradient was not finite, before a checkpoint can keep it.
         """
         if "loss" in logs:
-            sums = {name: float(value) for name, value in self._sums.items()}
+            sums = processes.summed({name: float(value) for name, value in self._sums.items()})
             self._sums.clear()
             if not math.isfinite(logs["grad_norm"]):
                 step, names = self.state.global_step, _questions(self._step_examples)
@@ -137,7 +173,7 @@ class AlignmentTrainer(Trainer):
                 logs["constraint_term"] = sums["constraint_term"]
             logs |= {name: sums[name] for name in ("score_positive", "score_negative", "margin") if name in sums}
             now = time.perf_counter()
-            logs["padding"] = sums["padding"]
+            logs["padding"] = sums["padding"] / processes.count()
             logs["tokens_per_s"] = sums["tokens"] / (now - self._step_began)
             if self.probe and self.monitor_every and self.state.global_step % self.monitor_every == 0:
                 logs["held_out_perplexity"] = self._held_out_perplexity()
@@ -169,6 +205,34 @@ class AlignmentTrainer(Trainer):
         for warning in self.monitor.observe(history[-1]):
             logger.warning("%s", warning)
 
+    # --- several processes ------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        """The batches of the epoch: every process gets all of them, whole, and takes its share of each."""
+        dataloader: Any = super().get_train_dataloader()
+        if processes.count() > 1:  # accelerate deals the batches out: it is told that there is nobody else
+            batches = dataloader.batch_sampler
+            batches.num_processes, batches.process_index, batches.even_batches = 1, 0, False
+        return dataloader
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Leave the model as it is: what is added up over the processes is added up once a step, by us."""
+        super().create_accelerator_and_postprocess()
+        accelerator: Any = self.accelerator
+        accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
+
+    def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
+        if self.sharded:  # a checkpoint's weights, which are whole, are loaded by now; the optimiser comes next
+            sharding.shard(self.model)  # type: ignore[arg-type]
+        return super()._prepare_for_training(*given, **named)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return sharding.whole(super()._clip_grad_norm(model))
+
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """All weights if each process has but a part of them. Every process must ask."""
+        return sharding.whole_weights(self.model) if self.sharded else None  # type: ignore[arg-type]
+
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -176,12 +240,16 @@ class AlignmentTrainer(Trainer):
             return  # the finished model comes next; and a run that continues from here would make one step too many
         name = f"checkpoint-{self.state.global_step}"
         staged = self.directory / f".{name}.partial"
-        with writing(staged):
-            staged.mkdir(parents=True, exist_ok=True)
-            checkpoints.save_weights(staged, self.model)  # type: ignore[arg-type]
-            checkpoints.save_optimizer(staged, self.optimizer, self.lr_scheduler)  # type: ignore[arg-type]
-            self.state.save_to_json(str(staged / "trainer_state.json"))
-        checkpoints.finish(staged, self.directory / name)
+        weights = self.whole_weights()
+        optimizer = checkpoints.optimizer_state(self.optimizer, self.lr_scheduler)  # type: ignore[arg-type]
+        if processes.is_first():
+            with writing(staged):
+                staged.mkdir(parents=True, exist_ok=True)
+                checkpoints.save_weights(staged, self.model, weights)  # type: ignore[arg-type]
+                checkpoints.save_optimizer(staged, *optimizer)
+                self.state.save_to_json(str(staged / "trainer_state.json"))
+            checkpoints.finish(staged, self.directory / name)
+        processes.wait_for_all()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -206,6 +274,7 @@ def _arguments(settings: TrainingSettings, seed: int, directory: Path) -> Traini
         optim=_OPTIMIZERS[settings.optimizer],
         bf16=settings.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if is_torchelastic_launched() and not torch.cuda.is_available() else None,
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         seed=seed,

@@ -30,6 +30,7 @@ def _variant(name: str) -> Pipeline:
                     "seed": "params:seed",
                     "model_cache": "params:model_cache",
                     "score_cache": "params:score_cache",
+                    "launch": "params:launch",
                 },
                 outputs=["model", "training_curve"],
                 name=f"train_{name}",
@@ -43,6 +44,6 @@ def _variant(name: str) -> Pipeline:
         inputs={
             *("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes"),
         },
-        parameters={"training", "seed", "model_cache", "score_cache"},
+        parameters={"training", "seed", "model_cache", "score_cache", "launch"},
         tags="align_train",
     )

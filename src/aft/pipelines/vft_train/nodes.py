@@ -3,7 +3,7 @@
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Training
+from aft.pipelines.parameters import Launching, Training
 from aft.pipelines.training import Questions, train_on
 from aft.training.settings import Objective
 
@@ -16,7 +16,8 @@ def train_vft(
     training: Training,
     seed: int,
     model_cache: str,
+    launch: Launching,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve."""
     questions = Questions(train_questions, validation_questions, held_out)
-    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache)
+    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch)

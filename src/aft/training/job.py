@@ -1,0 +1,69 @@
+"""A training run as files: what every process of it reads, whichever machine it runs on."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aft.files import write_atomically, write_json
+from aft.models.adapters import LoraSettings
+from aft.training.examples import Example
+from aft.training.settings import Objective, TrainingSettings
+
+_ORDER, _EXAMPLES, _PROBE = "order.json", "examples.jsonl", "probe.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a model is trained on, and how; `probe` and `card` are those of `aft.training.run.train`."""
+
+    examples: list[Example]
+    settings: TrainingSettings
+    objective: Objective
+    seed: int
+    label: str
+    probe: list[Example]
+    card: str
+
+
+def write_job(folder: Path, job: Job, start: Path, sharded: bool) -> None:
+    """Write a job into `folder`, with the model directory that it starts from."""
+    _write_examples(folder / _EXAMPLES, job.examples)
+    _write_examples(folder / _PROBE, job.probe)
+    order = {
+        "settings": asdict(job.settings),
+        "objective": asdict(job.objective),
+        **{"seed": job.seed, "label": job.label, "card": job.card},
+        **{"start": str(start.absolute()), "sharded": sharded},
+    }
+    write_json(folder / _ORDER, order)
+
+
+def read_job(folder: Path) -> tuple[Job, Path, bool]:
+    """The job in `folder`, the model directory that it starts from, and whether the weights are sharded."""
+    order: dict[str, Any] = json.loads((folder / _ORDER).read_text())
+    settings = order["settings"]
+    lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
+    job = Job(
+        _read_examples(folder / _EXAMPLES),
+        TrainingSettings(**{**settings, "lora": lora}),
+        Objective(**order["objective"]),
+        order["seed"],
+        order["label"],
+        _read_examples(folder / _PROBE),
+        order["card"],
+    )
+    return job, Path(order["start"]), order["sharded"]
+
+
+def _write_examples(path: Path, examples: list[Example]) -> None:
+    def write(staged: Path) -> None:
+        with staged.open("w") as file:
+            file.writelines(json.dumps(asdict(example)) + "\n" for example in examples)
+
+    write_atomically(path, write)
+
+
+def _read_examples(path: Path) -> list[Example]:
+    with path.open() as file:
+        return [Example(**json.loads(line)) for line in file]

@@ -1,0 +1,48 @@
+"""One of several processes that train a model: `torchrun … -m aft.training.worker JOB`, as `aft.training.launch` does.
+
+On more than one machine, each runs the command that the first one logs; JOB lies on a file system that all of them see.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from torch import distributed  # noqa: TID253
+
+from aft.errors import AftError
+from aft.files import write_json
+from aft.models.directory import open_model
+from aft.training.job import read_job
+from aft.training.launch import ERROR
+from aft.training.run import fit
+
+
+def main() -> None:
+    """Train as one of the processes; an error that a user can cause is written down for the process that asked."""
+    folder = Path(sys.argv[1])
+    threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+    first = os.environ.get("RANK") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
+    try:
+        job, path, sharded = read_job(folder)
+        start = open_model(path)
+        fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharded=sharded)
+    except AftError as error:
+        write_json(folder / ERROR, {"kind": type(error).__name__, "message": str(error)})
+        sys.exit(str(error))
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _end_with_the_parent(parent: int) -> None:
+    """End at once when the process that started this one is gone, however it went: nobody would wait for the result."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Ten training steps of each scenario in two processes: a script that `torchrun` starts, and what it shares with tests.
+
+Batches of five questions: one process reads three of them and the other two, of the last, smaller batch perhaps none.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import killed_runs
+import torch
+from safetensors.torch import save_file
+
+from aft.models.adapters import LoraSettings, add_adapter
+from aft.scoring import head
+from aft.training import checkpoints, processes
+from aft.training.settings import Objective, TrainingSettings
+from aft.training.trainer import AlignmentTrainer
+
+USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 10, "learning_rate": 0.01, "batch_size": 5, "checkpoint_every": 4}
+DETACHED = {"term": "aft", "constraint": "detached"}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "naive": {"settings": {"scoring": "naive"}, "objective": {"term": "aft", "constraint": "boundary"}},
+    "shared": {"objective": DETACHED},
+    "several passes": {"settings": {"token_budget": 60}, "objective": {"term": "rrhf"}},
+    "two_pass": {"settings": {"scoring": "two_pass", "token_budget": 40}, "objective": DETACHED},
+    "lora": {"settings": {"lora": {"rank": 2}}, "objective": {"term": "aft", "constraint": "boundary"}},
+    "maximum likelihood": {},
+    "sharded": {"sharded": True, "objective": DETACHED},
+    "sharded, several passes": {"sharded": True, "settings": {"token_budget": 30}, "objective": {"term": "aft"}},
+    "sharded, logits in chunks": {"sharded": True, "most_logits": 64 * 3, "objective": {"term": "aft"}},
+    "sharded lora": {"sharded": True, "settings": {"lora": {"rank": 2}}, "objective": {"term": "aft"}},
+}
+
+
+def ten_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = None) -> dict[str, Any]:
+    """Train and give the curve and all weights, whole, in the first process."""
+    settings = dict(scenario.get("settings", {}))
+    lora = settings.pop("lora", None)
+    chosen = TrainingSettings(**USUAL | settings, lora=LoraSettings(**lora) if lora else None)
+    model: Any = killed_runs.small_llama(tied=not scenario.get("sharded"))
+    if chosen.lora:
+        model = add_adapter(model, chosen.lora, 0)
+    head._MOST_LOGITS = scenario.get("most_logits", 2**25)  # type: ignore[attr-defined]
+    trainer = AlignmentTrainer(
+        *(
+            model,
+            killed_runs.ragged_examples(13),
+            chosen,
+            Objective(**scenario.get("objective", {})),
+            3,
+            folder,
+            "test",
+        ),
+        sharded=scenario.get("sharded", False) and processes.count() > 1,
+    )
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    weights = trainer.whole_weights()
+    curve = [row for row in trainer.state.log_history if "loss" in row]
+    return {"curve": curve, "weights": model.state_dict() if weights is None else weights}
+
+
+def hash_of(weights: dict[str, torch.Tensor]) -> str:
+    """Of every bit."""
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
+
+
+def main() -> None:
+    """Run every scenario, then again from its checkpoint, and write what the first process has to show."""
+    root = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    for name, scenario in SCENARIOS.items():
+        folder = root / name
+        shown = ten_steps(scenario, folder)
+        latest = checkpoints.latest(folder)
+        again = ten_steps(scenario, folder, resume=latest)
+        if not scenario.get("sharded"):
+            assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
+        if processes.is_first():
+            for kind, run in {"at once": shown, "resumed": again}.items():
+                (folder / f"{kind}.json").write_text(json.dumps(run["curve"]))
+                save_file(
+                    {k: v.clone().contiguous() for k, v in run["weights"].items()}, folder / f"{kind}.safetensors"
+                )
+        processes.wait_for_all()
+
+
+if __name__ == "__main__":
+    main()
