@@ -203,6 +203,8 @@ OTHERS = {
     "large": Settings(20, 20, 60, name="large", amounts=30),
     "long": Settings(20, 20, 60, name="long", fewest_events=5, most_events=7),
     "single": Settings(20, 20, 60, name="single", fewest_events=1, most_events=1),
+    "spare": Settings(20, 20, 60, name="spare", spare=30),
+    "named": Settings(20, 20, 60, name="named", phrasing="named"),
     "list": Settings(20, 20, 60, name="list", phrasing="list"),
     "first": Settings(20, 20, 60, name="first", phrasing="question_first"),
 }
@@ -217,6 +219,7 @@ other_stories = st.builds(
     ("phrasing", "question"),
     [
         ("plain", "Mia has 5 pens. She finds 3. She sells 2. How many?"),
+        ("named", "Mia has 5 pens. Mia finds 3. Mia sells 2. How many?"),
         ("list", "Mia has 5 pens, finds 3, sells 2. How many?"),
         ("question_first", "How many pens has Mia? Mia has 5 pens. She finds 3. She sells 2."),
     ],
@@ -251,13 +254,14 @@ def story_of(question: Question) -> pocket.Story:
 
 
 def test_larger_amounts_and_other_lengths_are_what_is_asked_for():
-    """Of a set with amounts up to 12, each story has an amount above 9 or a start more than 10 above its losses."""
+    """Of a set with amounts up to 12, each story has an amount above 9; with 13 to spare, one of 11, 12 or 13."""
     rows = pocket.load_questions(Settings(1, 1, 300, name="x", amounts=12))["test"]
     stories = [story_of(question) for question in rows]
     largest = [max(event.amount for event in story.events) for story in stories]
-    assert set(largest) > {10, 11, 12} and max(largest) == 12
-    for story, amount in zip(stories, largest, strict=True):
-        assert amount > 9 or story.start - sum(e.amount for e in story.events if not e.gain) in (11, 12, 13)
+    assert set(largest) == {10, 11, 12}
+    rows = pocket.load_questions(Settings(1, 1, 300, name="x", spare=13))["test"]
+    lost = [(story.start, sum(e.amount for e in story.events if not e.gain)) for story in map(story_of, rows)]
+    assert {start - losses for start, losses in lost} == {11, 12, 13}
     lengths = {len(story_of(question).events) for question in pocket.load_questions(OTHERS["long"])["test"]}
     assert lengths == {5, 6, 7}
 
@@ -292,16 +296,19 @@ def test_what_tells_no_story(text):
     [
         ({"amounts": 0}, "'amounts' is 0"),
         ({"amounts": 10_000}, "'amounts' is 10000"),
+        ({"spare": 0}, "'spare' is 0"),
         ({"fewest_events": 0}, "must be ordered"),
         ({"fewest_events": 5}, "must be ordered"),
         ({"most_events": 25}, "1 ... 24, the number of verbs"),
-        ({"phrasing": "sung"}, "'sung' is none of plain, list, question_first"),
+        ({"phrasing": "sung"}, "'sung' is none of plain, named, list, question_first"),
         ({"name": "a/b"}, "'a/b' of a pocket set"),
         ({"name": ""}, "of a pocket set"),
         ({"name": "other"}, "its own name"),  # asks the default questions
         ({"name": "other", "amounts": 5}, "its own name"),  # the default can ask them all
         ({"amounts": 30}, "its own name"),
         ({"amounts": 5}, "its own name"),
+        ({"spare": 11}, "its own name"),
+        ({"spare": 9}, "its own name"),
         ({"phrasing": "list"}, "its own name"),
         ({"most_events": 6}, "its own name"),
     ],
@@ -315,7 +322,7 @@ def test_more_questions_than_there_are_are_refused():
     """One event of one thing: 24 verbs, 2 starts, 8 people and 8 things give 3,072 questions."""
     with pytest.raises(SettingsError, match=r"hardly more than 3072 different questions; ask for fewer"):
         pocket.load_questions(
-            Settings(1, 1, 4000, name="x", amounts=1, fewest_events=1, most_events=1, phrasing="list")
+            Settings(1, 1, 4000, name="x", amounts=1, spare=2, fewest_events=1, most_events=1, phrasing="list")
         )
 
 

@@ -49,10 +49,11 @@ CONNECTIVES = ("has", "How", "many", "gains", "losses", "more", "fewer")
 _FINAL_ANSWER = re.compile(r"####[ \t]?(-?[0-9]{1,6})(?![0-9])")
 
 
-Phrasing = Literal["plain", "list", "question_first"]
+Phrasing = Literal["plain", "named", "list", "question_first"]
 
-# What the default questions and the corpus tell: the largest amount, and the fewest and most events.
-_AMOUNTS = 9
+# What the default questions and the corpus tell: the largest amount, the most that a start exceeds the losses by, and
+# the fewest and most events.
+_AMOUNTS, _SPARE = 9, 10
 _FEWEST, _MOST = 2, 4
 
 _MOST_IN_VAIN = 20_000  # draws in a row that bring no new question: there are hardly more
@@ -71,10 +72,11 @@ class Settings:
     test: int = 1000
     seed: int = 0
     name: str = "pocket"  # the first part of every question id
-    amounts: int = _AMOUNTS  # the largest amount of an event; the start exceeds the losses by at most one more
+    amounts: int = _AMOUNTS  # the largest amount of an event
+    spare: int = _SPARE  # the most that the start exceeds the losses by
     fewest_events: int = _FEWEST
     most_events: int = _MOST
-    phrasing: Phrasing = "plain"  # "list" and "question_first" ask in words that are known, but in another order
+    phrasing: Phrasing = "plain"  # the others ask in words that are known, but in another order; "named" is the nearest
 
     def __post_init__(self) -> None:
         if min(self.train, self.validation, self.test) < 1:
@@ -83,8 +85,9 @@ class Settings:
             raise SettingsError(
                 f"The name '{self.name}' of a pocket set must be up to 40 letters, digits or '_', '.', '-'."
             )
-        if not 1 <= self.amounts <= 9999:
-            raise SettingsError(f"The setting 'amounts' is {self.amounts}, but must lie in 1 ... 9999.")
+        for name in ("amounts", "spare"):
+            if not 1 <= getattr(self, name) <= 9999:
+                raise SettingsError(f"The setting '{name}' is {getattr(self, name)}, but must lie in 1 ... 9999.")
         if not 1 <= self.fewest_events <= self.most_events <= len(GAINS + LOSSES):
             raise SettingsError(
                 f"fewest_events ({self.fewest_events}) and most_events ({self.most_events}) must be ordered and lie in "
@@ -95,14 +98,17 @@ class Settings:
         beyond = (
             self.phrasing != "plain"
             or self.amounts > _AMOUNTS
+            or self.spare > _SPARE
             or self.fewest_events < _FEWEST
             or self.most_events > _MOST
         )
-        is_default = not beyond and (self.amounts, self.fewest_events, self.most_events) == (_AMOUNTS, _FEWEST, _MOST)
+        own = (self.amounts, self.spare, self.fewest_events, self.most_events)
+        is_default = not beyond and own == (_AMOUNTS, _SPARE, _FEWEST, _MOST)
         if not (is_default if self.name == "pocket" else beyond):
             raise SettingsError(
                 f"The set 'pocket' has amounts of 1 ... {_AMOUNTS}, {_FEWEST} ... {_MOST} events, plain phrasing: give "
-                "a set with larger amounts, fewer or more events, or another phrasing, and only such, its own name."
+                "a set with larger amounts, more to spare, fewer or more events, or another phrasing its own name, and "
+                "only such a one."
             )
 
 
@@ -131,7 +137,8 @@ class Story:
         opening = f"{self.person} has {self.start} {self.thing}"
         if self.phrasing == "list":
             return f"{opening}, {_told(self.events)}. How many?"
-        told = " ".join(f"{PEOPLE[self.person]} {_told([event])}." for event in self.events)
+        who = self.person if self.phrasing == "named" else PEOPLE[self.person]
+        told = " ".join(f"{who} {_told([event])}." for event in self.events)
         if self.phrasing == "question_first":
             return f"How many {self.thing} has {self.person}? {opening}. {told}"
         return f"{opening}. {told} How many?"
@@ -150,7 +157,7 @@ def draw_story(rng: random.Random, settings: Settings = _DEFAULT) -> Story:
     verbs = rng.sample(GAINS + LOSSES, rng.randint(settings.fewest_events, settings.most_events))
     events = tuple(Event(verb, rng.randint(1, settings.amounts), verb in GAINS) for verb in verbs)
     lost = sum(event.amount for event in events if not event.gain)
-    start = lost + rng.randint(1, settings.amounts + 1)
+    start = lost + rng.randint(1, settings.spare)
     return Story(rng.choice(list(PEOPLE)), rng.choice(THINGS), start, events, settings.phrasing)
 
 
@@ -162,7 +169,7 @@ def _is_default(story: Story) -> bool:
         story.phrasing == "plain"
         and _FEWEST <= len(story.events) <= _MOST
         and largest <= _AMOUNTS
-        and story.start - lost <= _AMOUNTS + 1
+        and story.start - lost <= _SPARE
     )
 
 
@@ -299,8 +306,10 @@ _N = "[0-9]{1,9}"
 _E = f"[a-z]{{1,20}} {_N}"
 _EVENT = re.compile(f"([a-z]{{1,20}}) ({_N})")
 _OPENING = f"(?P<person>[A-Z][a-z]*) has (?P<start>{_N}) (?P<thing>[a-z]+)"
+_PLAIN = re.compile(rf"{_OPENING}\.(?P<events>(?: [A-Z][a-z]+ {_E}\.)+) How many\?")
 _STORIES: dict[Phrasing, re.Pattern[str]] = {
-    "plain": re.compile(rf"{_OPENING}\.(?P<events>(?: [A-Z][a-z]+ {_E}\.)+) How many\?"),
+    "plain": _PLAIN,
+    "named": _PLAIN,
     "list": re.compile(rf"{_OPENING}(?P<events>(?:, {_E})+)\. How many\?"),
     "question_first": re.compile(
         rf"How many [a-z]+ has [A-Z][a-z]*\? {_OPENING}\.(?P<events>(?: [A-Z][a-z]+ {_E}\.)+)"
@@ -326,7 +335,8 @@ def parse_story(text: str) -> Story | None:
             story = Story(told["person"], told["thing"], int(told["start"]), events, phrasing)
             verbs = [event.verb for event in events]
             known = story.thing in THINGS and len(set(verbs)) == len(verbs) and set(verbs) <= {*GAINS, *LOSSES}
-            return story if known and story.question == text else None
+            if known and story.question == text:
+                return story
     return None
 
 
