@@ -54,3 +54,9 @@ def test_a_seed_in_the_configuration_would_end_in_the_wrong_folder():
     check({"seed": 7}, seed=7)
     with pytest.raises(SettingsError, match="--params=seed=7"):
         check({"seed": 7})
+
+
+def test_torchrun_would_run_everything_several_times(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match=r"set launch\.processes"):
+        check({})

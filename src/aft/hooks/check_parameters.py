@@ -1,8 +1,9 @@
-"""Refuse, before anything runs, a parameter that no node reads, and a seed or label that cannot be one.
+"""Refuse, before anything runs, a parameter that no node reads, a seed or label that cannot be one, and `torchrun`.
 
 A misspelt key must not silently leave the default in force.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -25,6 +26,10 @@ class CheckParametersHook:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Raise `SettingsError` naming unknown keys and the nearest known ones, or what is wrong with seed or label."""
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # every process would write the same data
+            raise SettingsError(
+                "Do not start a run with torchrun: set launch.processes, and training starts them itself."
+            )
         parameters, given = catalog.load("parameters"), run_params.get("runtime_params") or {}
         _check_seed(parameters.get("seed", 0), given)
         _check_label(parameters.get("label"), given)

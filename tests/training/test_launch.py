@@ -1,0 +1,132 @@
+"""Training in processes of their own: started, ended, resumed, and told of in the words of the process that failed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from aft.errors import NumericalError, SettingsError
+from aft.models.adapters import LoraSettings
+from aft.training.examples import Example
+from aft.training.job import Job, read_job, write_job
+from aft.training.launch import fit_together
+from aft.training.run import train
+from aft.training.settings import Launch, Objective, TrainingSettings
+
+SOURCE = Path(__file__).parents[2] / "src"
+TWO = Launch(processes=2)
+SETTINGS = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=3, checkpoint_every=2)
+EXAMPLES = [Example(f"q{i}", [0, 5, 6 + i], [[7, 8 + i, 1]], [[9, 1], [10, i + 4, 1]], [0, 1]) for i in range(7)]
+AFT = Objective(term="aft", constraint="detached")
+PROBE = [Example("held out", [0, 5, 3], [[7, 8, 1]])]
+
+
+@pytest.fixture(autouse=True)
+def on_this_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+
+
+def test_a_job_is_read_as_it_was_written(tmp_path):
+    settings = dataclasses.replace(SETTINGS, lora=LoraSettings(rank=2))
+    full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5])]
+    bare = [Example("held out", [5], [[7, 1]], [], [], [], [])]
+    job = Job(full, settings, AFT, 3, "label", bare, "# card")
+    write_job(tmp_path / "job", job, tmp_path / "start", sharded=True)
+    assert read_job(tmp_path / "job") == (job, tmp_path / "start", True)
+
+
+def test_two_processes_train_what_one_trains(pocket_directory, tmp_path):
+    """The same key, so that either finds the other's model; one writer, a whole curve, nothing left of the job."""
+    alone = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "one", "x", probe=PROBE)
+    both = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "two", "x", probe=PROBE, launch=TWO)
+    assert both.directory.path.name == alone.directory.path.name
+    files = {str(path.relative_to(both.directory.path)) for path in both.directory.path.rglob("*")}
+    assert files == {str(path.relative_to(alone.directory.path)) for path in alone.directory.path.rglob("*")}
+    assert [row["step"] for row in both.curve] == [1, 2, 3, 4, 5, 6]
+    for row, expected in zip(both.curve, alone.curve, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    weights, expected = both.directory.model().state_dict(), alone.directory.model().state_dict()
+    assert all(torch.allclose(weights[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
+
+
+def test_the_error_of_a_process_is_the_error_of_the_run(pocket_directory, tmp_path):
+    """A learning rate of 1e30 makes the second step's scores infinite or not a number."""
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30, max_grad_norm=1e30)
+    with pytest.raises(NumericalError, match=r"not finite.*its questions are q"):
+        train(pocket_directory, EXAMPLES, settings, AFT, 0, tmp_path, "x", launch=TWO)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from aft.models.directory import open_model
+from aft.models.adapters import LoraSettings
+from aft.training.examples import Example
+from aft.training.run import train
+from aft.training.settings import Launch, Objective, TrainingSettings
+examples = [Example(f"q{i}", [0, 5, 6 + i], [[7, 8 + i, 1]], [[9, 1], [10, i + 4, 1]], [0, 1]) for i in range(7)]
+settings = TrainingSettings(epochs=20000, learning_rate=1e-3, batch_size=3, checkpoint_every=5)
+start, workspace = open_model(Path(sys.argv[1])), Path(sys.argv[2])
+train(start, examples, settings, Objective(), 0, workspace, "x", launch=Launch(processes=2))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_the_one_that_asked(number, pocket_directory, tmp_path):
+    """Killed in the midst of training: its workers are gone soon after, and a checkpoint is there to go on from."""
+    asked = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(pocket_directory.path), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: list(tmp_path.glob(".*.partial/checkpoints/checkpoint-*/manifest.json")), 60)
+    workers = workers_of(tmp_path)
+    assert len(workers) == 2
+    os.kill(asked.pid, number)
+    asked.wait(30)
+    wait_until(lambda: not workers_of(tmp_path), 15)
+
+
+def workers_of(folder):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"aft.training.worker" in command and any(str(folder).encode() in part for part in command):
+            found.append(path)
+    return found
+
+
+def wait_until(happened, seconds):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"processes": 0}, "1 or more"),
+        ({"machines": 2}, "needs launch.rendezvous"),
+    ],
+)
+def test_launches_without_a_meaning_are_refused(wrong, complaint):
+    with pytest.raises(SettingsError, match=complaint):
+        Launch(**wrong)
+
+
+def test_sharded_weights_and_two_passes_do_not_go_together(pocket_directory, tmp_path):
+    settings = dataclasses.replace(SETTINGS, scoring="two_pass")
+    with pytest.raises(SettingsError, match="cannot be scored on the path 'two_pass'"):
+        fit_together(
+            Job(EXAMPLES, settings, AFT, 0, "x", [], ""), pocket_directory.path, tmp_path, Launch(sharding="full")
+        )
+    assert json.loads((tmp_path / "job" / "error.json").read_text())["kind"] == "SettingsError"
