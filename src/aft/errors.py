@@ -26,3 +26,7 @@ class StoreError(AftError, RuntimeError):
 
 class NumericalError(AftError, ArithmeticError):
     """A score or loss that is not finite; the message names the questions of the batch."""
+
+
+class WorkerError(AftError, RuntimeError):
+    """A process of several that ended early; what the others had finished is kept."""

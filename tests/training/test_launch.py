@@ -92,6 +92,19 @@ def test_no_process_outlives_the_one_that_asked(number, pocket_directory, tmp_pa
     wait_until(lambda: not workers_of(tmp_path), 15)
 
 
+def test_a_worker_that_is_killed_is_told_of(pocket_directory, tmp_path):
+    """The other one does not wait for it, and the checkpoint is there to go on from."""
+    asked = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(pocket_directory.path), str(tmp_path)], stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: list(tmp_path.glob(".*.partial/checkpoints/checkpoint-*/manifest.json")), 60)
+    os.kill(int(workers_of(tmp_path)[0].parent.name), signal.SIGKILL)
+    _, told = asked.communicate(timeout=60)
+    assert told.strip().splitlines()[-1].startswith("aft.errors.WorkerError: x: one of the processes ended early")
+    assert not workers_of(tmp_path)
+    assert list(tmp_path.glob(".*.partial/checkpoints/checkpoint-*/manifest.json"))
+
+
 def workers_of(folder):
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):

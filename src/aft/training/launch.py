@@ -19,7 +19,7 @@ _JOB, _RUN = "job", "aft"
 def fit_together(job: Job, start: Path, directory: Path, launch: Launch) -> None:
     """Do what `aft.training.run.fit` does, in several processes; the weights start from the model directory `start`.
 
-    Raises what a process raised if it is an error of AFT's own, else `RuntimeError`; the others are ended.
+    Raises what a process raised if it is an error of AFT's own, else `WorkerError`; the others are ended.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -56,5 +56,8 @@ def _told(folder: Path, label: str) -> Exception:
     try:
         told = json.loads((folder / ERROR).read_text())
     except (OSError, ValueError):
-        return RuntimeError(f"{label}: a process ended early; what it said stands above. Run again to go on.")
-    return getattr(errors, told["kind"])(told["message"])
+        return errors.WorkerError(
+            f"{label}: one of the processes ended early, killed or for want of memory; what it said stands above. Run "
+            "the same command again to go on from the last checkpoint."
+        )
+    return getattr(errors, told["kind"], errors.AftError)(told["message"])

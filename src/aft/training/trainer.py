@@ -227,7 +227,8 @@ class AlignmentTrainer(Trainer):
         return super()._prepare_for_training(*given, **named)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        return sharding.whole(super()._clip_grad_norm(model))
+        norm: Any = super()._clip_grad_norm(model)
+        return sharding.whole(norm)
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
         """All weights if each process has but a part of them. Every process must ask."""
