@@ -110,13 +110,13 @@ def _status_mib(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def matmul_rate() -> float:
-    """Floating-point operations per second of the card in a large bfloat16 product, the best of ten."""
+def matmul_rate(device: str = "cuda") -> float:
+    """Floating-point operations per second in a large product, bfloat16 on a card, the best of ten."""
     import torch
 
-    n = 8192
-    a = torch.randn(n, n, device="cuda", dtype=torch.bfloat16)
-    seconds = [clocked(lambda: a @ a, "cuda")[1] for _ in range(10)]  # the first one warms up
+    n, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    seconds = [clocked(lambda: a @ a, device)[1] for _ in range(10)]  # the first one warms up
     return 2 * n**3 / min(seconds)
 
 
