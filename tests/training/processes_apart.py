@@ -16,10 +16,13 @@ from safetensors.torch import save_file
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.scoring import head
 from aft.training import checkpoints, processes
+from aft.training.examples import Example
 from aft.training.settings import Objective, TrainingSettings
 from aft.training.trainer import AlignmentTrainer
 
-USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 10, "learning_rate": 0.01, "batch_size": 5, "checkpoint_every": 4}
+USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 10, "learning_rate": 0.01, "batch_size": 5}
+USUAL |= {"checkpoint_every": 4, "monitor_every": 4}
+PROBE = [Example("held out", [5, 9], [[7, 30, 1]]), Example("held out, too", [5], [[44, 8, 12, 1]])]
 DETACHED = {"term": "aft", "constraint": "detached"}
 SCENARIOS: dict[str, dict[str, Any]] = {
     "naive": {"settings": {"scoring": "naive"}, "objective": {"term": "aft", "constraint": "boundary"}},

@@ -20,7 +20,16 @@ NAMES = [
     *("naive", "shared", "several passes", "two_pass", "lora", "maximum likelihood"),
     *("sharded", "sharded, several passes", "sharded, logits in chunks", "sharded lora"),
 ]
-CURVES = ("loss", "grad_norm", "vft_term", "alignment_term", "constraint_term", "score_positive", "margin")
+CURVES = (
+    "loss",
+    "grad_norm",
+    "vft_term",
+    "alignment_term",
+    "constraint_term",
+    "score_positive",
+    "margin",
+    "held_out_perplexity",
+)
 
 
 @pytest.fixture(scope="module")
