@@ -95,9 +95,10 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     folders = {cell: place.folder(cell) for cell in cells}
     orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell]))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
+    started: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(jobs) as pool:
         running = {
-            pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent): cell
+            pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent, started): cell
             for cell, missing in orders
         }
         try:
@@ -106,8 +107,11 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
                 cell = running[finished]
                 _mark(folders[cell], dict(orders)[cell])
                 logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
-        except BaseException:  # Ctrl-C and SIGTERM, too: what waits must not start
+        except BaseException as error:  # Ctrl-C and SIGTERM, too: what waits must not start
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, CellError):
+                for process in started:
+                    process.terminate()
             raise
 
 
@@ -137,7 +141,15 @@ def _mark(folder: Path, made: dict[str, str]) -> None:
     write_json(folder / "finished.json", {**_marks(folder), **made})
 
 
-def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, jobs: int, parent: str | None) -> None:
+def _run(
+    place: Workplace,
+    cell: Cell,
+    variants: tuple[str, ...],
+    folder: Path,
+    jobs: int,
+    parent: str | None,
+    started: list[subprocess.Popen[str]],
+) -> None:
     order = {
         "project": str(place.project),
         "env": place.env,
@@ -160,6 +172,7 @@ def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, 
             stdout=file,
             stderr=subprocess.STDOUT,
         )
+        started.append(process)
         assert process.stdin is not None
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
