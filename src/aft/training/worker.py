@@ -25,7 +25,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
     first = os.environ.get("RANK") == "0"
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
+    level = logging.INFO if first else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
         job, path, sharded = read_job(folder)
         start = open_model(path)
