@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.files import hash_file
-from aft.sampling.store import SampleStore
+from aft.sampling.store import SampleStore, encode
 
 
 def rows(content: str) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def rows(content: str) -> pd.DataFrame:
 
 def sampled(root: Path, contents: str = "ba") -> list[Path]:
     return SampleStore(root, {"seed": 1}).fill(
-        [(content, lambda content=content: rows(content)) for content in contents]
+        contents, lambda missing: ((number, encode(rows(contents[number]))) for number in missing)
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from aft.models.tokens import decode_response, encode_prompt, encode_response, end_token
+from aft.errors import ModelError
+from aft.models.tokens import STYLE_KEY, check_chat, decode_response, encode_prompt, encode_response, end_token
 from aft.tasks import Question, get_task
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "ab": 4, " ": 5, "1": 6, "11": 7}
@@ -82,3 +83,75 @@ def test_pocket_questions(pocket_tokenizer: Any, pocket_questions: list[Question
         assert prompt[0] == pocket_tokenizer.bos_token_id
         assert response.count(end_token(pocket_tokenizer)) == 1 and response[-1] == end_token(pocket_tokenizer)
         assert decode_response(pocket_tokenizer, response) == question.reference
+
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chatting(template: str | None = CHATML, style: str = "chat", eos_token: str = "<|im_end|>") -> Any:
+    """A BPE tokenizer that merges a+b, and a line break with an a after it; by itself it opens with `<s>`."""
+    words = {"<s>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "user": 3, "assistant": 4}
+    pieces = {"\n": 5, "a": 6, "b": 7, "ab": 8, "\na": 9}
+    tokenizer = Tokenizer(models.BPE({**words, **pieces}, [("\n", "a"), ("a", "b")]))
+    tokenizer.add_special_tokens(["<s>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.add_tokens(["user", "assistant"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])  # type: ignore[assignment]
+    options: dict[str, Any] = {STYLE_KEY: style, "eos_token": eos_token, "chat_template": template}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", **options)
+
+
+class TestChat:
+    def test_a_prompt_is_the_message_of_a_user_and_opens_the_answer(self) -> None:
+        """<|im_start|> user \n a b... : "\na" and "ab" would both be one token; "\na" is merged first.
+
+        The template writes "user\nab", whose pieces are \na (9) and b (7); nothing is added before <|im_start|>.
+        """
+        assert encode_prompt(chatting(), "ab") == [1, 3, 9, 7, 2, 5, 1, 4, 5]
+        assert encode_prompt(chatting(style="plain"), "ab") == [0, 8]
+
+    def test_the_boundary_does_not_move(self) -> None:
+        """The prompt ends with a line break (5) and the response begins with an a: together they would be token 9."""
+        tokenizer = chatting()
+        assert tokenizer("\nab", add_special_tokens=False)["input_ids"] == [9, 7]
+        assert [*encode_prompt(tokenizer, "b"), *encode_response(tokenizer, "ab")] == [
+            *(1, 3, 5, 7, 2, 5, 1, 4, 5),
+            *(8, 2),
+        ]
+
+    def test_a_template_without_an_opening_may_end_with_the_end_token(self) -> None:
+        """Nothing is taken away from what the template says."""
+        template = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
+        assert encode_prompt(chatting(template), "b") == [7, 2]
+
+    @pytest.mark.parametrize("end", ["<|im_end|>", " <|im_end|>", "\n<|im_end|>\n"])
+    def test_a_template_that_ends_answers_with_the_end_token(self, end: str) -> None:
+        check_chat(chatting(CHATML.replace("<|im_end|>\n{% endfor", f"{end}{{% endfor")), "it")
+
+    @pytest.mark.parametrize(
+        ("tokenizer", "told"),
+        [
+            (chatting(None), ["no chat template", "prompt_style", "plain"]),
+            (chatting(eos_token="<s>"), ["<|im_end|>", "<s>", "eos_token"]),
+            (chatting(CHATML.replace("<|im_end|>\n", "\n")), ["nothing", "<|im_end|>"]),
+            (chatting("{{ strftime_now('%d %b %Y') }}" + CHATML), ["strftime_now"]),
+            (chatting("{{ [1, 2] | random }}" + CHATML), ["random"]),
+            (chatting("{{ lipsum() }}" + CHATML), ["lipsum"]),
+            (chatting(CHATML.replace("message['content']", "''")), ["leaves out"]),
+            (chatting("{{ raise_exception('A system message, please.') }}"), ["A system message, please."]),
+            (chatting("{{ messages[0].parts[0] }}"), ["refuses"]),
+            (chatting("{% if %}"), ["refuses"]),
+        ],
+    )
+    def test_a_template_that_cannot_be_used(self, tokenizer: Any, told: list[str]) -> None:
+        with pytest.raises(ModelError) as caught:
+            check_chat(tokenizer, "some/model")
+        sentence = str(caught.value)
+        assert all(word in sentence for word in ["some/model", *told]), sentence
+        assert sentence.endswith(".") and "\n" not in sentence
+
+    def test_a_style_that_is_none(self) -> None:
+        with pytest.raises(ModelError, match="'chatty'; it must be plain or chat"):
+            encode_prompt(chatting(style="chatty"), "a")

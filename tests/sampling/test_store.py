@@ -4,16 +4,17 @@ import json
 import logging
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from aft.errors import StoreError
 from aft.files import locked
-from aft.sampling.store import SampleStore, is_finished
+from aft.sampling.store import SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Block = tuple[str, Callable[[], pd.DataFrame]]
@@ -32,6 +33,15 @@ class Maker:
         return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 
 
+def fill(store: SampleStore, blocks: Sequence[Block], **options: Any) -> list[Path]:
+    """Fill a store with blocks that are made one after the other."""
+
+    def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        yield from ((number, encode(blocks[number][1]())) for number in missing)
+
+    return store.fill([content for content, _ in blocks], make, **options)
+
+
 def bytes_of(shards: list[Path]) -> list[bytes]:
     return [shard.read_bytes() for shard in shards]
 
@@ -43,15 +53,35 @@ def store(tmp_path: Path) -> SampleStore:
 
 def test_every_block_is_made_once_and_in_order(store: SampleStore) -> None:
     maker, again, heard = Maker(), Maker(), []
-    shards = store.fill(maker.blocks, report=heard.append)
-    assert maker.made == ["a", "b", "c"] and heard == [1, 2, 3]
+    shards = fill(store, maker.blocks, report=heard.append)
+    assert maker.made == ["a", "b", "c"] and heard == [0, 1, 2, 3]
     assert [pd.read_parquet(shard)["question_id"][0] for shard in shards] == ["a/0", "b/0", "c/0"]
-    assert store.fill(again.blocks) == shards
+    assert fill(store, again.blocks) == shards
     assert again.made == []
 
 
+def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -> None:
+    """The third and the first arrive, then the maker fails: it is told that nobody listens, and only `b` is made."""
+    maker, closed = Maker(), []
+
+    def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        assert missing == [0, 1, 2]
+        try:
+            yield from ((number, encode(maker.blocks[number][1]())) for number in (2, 0))
+            raise ArithmeticError("not finite")
+        finally:
+            closed.append(True)
+
+    with pytest.raises(ArithmeticError):
+        store.fill(list("abc"), make)
+    again = Maker()
+    shards = fill(store, again.blocks)
+    assert again.made == ["b"] and closed == [True]
+    assert [pd.read_parquet(shard)["question_id"][0] for shard in shards] == ["a/0", "b/0", "c/0"]
+
+
 def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
-    store.fill(Maker().blocks)
+    fill(store, Maker().blocks)
     assert json.loads((store.directory / "description.json").read_text()) == DESCRIPTION
 
 
@@ -62,9 +92,9 @@ def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
         raise ArithmeticError("not finite")
 
     with pytest.raises(ArithmeticError):
-        store.fill([*maker.blocks[:2], ("c", fails)])
+        fill(store, [*maker.blocks[:2], ("c", fails)])
     again = Maker()
-    store.fill(again.blocks)  # the lock is free
+    fill(store, again.blocks)  # the lock is free
     assert again.made == ["c"]
 
 
@@ -76,7 +106,7 @@ def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
     ],
 )
 def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    shards = store.fill(Maker().blocks)
+    shards = fill(store, Maker().blocks)
     before = bytes_of(shards)
     shard, seal = shards[1], shards[1].with_suffix(".json")
     if damage == "flip":
@@ -92,7 +122,7 @@ def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: p
         seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""))
     maker = Maker()
     with caplog.at_level(logging.WARNING):
-        assert store.fill(maker.blocks) == shards
+        assert fill(store, maker.blocks) == shards
     assert maker.made == ["b"]
     assert bytes_of(shards) == before
     assert all(map(is_finished, shards))
@@ -115,38 +145,32 @@ def make(content):
         if moment == "in make":
             kill()
         if moment == "in the shard":
-            to_parquet = pd.DataFrame.to_parquet
-            def half(table, path, **options):
-                to_parquet(table, path, **options)
-                with open(path, "r+b") as file:
-                    file.truncate(100)
-                kill()
-            pd.DataFrame.to_parquet = half
+            Path.write_bytes = lambda path, content: (path.open("wb").write(content[:100]), kill())
         if moment == "before the seal":
             module.write_json = kill
         if moment == "in the seal":
             Path.write_text = lambda path, text: (path.open("w").write(text[:5]), kill())
     return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 store = module.SampleStore(root, {"model": "abc", "seed": 1})
-store.fill([(content, lambda content=content: make(content)) for content in "abc"])
+store.fill(list("abc"), lambda missing: ((number, module.encode(make("abc"[number]))) for number in missing))
 """
     assert start_python(code, moment, store.directory.parent).wait() == -signal.SIGKILL
     maker = Maker()
-    shards = store.fill(maker.blocks)
+    shards = fill(store, maker.blocks)
     assert maker.made == ["b", "c"]
-    assert bytes_of(shards) == bytes_of(SampleStore(tmp_path / "uninterrupted", DESCRIPTION).fill(Maker().blocks))
+    assert bytes_of(shards) == bytes_of(fill(SampleStore(tmp_path / "uninterrupted", DESCRIPTION), Maker().blocks))
     assert not list(store.directory.glob(".*.partial"))
 
 
 def test_other_descriptions_and_contents_never_mix(tmp_path: Path, store: SampleStore) -> None:
-    shards = store.fill(Maker().blocks)
+    shards = fill(store, Maker().blocks)
     before = bytes_of(shards)
     for description in ({**DESCRIPTION, "seed": 2}, {**DESCRIPTION, "model": "abd"}, {**DESCRIPTION, "k": 1}):
         maker = Maker()
-        others = SampleStore(store.directory.parent, description).fill(maker.blocks)
+        others = fill(SampleStore(store.directory.parent, description), maker.blocks)
         assert maker.made == ["a", "b", "c"] and not set(others) & set(shards)
     maker = Maker("axc")
-    others = store.fill(maker.blocks)
+    others = fill(store, maker.blocks)
     assert maker.made == ["x"] and others[1] not in shards and others[::2] == shards[::2]
     assert bytes_of(shards) == before  # append-only: what was there is still there
 
@@ -159,7 +183,7 @@ def test_a_second_run_is_refused(store: SampleStore) -> None:
     store.directory.mkdir(parents=True)
     maker = Maker()
     with locked(store.directory / ".lock"), pytest.raises(StoreError, match="Another run"):
-        store.fill(maker.blocks)
+        fill(store, maker.blocks)
     assert maker.made == []
 
 
@@ -169,9 +193,9 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
     maker = Maker("a")
     large = pd.DataFrame({"text": [f"{i:050d}" for i in range(5000)]})
     with limit_file_size(20_000), pytest.raises(StoreError, match="disk is full") as caught:
-        store.fill([*maker.blocks, ("b", lambda: large)])
+        fill(store, [*maker.blocks, ("b", lambda: large)])
     assert "\n" not in str(caught.value)
     again = Maker("a")
-    store.fill(again.blocks)
+    fill(store, again.blocks)
     assert again.made == []
     assert not list(store.directory.glob(".*.partial"))

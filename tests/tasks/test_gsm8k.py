@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -303,6 +305,42 @@ def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows(tmp_path: P
     assert len({frozenset(chosen(TEST, seed)) for seed in range(5)}) > 1
 
 
+def test_training_questions_are_drawn_by_seed_and_not_by_order(tmp_path: Path) -> None:
+    """Of 10 rows, or of the 7 that validation leaves, 4 train; a larger draw holds the smaller one."""
+
+    def drawn(rows: Sequence[object], **setting: Any) -> set[str]:
+        settings = gsm8k.Settings(path=_publish(tmp_path, rows, TEST), validation_size=3, **setting)
+        splits = gsm8k.load_questions(settings)
+        assert not {q.question for q in splits["train"]} & {q.question for q in splits["validation"]}
+        return {question.question for question in splits["train"]}
+
+    assert len(drawn(TRAIN, train_size=4)) == 4
+    assert drawn(TRAIN, train_size=4) == drawn(TRAIN[::-1], train_size=4) < drawn(TRAIN, train_size=5)
+    assert len({frozenset(drawn(TRAIN, train_size=4, split_seed=seed)) for seed in range(5)}) > 1
+    assert len(drawn(TRAIN, train_size=4, validation_from="train")) == 4
+    assert len(drawn(TRAIN, train_size=10)) == len(drawn(TRAIN)) == 10
+    with pytest.raises(SettingsError, match="'train_size' is 8, but 7 questions are left"):
+        drawn(TRAIN, train_size=8, validation_from="train")
+
+
+def test_the_recipes_follow_the_paper() -> None:
+    """All 7,473 or 1,000 questions, 400 of test validate, three epochs; 6 or 8 samples; β = 0.05 for the ranking."""
+
+    def read(recipe: str) -> dict[str, Any]:
+        return yaml.safe_load((Path(__file__).parents[2] / "conf" / recipe / "parameters.yml").read_text("utf-8"))
+
+    whole, ranked = read("gsm8k"), read("gsm8k_rank")
+    for recipe, size, samples in ((whole, None, 6), (ranked, 1000, 8)):
+        settings = gsm8k.Settings(**recipe["task"]["settings"])
+        assert (settings.train_size, settings.validation_from, settings.validation_size) == (size, "test", 400)
+        assert (recipe["training"]["epochs"], recipe["training"]["learning_rate"]) == (3, 2e-5)
+        assert (recipe["training"]["warmup"], recipe["training"]["max_tokens"]) == (0.03, 512)
+        assert (recipe["sampling"]["samples"], recipe["sampling"]["temperature"]) == (samples, 1.0)
+    assert whole["align"]["aft_bc"]["objective"]["beta"] == 0.15
+    assert ranked["align"]["aft_rbc"]["objective"]["beta"] == 0.05
+    assert ranked["labelling"]["judge"] == "steps"
+
+
 def test_limits_take_the_first_of_each_split(tmp_path: Path) -> None:
     whole = gsm8k.Settings(path=_publish(tmp_path, TRAIN, TEST), validation_size=4)
     limited = gsm8k.Settings(path=whole.path, validation_size=4, train_limit=2, validation_limit=1, test_limit=0)
@@ -562,6 +600,8 @@ def test_the_published_sets_have_the_sizes_of_the_paper(caplog: pytest.LogCaptur
     assert len(set(held_out)) == 1319
     assert not set(held_out) & {question.content_hash for question in splits["train"]}
     assert caplog.records == []
+    ranked = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), train_size=1000))
+    assert [len(ranked[split]) for split in SPLITS] == [1000, 400, 919]
     whole_test = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), validation_from="train"))
     assert [len(whole_test[split]) for split in SPLITS] == [7073, 400, 1319]
 

@@ -8,7 +8,7 @@ import time
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aft.errors import DataError, SettingsError
@@ -383,10 +383,11 @@ def test_every_slip_of_a_sum_is_a_wrong_step(story, path, data):
         made.append(a + b + (by if len(made) == place else 0))
         return made[-1]
 
-    pocket.solution(story.start, story.events, path, add)
+    flawless = pocket.solution(story.start, story.events, path, add)
     place, by = data.draw(st.integers(0, len(made) - 1)), data.draw(st.sampled_from([-10, -1, 1, 10]))
     made.clear()
     text = pocket.solution(story.start, story.events, path, lambda a, b: add(a, b, place, by))
+    assume(text != flawless)  # of 8 - 3, ten too little is -5, and told as 5 fewer
     assert len(pocket.wrong_steps(asked(story), text)) == 1
 
 

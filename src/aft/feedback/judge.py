@@ -10,12 +10,10 @@ The address of the server is no part of the key: the same model is the same judg
 cluster every job serves it elsewhere. A changed model must get a name of its own.
 """
 
-import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -24,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft.errors import DataError
-from aft.feedback.judge_client import complete, open_client
+from aft.feedback.judge_client import complete
 from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_rating
 from aft.feedback.judge_settings import JudgeSettings
 from aft.feedback.judge_store import Answer, append, open_answers
 from aft.files import Description, digest, locked, remove_leftovers, write_json
+from aft.server import open_client, run, side_by_side
 from aft.tasks import Question
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def rate_with_server(
         wanted = [judge.answer(key, number) for key in candidates for number in range(settings.ratings)]
         missing = [answer for answer in wanted if not answer.is_finished(settings.attempts)]
         if missing:
-            _run(judge.ask([(answer, *candidates[answer.candidate]) for answer in missing]))
+            run(judge.ask([(answer, *candidates[answer.candidate]) for answer in missing]))
     means = {key: judge.mean(key) for key in candidates}
     ratings = pd.Series([means[key] for key in keys], index=feedback.index, dtype="float64", name="rating")
     unrated = int(ratings.isna().sum())
@@ -91,17 +90,6 @@ def _description(settings: JudgeSettings) -> Description:
     }
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run asynchronous work to its end, in a thread of its own where this one is in a loop already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-    else:
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            thread.submit(asyncio.run, work).result()
-
-
 class _Judge:
     """Asks the server, keeps each finished rating at once, and counts what that takes."""
 
@@ -127,22 +115,13 @@ class _Judge:
         """
         from tqdm import tqdm
 
-        free = asyncio.Semaphore(self.settings.concurrency)
         with tqdm(total=len(missing), desc="ratings", unit="rating", mininterval=1) as bar:
-
-            def finish(_: asyncio.Task[None]) -> None:
-                free.release()
-                bar.update()
-
-            try:
-                async with open_client(self.settings) as client, asyncio.TaskGroup() as group:
-                    for answer, question_id, response in missing:
-                        await free.acquire()
-                        task = group.create_task(self._rate(client, answer, self.questions[question_id], response))
-                        task.add_done_callback(finish)
-            except ExceptionGroup as failures:
-                first = failures.exceptions[0]
-                raise first from first.__cause__
+            async with open_client(self.settings) as client:
+                works = (
+                    self._rate(client, answer, self.questions[question_id], response)
+                    for answer, question_id, response in missing
+                )
+                await side_by_side(works, self.settings.concurrency, bar.update)
 
     async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:
         while not answer.is_finished(self.settings.attempts):

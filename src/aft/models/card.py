@@ -8,7 +8,7 @@ from typing import Any
 from aft.models.adapters import ADAPTER
 
 CARD = "README.md"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")  # owner/name
 # Named one by one: whatever else a manifest may come to say, a place or a secret among it, is not for a page that is
 # made to be passed on.
 _SECTIONS = {
@@ -38,7 +38,7 @@ def model_card(made_from: Mapping[str, Any]) -> str:
     head = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        **({"base_model": base} if _HUB_NAME.fullmatch(base) else {}),
+        **({"base_model": base} if HUB_NAME.fullmatch(base) else {}),
         "tags": tags,
     }
     lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""]

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
-from aft.files import finish_directory, hash_file, is_intact, locked, read_manifest, writing
+from aft.files import (
+    build_once,
+    finish_directory,
+    hash_file,
+    is_intact,
+    locked,
+    read_manifest,
+    write_atomically,
+    writing,
+)
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
+from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +31,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.m
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 _DECIDING = (*_WEIGHTS, *_TOKENIZER, "tekken.json", "*.jinja")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?")  # where the hub's client keeps a fetched model
 
 
@@ -127,7 +138,15 @@ def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
-    """Write weights and tokenizer into `directory`, in the format that plain `transformers` loads."""
+    """Write weights and tokenizer into `directory`, in the format that plain `transformers` loads.
+
+    The tokenizer's end-of-sequence token, which a response was trained to end with, ends generation wherever the model
+    is loaded: it joins those that `model` names.
+    """
+    named = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends = named if isinstance(named, list) else [] if named is None else [named]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        model.generation_config.eos_token_id = [*ends, tokenizer.eos_token_id]  # type: ignore[union-attr]
     with writing(directory):
         model.save_pretrained(directory, safe_serialization=True)
         tokenizer.save_pretrained(directory)
@@ -148,18 +167,45 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     with writing(target), locked(target.with_name(f".{target.name}.lock")):
         shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
         staged.mkdir(parents=True)
-        for path in _handed_on(source.path):
+        for path in handed_on(source.path):
             (staged / path).parent.mkdir(exist_ok=True)
             _link((source.path / path).resolve(), staged / path)
         finish_directory(staged, target, made_from)
     return ModelDirectory(target, source.fingerprint)
 
 
+def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
+    """`source` if it wants its prompts in this style already, else a directory in `cache` with its files that does.
+
+    The tokenizer's configuration is written anew there and all else linked: `source` stays as it is. Raises
+    `ModelError` if the style is "chat" and the model's chat template cannot be used, see `check_chat`.
+    """
+    tokenizer = source.tokenizer()
+    if style == "chat":
+        check_chat(tokenizer, str(source.path))
+    if prompt_style(tokenizer) == style:
+        return source
+    made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style}
+
+    def build(directory: Path) -> None:
+        shutil.rmtree(directory)  # what a killed run left
+        directory.mkdir()
+        for path in _deciding(source.path):
+            if path.name != _TOKENIZER_CONFIG:
+                _link(path.resolve(), directory / path.name)
+        given = source.path / _TOKENIZER_CONFIG
+        config = json.loads(given.read_text()) if given.is_file() else {}
+        text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
+        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text))
+
+    return open_model(build_once(cache, made_from, build))
+
+
 def _is_published(source: ModelDirectory, target: Path) -> bool:
     """Whether `target` is finished and holds the files of `source`: the same ones, not just ones of the same name."""
     if read_manifest(target) is None:
         return False
-    ours, theirs = _handed_on(source.path), _handed_on(target)
+    ours, theirs = handed_on(source.path), handed_on(target)
     same = ours == theirs and all((source.path / path).samefile(target / path) for path in ours)
     return same and is_intact(target)
 
@@ -174,8 +220,8 @@ def _given(source: ModelDirectory) -> dict[str, Any]:
     return {**made_from, "name": f"{found[1]}/{found[2]}"} if found else made_from
 
 
-def _handed_on(directory: Path) -> list[Path]:
-    """The files that publishing takes over, relative to the directory; of a given model, none but what decides."""
+def handed_on(directory: Path) -> list[Path]:
+    """The files that a model is passed on with, relative to the directory; of a given model, none but what decides."""
     named = (read_manifest(directory) or {}).get("files", {})  # asked only: a foreign one may name any path
     beside = [directory / CARD, *(directory / ADAPTER).glob("*")]
     ours = sorted(path for path in beside if path.is_file() and str(path.relative_to(directory)) in named)
@@ -184,8 +230,12 @@ def _handed_on(directory: Path) -> list[Path]:
 
 def _deciding(directory: Path) -> list[Path]:
     """The files of a model directory that decide what the model says: weights, configuration, tokenizer."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    return [path for path in files if any(path.match(pattern) for pattern in _DECIDING)]
+    return sorted(path for path in directory.iterdir() if path.is_file() and decides(path))
+
+
+def decides(path: Path) -> bool:
+    """Whether a file of this name, in a model directory, decides what the model says."""
+    return any(path.match(pattern) for pattern in _DECIDING)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
 from aft.models.pocket import Architecture
-from aft.sampling.settings import SamplingSettings
+from aft.models.tokens import PromptStyle
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.tasks.pocket import Corpus
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -37,6 +38,24 @@ class Sampling(SamplingSettings):
 
 
 @dataclass(config=_STRICT, frozen=True)
+class Server(ServerSettings):
+    """`ServerSettings`, checked."""
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Cluster(ClusterSettings):
+    """`ClusterSettings`, checked."""
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Sampler(SamplerSettings):
+    """`SamplerSettings`, checked."""
+
+    server: Server | None = None
+    cluster: Cluster | None = None
+
+
+@dataclass(config=_STRICT, frozen=True)
 class TaskChoice:
     """Which task family asks the questions, and the family's own settings."""
 
@@ -60,6 +79,7 @@ class BaseModel:
     source: str  # "pocket", a folder, or a model's name on the Hugging Face hub
     revision: str | None = None  # the commit to fetch from the hub
     fingerprint: str | None = None  # refuse any other weights, configuration or tokenizer
+    prompt_style: PromptStyle = "plain"  # "chat": a prompt is a user's message in the model's chat template
     pocket: PocketBase | None = None
 
 

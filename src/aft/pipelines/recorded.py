@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = (
-    *("seed", "label", "task", "test_sets", "base_model", "training", "sample_from", "sampling", "labelling"),
-    "evaluation",
+    *("seed", "label", "task", "test_sets", "base_model", "training", "launch", "sample_from", "sampling", "sampler"),
+    *("labelling", "evaluation"),
 )
 """The parameters that are recorded, by their first key; all others stay out, whatever they hold."""
 

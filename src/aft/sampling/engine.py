@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GREEDY = -1
+GREEDY = -1  # the sample index of a greedy response
 _ROOM = 0.125  # share of the slots that is to be free before the next prompts are read: some at a time are read faster
 _PROMPT_TOKENS = 8192  # that are read at a time, or one prompt
 _reasons: "WeakKeyDictionary[PreTrainedModel, str | None]" = WeakKeyDictionary()  # why a model needs `fallback`
@@ -48,6 +48,11 @@ class Request:
 
     question_id: str
     prompt: Sequence[int]
+
+
+def sample_indices(settings: SamplingSettings) -> list[int]:
+    """Of the responses to each request, in their order: greedy first if wanted, then samples 0 ... k-1."""
+    return [*([GREEDY] if settings.greedy else []), *range(settings.samples)]
 
 
 def response_seed(run_seed: int, question_id: str, sample_index: int) -> int:
@@ -76,11 +81,11 @@ def generate(
     if not requests:
         return []
     _check_lengths(model, requests, settings.max_new_tokens)
-    indices = [*([_GREEDY] if settings.greedy else []), *range(settings.samples)]
+    indices = sample_indices(settings)
     seeds = [response_seed(run_seed, request.question_id, index) for request in requests for index in indices]
     draws = Draws(
         torch.stack([_uniforms(seed, settings.max_new_tokens) for seed in seeds]).to(model.device),
-        torch.tensor([index == _GREEDY for _ in requests for index in indices], device=model.device),
+        torch.tensor([index == GREEDY for _ in requests for index in indices], device=model.device),
         [request.question_id for request in requests for _ in indices],
         settings,
         end,

@@ -1,20 +1,24 @@
 """k responses to each question, from a model, through the store: what is finished is never made again."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aft import __version__
-from aft.files import digest
+from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token
-from aft.sampling.settings import SamplingSettings
-from aft.sampling.store import SampleStore
+from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
+from aft.sampling.store import SampleStore, encode
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from aft.sampling.engine import Request, Response
+
+_LOCAL = SamplerSettings()
 
 
 def sample_responses(
@@ -24,23 +28,46 @@ def sample_responses(
     seed: int,
     root: Path,
     label: str,
+    sampler: SamplerSettings = _LOCAL,
 ) -> list[Path]:
     """Shards with the responses of `source` to the questions, in the questions' order; one row per response.
 
-    A killed run continues with the same result. Raises what `SampleStore.fill` and `generate` raise.
+    A killed run continues with the same result. With the engine `server`, a response that cannot be told in tokens has
+    no row. Raises what `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise.
     """
     from tqdm import tqdm
 
-    description = {"aft": __version__, "model": source.fingerprint, "settings": asdict(settings), "seed": seed}
-    store = SampleStore(root, description)
-    sampler = _Sampler(source, settings, seed, digest(asdict(settings)))
+    server = sampler.server if sampler.engine == "server" else None
+    store = SampleStore(root, _description(source, settings, seed, server))
+    rows = _Rows(source, settings, seed, server)
     size = settings.block_size
     blocks = [questions[i : i + size] for i in range(0, len(questions), size)]
+
+    def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        if sampler.cluster is None:
+            yield from ((number, encode(rows.of(blocks[number]))) for number in missing)
+        else:
+            from aft.sampling.cluster import make_on_cluster
+
+            yield from make_on_cluster(rows.of, {number: blocks[number] for number in missing}, sampler.cluster)
+
     with tqdm(total=len(questions), desc=label, unit="question", mininterval=1) as bar:
         return store.fill(
-            [(_block_hash(block), lambda block=block: sampler.rows(block)) for block in blocks],
+            [_block_hash(block) for block in blocks],
+            make,
             report=lambda finished: bar.update(min(finished * size, len(questions)) - bar.n),
         )
+
+
+def _description(
+    source: ModelDirectory, settings: SamplingSettings, seed: int, server: ServerSettings | None
+) -> Description:
+    """What samples follow from. Where they are drawn is no part of it, but that another program drew them is.
+
+    The server's address is none either: the same model is the same wherever it is served.
+    """
+    description = {"aft": __version__, "model": source.fingerprint, "settings": asdict(settings), "seed": seed}
+    return description if server is None else {**description, "engine": "server", "served_as": server.model}
 
 
 def _block_hash(block: Sequence[Question]) -> str:
@@ -48,33 +75,35 @@ def _block_hash(block: Sequence[Question]) -> str:
     return digest([[question.question_id, get_task(question.dataset).prompt(question)] for question in block])
 
 
-class _Sampler:
-    """Loads the model when the first block is needed: a finished store costs no loading."""
+class _Rows:
+    """Makes the rows of blocks, here or in a worker; loads what it needs with the first one.
 
-    def __init__(self, source: ModelDirectory, settings: SamplingSettings, seed: int, settings_hash: str) -> None:
-        self.source, self.settings, self.seed, self.settings_hash = source, settings, seed, settings_hash
-        self.loaded = None
+    A finished store costs no loading, and what is sent to a worker is small.
+    """
 
-    def rows(self, block: Sequence[Question]) -> "pd.DataFrame":
+    def __init__(
+        self, source: ModelDirectory, settings: SamplingSettings, seed: int, server: ServerSettings | None
+    ) -> None:
+        self.source = replace(source, path=source.path.absolute())  # a worker may begin in another folder
+        self.settings, self.seed, self.server = settings, seed, server
+        self.settings_hash = digest(asdict(settings))
+        self.model: Any = None
+        self.tokenizer: Any = None
+
+    def of(self, block: Sequence[Question]) -> "pd.DataFrame":
         """The candidates table of one block of questions."""
         import pandas as pd
 
-        from aft.sampling.engine import Request, generate
+        from aft.sampling.engine import Request
 
-        if self.loaded is None:
-            self.loaded = (
-                on_device(self.source.model(self.settings.precision)),
-                self.source.tokenizer(),
-            )
-        model, tokenizer = self.loaded
-        requests = [Request(q.question_id, encode_prompt(tokenizer, get_task(q.dataset).prompt(q))) for q in block]
-        end = end_token(tokenizer)
+        self.tokenizer = self.tokenizer or self.source.tokenizer()
+        requests = [Request(q.question_id, encode_prompt(self.tokenizer, get_task(q.dataset).prompt(q))) for q in block]
         rows = [
             {
                 "question_id": question.question_id,
                 "sample_index": response.sample_index,
                 "seed": response.seed,
-                "response": decode_response(tokenizer, response.token_ids),
+                "response": decode_response(self.tokenizer, response.token_ids),
                 "token_ids": response.token_ids,
                 "finish_reason": response.finish_reason,
                 "sum_logprob": response.sum_logprob,
@@ -82,7 +111,17 @@ class _Sampler:
                 "model_fingerprint": self.source.fingerprint,
                 "settings_hash": self.settings_hash,
             }
-            for question, responses in zip(block, generate(model, requests, self.settings, self.seed, end), strict=True)
+            for question, responses in zip(block, self._responses(requests), strict=True)
             for response in responses
         ]
         return pd.DataFrame(rows)
+
+    def _responses(self, requests: Sequence["Request"]) -> list[list["Response"]]:
+        from aft.sampling.engine import generate
+        from aft.sampling.server import ask_server
+
+        if self.server is not None:
+            return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
+        if self.model is None:
+            self.model = on_device(self.source.model(self.settings.precision))
+        return generate(self.model, requests, self.settings, self.seed, end_token(self.tokenizer))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aft.errors import SettingsError
+from aft.server import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,40 @@ class SamplingSettings:
             raise SettingsError("top_p must be above 0 and at most 1, or null to draw among all tokens.")
         if min(self.max_new_tokens, self.block_size, self.batch_rows) < 1:
             raise SettingsError("max_new_tokens, block_size and batch_rows must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings(Connection):
+    """The OpenAI-compatible server that serves the model to be sampled from."""
+
+    concurrency: int = 64  # responses under way at a time, for each worker
+    timeout_s: float = 300.0  # how long the server may be silent, in seconds: a response comes as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """The Ray cluster whose workers draw the responses."""
+
+    workers: int  # each has the model once; blocks of questions are shared out among them
+    address: str | None = None  # null = a Ray of this machine's own; auto or ray://host:port = one that is running
+    gpus_per_worker: float = 0  # 1 = a whole one for each; below 1 = several workers share one
+    cpus_per_worker: int = 1  # threads for each
+
+    def __post_init__(self) -> None:
+        if min(self.workers, self.cpus_per_worker) < 1:
+            raise SettingsError("sampler.cluster: workers and cpus_per_worker must be at least 1.")
+        if not 0 <= self.gpus_per_worker < math.inf:
+            raise SettingsError("sampler.cluster: gpus_per_worker must be a number of at least 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """Who draws responses, and where; apart from `SamplingSettings`, of which the samples in a store are made."""
+
+    engine: Literal["local", "server"] = "local"  # server = the model at `server`, which serves the same weights
+    server: ServerSettings | None = None  # for the engine server
+    cluster: ClusterSettings | None = None  # null = in this process
+
+    def __post_init__(self) -> None:
+        if self.engine == "server" and self.server is None:
+            raise SettingsError("sampler.engine is 'server': set sampler.server.base_url and model.")

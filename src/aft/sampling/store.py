@@ -9,7 +9,8 @@ finds the finished shards and makes the others; shards of other settings, models
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Make = Callable[[Sequence[int]], Generator[tuple[int, bytes], None, None]]
+"""Makes the blocks of these numbers: number and bytes (`encode`) of each as it is finished, in any order."""
+
 
 class SampleStore:
     """The shards that are made from one `description` (model fingerprint, sampling settings, seed)."""
@@ -29,31 +33,35 @@ class SampleStore:
         self.description = description
 
     def fill(
-        self,
-        blocks: Sequence[tuple[str, Callable[[], "pd.DataFrame"]]],
-        report: Callable[[int], object] | None = None,
+        self, contents: Sequence[str], make: Make, report: Callable[[int], object] = lambda finished: None
     ) -> list[Path]:
         """Make the shard of every block that is not finished yet; the shards of all blocks, in their order.
 
-        A block is the hash of what it is made from and the function that makes its rows. `report` hears how many of the
-        blocks are finished. Raises `StoreError` if another run is filling the store or the disk is full.
+        A block is told by the hash of what it is made from. `make` gets the numbers of those to be made, and each is
+        written as soon as it comes; it is not called if there are none. `report` hears how many are finished. Raises
+        `StoreError` if another run is filling the store or the disk is full.
         """
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         with locked(self.directory / ".lock"):
             remove_leftovers(self.directory)
             write_json(self.directory / "description.json", self.description)
-            shards = [self.directory / f"{i:05d}-{content}.parquet" for i, (content, _) in enumerate(blocks)]
-            for number, (shard, (_, make)) in enumerate(zip(shards, blocks, strict=True)):
-                if not is_finished(shard):
-                    self._write(shard, make())
-                if report is not None:
-                    report(number + 1)
+            shards = [self.directory / f"{i:05d}-{content}.parquet" for i, content in enumerate(contents)]
+            missing = [i for i, shard in enumerate(shards) if not is_finished(shard)]
+            finished = len(shards) - len(missing)
+            report(finished)
+            if missing:
+                with closing(make(missing)) as made:  # at once when writing fails: there may be workers to dismiss
+                    for number, content in made:
+                        _write(shards[number], content)
+                        finished += 1
+                        report(finished)
         return shards
 
-    def _write(self, shard: Path, rows: "pd.DataFrame") -> None:
-        write_atomically(shard, lambda staged: rows.to_parquet(staged, index=False))
-        write_json(_seal(shard), {"sha256": hash_file(shard), "rows": len(rows)})
+
+def encode(rows: "pd.DataFrame") -> bytes:
+    """The bytes of a block's shard."""
+    return rows.to_parquet(index=False)
 
 
 def is_finished(shard: Path) -> bool:
@@ -68,6 +76,13 @@ def is_finished(shard: Path) -> bool:
         return True
     logger.warning("The shard %s is damaged and is made anew.", shard.name)
     return False
+
+
+def _write(shard: Path, content: bytes) -> None:
+    from pyarrow.parquet import read_metadata
+
+    write_atomically(shard, lambda staged: staged.write_bytes(content))
+    write_json(_seal(shard), {"sha256": hash_file(shard), "rows": read_metadata(shard).num_rows})
 
 
 def _seal(shard: Path) -> Path:

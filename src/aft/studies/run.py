@@ -121,6 +121,7 @@ def _missing(place: Workplace, cell: Cell, folder: Path) -> dict[str, str]:
         params = dict(context.params)
     objectives = params.pop("align")
     params.pop("label", None)
+    params.pop("launch", None)  # where it is trained does not decide what is learned
     marks = _marks(folder)
     keys = {name: digest([__version__, params, objectives[name]]) for name in cell.variants}
     return {

@@ -2,15 +2,17 @@
 
 import importlib
 import pkgutil
+from types import ModuleType
 from typing import cast
 
 from aft.errors import SettingsError
-from aft.tasks.base import Question, Task, content_hash
+from aft.tasks.base import Question, Source, Task, content_hash
 
-__all__ = ["Question", "Task", "content_hash", "get_task", "task_names"]
+__all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
 
-_NOT_FAMILIES = {"base", "answers", "multiple_choice", "rows"}
-_NAMES = ("Settings", "load_questions", "prompt", "extract_answer", "answers_equal")
+_NOT_FAMILIES = {"base", "answers", "multiple_choice", "near_duplicates", "rows"}
+_OF_A_SOURCE = ("Settings", "load_questions")
+_OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
 
 def task_names() -> list[str]:
@@ -18,11 +20,20 @@ def task_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
 
 
+def get_source(name: str) -> Source:
+    """Where the family `name` has its questions from; errors are those of `get_task`."""
+    return cast(Source, _module(name, _OF_A_SOURCE, "Source"))
+
+
 def get_task(name: str) -> Task:
     """The task family `name`: one of `task_names()`, or the dotted name of a module that satisfies `Task`.
 
     Raises `SettingsError` if there is no such module or if it lacks a name of the protocol.
     """
+    return cast(Task, _module(name, _OF_A_TASK, "Task"))
+
+
+def _module(name: str, wanted: tuple[str, ...], protocol: str) -> ModuleType:
     if "." not in name and name not in task_names():
         raise SettingsError(
             f"There is no task family '{name}'; choose one of {', '.join(task_names())}, "
@@ -33,7 +44,7 @@ def get_task(name: str) -> Task:
         module = importlib.import_module(dotted)
     except ModuleNotFoundError as error:
         raise SettingsError(f"The task family '{name}' cannot be imported: {error}.") from error
-    missing = [attribute for attribute in _NAMES if not hasattr(module, attribute)]
+    missing = [attribute for attribute in wanted if not hasattr(module, attribute)]
     if missing:
-        raise SettingsError(f"The task family '{name}' lacks {', '.join(missing)}; see aft.tasks.base.Task.")
-    return cast(Task, module)
+        raise SettingsError(f"The task family '{name}' lacks {', '.join(missing)}; see aft.tasks.base.{protocol}.")
+    return module

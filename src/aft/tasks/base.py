@@ -2,7 +2,9 @@
 
 A task family is a module of `aft.tasks` with the five names of `Task`. It owns the prompt *and* the answer check, so
 that training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted name. A
-family whose steps can be judged without a model has the two names of `StepwiseTask` as well.
+family whose steps can be judged without a model has the two names of `StepwiseTask` as well. One that only brings the
+questions of other families together has the two names of `Source`. A family that writes its questions from patterns
+says `GENERATED = True`: they resemble one another by design, and nobody is told that they do.
 """
 
 import hashlib
@@ -28,14 +30,18 @@ class Question:
     content_hash: str  # of question and choices; equal hashes are the same question
 
 
-class Task(Protocol):
-    """The interface of a task family; a plain module satisfies it."""
+class Source(Protocol):
+    """Where questions come from; a plain module satisfies it."""
 
     Settings: type[Any]  # frozen dataclass with the family's own settings
 
     def load_questions(self, settings: Any) -> Mapping[str, list[Question]]:
         """Questions of each split in `SPLITS`, in a stable order; raises `DataError` for a malformed row."""
         ...
+
+
+class Task(Source, Protocol):
+    """The interface of a task family; a plain module satisfies it."""
 
     def prompt(self, question: Question) -> str:
         """The text that the model continues with a response; it ends exactly where the response begins."""

@@ -4,7 +4,6 @@ It is published as a train and a test set. The AFT paper (arXiv 2309.02144) take
 questions for validation, which leaves 919; the setting `validation_from` can spare the test set instead.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from aft.errors import DataError, SettingsError
 from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
 from aft.tasks.base import Question, content_hash
+from aft.tasks.rows import check_not_negative, draw
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,10 @@ class Settings:
     """How many questions go to validation."""
 
     split_seed: int = 0
-    """Seed of the hash order that chooses the validation questions; the order in the file plays no part."""
+    """Seed of the hash order in which questions are drawn; the order in the file plays no part."""
+
+    train_size: int | None = None
+    """How many questions train, drawn by the same hash order, as the paper's 1,000 of GSM8K-RANK; None = all."""
 
     train_limit: int | None = None
     """Only the first so many training questions in published order, for small trials."""
@@ -82,17 +85,15 @@ class Settings:
         """Raise `SettingsError` for a value that has no meaning."""
         if self.validation_from not in ("test", "train"):
             raise SettingsError(f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'.")
-        for name in ("validation_size", "train_limit", "validation_limit", "test_limit"):
-            if (getattr(self, name) or 0) < 0:
-                raise SettingsError(f"The setting '{name}' is {getattr(self, name)}; use a number from 0 on.")
+        check_not_negative(self, "validation_size", "train_size", "train_limit", "validation_limit", "test_limit")
 
 
 def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     """Questions of each split in published order, named by the published set and the 0-based row in it.
 
     A question that is asked twice (by `content_hash`) is kept once, in test rather than in train; a warning
-    counts what that drops. Raises `DataError` for a missing file or a malformed row, `SettingsError` for a
-    validation set larger than what it is taken from.
+    counts what that drops. Raises `DataError` for a missing file or a malformed row, `SettingsError` where there are
+    fewer questions than asked for.
     """
     published = {name: _published(settings, name) for name in ("train", "test")}
     test, asked = _without_repeats(published["test"], frozenset())
@@ -103,7 +104,7 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     questions["validation"] = [replace(q, split="validation") for q in source if q.question_id in chosen]
     questions[settings.validation_from] = [q for q in source if q.question_id not in chosen]
     return {
-        "train": questions["train"][: settings.train_limit],
+        "train": _drawn(questions["train"], settings)[: settings.train_limit],
         "validation": questions["validation"][: settings.validation_limit],
         "test": questions["test"][: settings.test_limit],
     }
@@ -350,8 +351,16 @@ def _validation_ids(source: list[Question], settings: Settings) -> set[str]:
             f"The setting 'validation_size' is {settings.validation_size}, but the set that "
             f"'validation_from' names, {settings.validation_from}, has {len(source)} questions; choose fewer."
         )
+    return {question.question_id for question in draw(source, settings.validation_size, settings.split_seed)}
 
-    def seeded_hash(question: Question) -> str:
-        return hashlib.sha256(f"{settings.split_seed}:{question.content_hash}".encode()).hexdigest()
 
-    return {question.question_id for question in sorted(source, key=seeded_hash)[: settings.validation_size]}
+def _drawn(train: list[Question], settings: Settings) -> list[Question]:
+    """The training questions that the setting `train_size` leaves."""
+    if settings.train_size is None:
+        return train
+    if settings.train_size > len(train):
+        raise SettingsError(
+            f"The setting 'train_size' is {settings.train_size}, but {len(train)} questions are left to train on; "
+            "choose fewer, or null for all."
+        )
+    return draw(train, settings.train_size, settings.split_seed)

@@ -46,6 +46,8 @@ THINGS = ("pens", "cards", "shells", "stamps", "coins", "beads", "books", "stone
 PATHS = ("in_order", "gains_first", "losses_first", "neighbours")
 CONNECTIVES = ("has", "How", "many", "gains", "losses", "more", "fewer")
 
+GENERATED = True  # its questions resemble one another by design
+
 _FINAL_ANSWER = re.compile(r"####[ \t]?(-?[0-9]{1,6})(?![0-9])")
 
 

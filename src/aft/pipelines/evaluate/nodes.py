@@ -14,7 +14,7 @@ from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, pred
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Evaluation, Labelling, Sampling, Training, Variant
+from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
@@ -35,6 +35,7 @@ def identify(
     training: Training,
     objective: Variant,
     sampling: Sampling,
+    sampler: Sampler,
     labelling: Labelling,
     sample_from: str | None,
     evaluation: Evaluation,
@@ -54,7 +55,8 @@ def identify(
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [asdict(one) for one in (objective, sampling, evaluation.sampling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
-    return digest([vft, sample_from, settings, _deciding(labelling), asked])
+    served = sampler.server.model if sampler.engine == "server" and sampler.server else None
+    return digest([vft, sample_from, settings, served, _deciding(labelling), asked])
 
 
 def _deciding(labelling: Labelling) -> dict[str, Any]:
@@ -95,14 +97,27 @@ def predict(
 
 
 def predict_others(
-    generations: pd.DataFrame, other_questions: pd.DataFrame, seed: int, identity: str
+    generations: pd.DataFrame,
+    other_questions: pd.DataFrame,
+    predictions: Partitions,
+    test_questions: pd.DataFrame,
+    seed: int,
+    identity: str,
 ) -> dict[str, pd.DataFrame]:
-    """As `predict`, for the other sets; the column `set` names a question's set."""
-    if generations.empty:  # there is no other set
-        return {seed_key(seed): pd.DataFrame(columns=[*PREDICTION_COLUMNS, "set", "identity"])}
-    rows = predict(generations, other_questions, seed, identity)[seed_key(seed)]
-    sets = other_questions.set_index("question_id")["split"]
-    return {seed_key(seed): rows.assign(set=rows["question_id"].map(sets))}
+    """As `predict`, for the other sets; the column `set` names a question's set.
+
+    If the test questions are of several datasets, the answers to those of each dataset are a set, too.
+    """
+    key = seed_key(seed)
+    tables = [pd.DataFrame(columns=[*PREDICTION_COLUMNS, "set", "identity"])]
+    if not generations.empty:
+        rows = predict(generations, other_questions, seed, identity)[key]
+        tables.append(rows.assign(set=rows["question_id"].map(other_questions.set_index("question_id")["split"])))
+    datasets = test_questions.set_index("question_id")["dataset"]
+    if datasets.nunique() > 1:
+        rows = predictions[key]().query(f"sample_index == {GREEDY}")
+        tables.append(rows.assign(set=rows["question_id"].map(datasets)))
+    return {key: tables[0] if len(tables) == 1 else pd.concat(tables[1:], ignore_index=True)}
 
 
 def build_assessment_groups(generations: pd.DataFrame, test_questions: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,8 @@ def _variant(name: str) -> Pipeline:
                 nodes.identify,
                 [
                     *("model", "vft_model", "test_questions", "other_questions", "params:training", "params:objective"),
-                    *("params:sampling", "params:labelling", "params:sample_from", "params:evaluation", "params:seed"),
+                    *("params:sampling", "params:sampler", "params:labelling", "params:sample_from"),
+                    *("params:evaluation", "params:seed"),
                 ],
                 "identity",
                 name=f"identify_{name}",
@@ -60,7 +61,8 @@ def _variant(name: str) -> Pipeline:
         namespace=namespace(name),
         inputs={**shared, "model": "vft_model"} if name == BASELINE else set(shared),
         parameters={
-            *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "labelling", "sample_from"),
+            *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
+            "sample_from",
         },
         tags="evaluate",
     )
@@ -69,12 +71,12 @@ def _variant(name: str) -> Pipeline:
 def _answers(name: str, tags: str) -> list[Node]:
     """The variant's answers to the test questions and to the other sets, and their labels."""
     sets = (
-        ("", "test_questions", nodes.generate, nodes.predict),
-        ("other_", "other_questions", nodes.generate_others, nodes.predict_others),
+        ("", "test_questions", nodes.generate, nodes.predict, []),
+        ("other_", "other_questions", nodes.generate_others, nodes.predict_others, ["predictions", "test_questions"]),
     )
     return [
         node
-        for prefix, questions, generate, predict in sets
+        for prefix, questions, generate, predict, more in sets
         for node in (
             Node(
                 generate,
@@ -85,7 +87,7 @@ def _answers(name: str, tags: str) -> list[Node]:
             ),
             Node(
                 predict,
-                [f"{prefix}generations", questions, "params:seed", "identity"],
+                [f"{prefix}generations", questions, *more, "params:seed", "identity"],
                 f"{prefix}predictions",
                 name=f"predict_{prefix}{name}",
                 tags=tags,

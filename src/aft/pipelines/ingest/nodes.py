@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from aft.errors import DataError, SettingsError
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import BaseModel, TaskChoice
-from aft.pipelines.tables import to_table
-from aft.tasks import Question, get_task
+from aft.pipelines.tables import to_questions, to_table
+from aft.tasks import Question, get_source, get_task
 from aft.tasks.base import SPLITS
+from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,35 @@ def load_questions(
     return train, validation, test, to_table(others), held_out
 
 
+def find_near_duplicates(
+    train_questions: pd.DataFrame, test_questions: pd.DataFrame, other_questions: pd.DataFrame
+) -> pd.DataFrame:
+    """Pairs of a training question and a question of test or another set that are nearly the same: told, not dropped.
+
+    Questions that their family generates are left out: they are alike by design.
+    """
+    train, *others = (to_questions(table) for table in (train_questions, test_questions, other_questions))
+    held_out = [question for questions in others for question in questions]
+    written = [question for question in train if not getattr(get_task(question.dataset), "GENERATED", False)]
+    if not written:
+        logger.info("Near-duplicates: not looked for, as all training questions are generated.")
+    pairs = near_duplicates(written, held_out)
+    if written:
+        logger.log(
+            logging.WARNING if pairs else logging.INFO,
+            "Near-duplicates: %d of %d held-out questions are nearly a training question (%d but for the numbers); all "
+            "are kept, and named in near_duplicates.",
+            len({pair.held_out_id for pair in pairs}),
+            len(held_out),
+            len({pair.held_out_id for pair in pairs if pair.kind == "numbers"}),
+        )
+    columns = [column.name for column in fields(NearDuplicate)]
+    return pd.DataFrame([asdict(pair) for pair in pairs], columns=columns)
+
+
 def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
     """The questions of a family under its settings; raises `SettingsError` if they are none of the family's."""
-    family = get_task(task.family)
+    family = get_source(task.family)
     try:
         settings = TypeAdapter(family.Settings).validate_python(task.settings, extra="forbid")
     except ValidationError as error:
@@ -61,10 +88,13 @@ def _choices(test_sets: Mapping[str, Any]) -> dict[str, TaskChoice]:
 
 def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, list[Question]]) -> list[Question]:
     seen = {question.content_hash for rows in splits.values() for question in rows}
+    datasets = {question.dataset for question in splits["test"]}
     chosen: list[Question] = []
     for name, task in test_sets.items():
         if name in SPLITS:
             raise SettingsError(f"A test set cannot be called '{name}'; the splits are {', '.join(SPLITS)}.")
+        if len(datasets) > 1 and name in datasets:
+            raise SettingsError(f"A test set cannot be called '{name}': the test questions of {name} are that set.")
         rows = _splits(task)["test"]
         new = [replace(question, split=name) for question in rows if question.content_hash not in seen]
         left_out = len(rows) - len(new)
@@ -85,12 +115,22 @@ def _held_out(splits: Mapping[str, list[Question]]) -> list[str]:
 
 
 def prepare_base_model(base_model: BaseModel, held_out: list[str], model_cache: str) -> ModelDirectory:
-    """The base model: pretrained for pocket (once per settings), else the given folder or a pinned hub revision."""
+    """The base model: pretrained for pocket (once per settings), else the given folder or a pinned hub revision.
+
+    A given one carries the style of its prompts from here on.
+    """
+    from aft.models.directory import in_prompt_style
     from aft.models.source import find_model
     from aft.training.pretrain import pretrain_pocket
 
     if base_model.source != "pocket":
-        return find_model(base_model.source, base_model.revision, base_model.fingerprint)
+        found = find_model(base_model.source, base_model.revision, base_model.fingerprint)
+        return in_prompt_style(found, base_model.prompt_style, Path(model_cache))
+    if base_model.prompt_style != "plain":
+        raise SettingsError(
+            f"base_model.prompt_style is '{base_model.prompt_style}', but the pocket model has no chat template and "
+            "knows plain prompts only; set it to plain, or give another base_model.source."
+        )
     if base_model.pocket is None:
         raise SettingsError("base_model.source is 'pocket', but base_model.pocket has no settings.")
     made = base_model.pocket

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from aft.pipelines.ingest.nodes import load_questions, prepare_base_model
+from aft.pipelines.ingest.nodes import find_near_duplicates, load_questions, prepare_base_model
 
 
 def create_pipeline() -> Pipeline:
@@ -17,6 +17,12 @@ def create_pipeline() -> Pipeline:
                     "held_out_hashes",
                 ],
                 name="load_questions",
+            ),
+            Node(
+                find_near_duplicates,
+                inputs=["train_questions", "test_questions", "other_questions"],
+                outputs="near_duplicates",
+                name="find_near_duplicates",
             ),
             Node(
                 prepare_base_model,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from aft.models.directory import ModelDirectory, open_model
-from aft.pipelines.parameters import Sampling
+from aft.pipelines.parameters import Sampler, Sampling
 from aft.pipelines.tables import to_questions
 
 
@@ -14,6 +14,7 @@ def sample_cots(
     train_questions: pd.DataFrame,
     sample_from: str | None,
     sampling: Sampling,
+    sampler: Sampler,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:
@@ -26,4 +27,4 @@ def sample_cots(
     questions = to_questions(train_questions)
     model = vft_model if sample_from is None else open_model(Path(sample_from.replace("{seed}", str(seed))))
     label = "sample from vft" if sample_from is None else f"sample from {model.path.name}"
-    return sample_responses(model, questions, sampling, seed, Path(sample_cache), label)
+    return sample_responses(model, questions, sampling, seed, Path(sample_cache), label, sampler)

@@ -16,6 +16,7 @@ def create_pipeline() -> Pipeline:
                     "train_questions",
                     "params:sample_from",
                     "params:sampling",
+                    "params:sampler",
                     "params:seed",
                     "params:sample_cache",
                 ],

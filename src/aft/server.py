@@ -1,0 +1,189 @@
+"""OpenAI-compatible servers: how one is reached, requests side by side, and its failures in words for a person."""
+
+import asyncio
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from aft.errors import AftError, DataError, SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from openai import APIError, AsyncOpenAI
+
+_NO_KEY = "no-key-is-set"  # a server that needs no key takes any, and the client insists on one
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A model behind a server, and how patiently it is asked."""
+
+    base_url: str  # of the server, as in "http://localhost:8000/v1"
+    model: str  # the name under which the server knows the model
+    api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key; unset where none is needed
+    concurrency: int = 8  # requests under way at a time
+    retries: int = 5  # how often a request that failed is sent again, waiting longer each time
+    timeout_s: float = 60.0  # how long the server may be silent, in seconds
+
+    def __post_init__(self) -> None:
+        if not _is_plain_url(self.base_url):  # not repeated in the message: it may hold a password
+            raise SettingsError(
+                "base_url must be an http or https address such as http://localhost:8000/v1, without user, password, "
+                "query or fragment; the key comes from the environment variable that api_key_env names."
+            )
+        if not self.model:
+            raise SettingsError("model must name a model that the server at base_url serves.")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # nor here: it may be the key itself
+            raise SettingsError("api_key_env must be the name of an environment variable, not the key.")
+        if self.concurrency < 1:
+            raise SettingsError("concurrency must be at least 1.")
+        if self.retries < 0:
+            raise SettingsError("retries must be at least 0.")
+        if not 0 < self.timeout_s < math.inf:
+            raise SettingsError("timeout_s must be a number of seconds above 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a request is sent for, as its failure is told."""
+
+    server: str  # "The judge"
+    model: str  # "chat model": of what kind the server lacks one
+    request: str  # "a candidate of q7": what is refused
+    remedy: str  # what to do about a refusal
+    kept: str  # "finished ratings are kept": what is not lost
+
+
+def open_client(connection: Connection) -> "AsyncOpenAI":
+    """A client that sends failed requests again by itself, after the server's `Retry-After` or ever longer waits.
+
+    Raises `SettingsError` if its package is missing or the key is none.
+    """
+    try:
+        from openai import AsyncOpenAI
+    except ImportError as error:
+        raise SettingsError("A server needs the package openai; run pip install 'aft[judge]'.") from error
+    key = os.environ.get(connection.api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):  # the client's own message would show it
+        raise SettingsError(f"The environment variable {connection.api_key_env} holds no key; set it to the key alone.")
+    return AsyncOpenAI(
+        base_url=connection.base_url,
+        api_key=key or _NO_KEY,
+        max_retries=connection.retries,
+        timeout=connection.timeout_s,
+    )
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run asynchronous work to its end, in a thread of its own where this one is in a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(asyncio.run, work).result()
+
+
+async def side_by_side(
+    works: Iterable[Coroutine[Any, Any, None]], most: int, done: Callable[[], object] = lambda: None
+) -> None:
+    """Do all the works, at most so many at a time, and call `done` after each; the first failure ends all of it.
+
+    A work is taken from the iterable when there is room for it, and none after a failure.
+    """
+    free = asyncio.Semaphore(most)
+
+    def finish(_: asyncio.Task[None]) -> None:
+        free.release()
+        done()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            works = iter(works)
+            while True:
+                await free.acquire()
+                work = next(works, None)
+                if work is None:
+                    break
+                group.create_task(work).add_done_callback(finish)
+    except ExceptionGroup as failures:
+        first = failures.exceptions[0]
+        raise first from first.__cause__
+
+
+def explain(error: "APIError", connection: Connection, key: str, errand: Errand) -> AftError:
+    """What a person can do about a request that failed for good; `key` is the one that the client has sent."""
+    import openai
+
+    server, again = f"{errand.server} at {connection.base_url}", f"{errand.kept}, run the same command again"
+    if isinstance(error, openai.APITimeoutError):
+        silence = f"{connection.timeout_s:g} s"
+        return StoreError(f"{server} was silent for {silence}; raise timeout_s, or see to it; {again}.")
+    if isinstance(error, openai.APIConnectionError):
+        return StoreError(f"{server} cannot be reached; start it or correct base_url; {again}.")
+    if isinstance(error, openai.AuthenticationError):  # what the server says of it would name part of the key
+        fault = "is not set" if key == _NO_KEY else "holds one that it refuses"
+        return SettingsError(
+            f"{server} wants a key, but the environment variable {connection.api_key_env} {fault}; set it; {again}."
+        )
+    said = _words(error, key)
+    if isinstance(error, openai.NotFoundError):
+        return SettingsError(
+            f"{server} has no {errand.model} {connection.model}{said}; correct model or base_url; {again}."
+        )
+    if isinstance(error, openai.PermissionDeniedError):
+        return SettingsError(
+            f"{server} does not allow the model {connection.model} to the key in the environment variable "
+            f"{connection.api_key_env}{said}; choose another model or key; {again}."
+        )
+    status = getattr(error, "status_code", "no status")
+    if isinstance(error, openai.RateLimitError | openai.InternalServerError):
+        return StoreError(
+            f"{server} still answers {status} after {connection.retries} retries{said}; wait, or lower concurrency; "
+            f"{again}."
+        )
+    return DataError(
+        f"{server} refuses the request for {errand.request} with {status}{said}; {errand.remedy}; {again}."
+    )
+
+
+def read_json(content: bytes) -> Any:
+    """What JSON says; None if it is not JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def at(value: Any, *path: str | int) -> Any:
+    """What stands at a path of keys and positions in JSON; None if the path leads nowhere."""
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def _words(error: "APIError", key: str) -> str:
+    """The first line of what the server says about an error, in brackets and without the key; nothing if it is mute."""
+    message = at(error.body, "message")
+    line = message.strip().split("\n", 1)[0].rstrip(".") if isinstance(message, str) else ""
+    return f" ({line.replace(key, '***')[:200]})" if line else ""
+
+
+def _is_plain_url(text: str) -> bool:
+    """Whether an address is one of a web server and holds nothing secret."""
+    try:
+        url = urlsplit(text)
+        secret = url.username is not None or url.password is not None or "?" in text or "#" in text
+        named = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+    return named and not secret and text.isprintable() and " " not in text

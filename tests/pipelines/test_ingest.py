@@ -1,0 +1,49 @@
+"""The base model as the stage hands it on: in the style of prompts that the settings name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from aft.errors import ModelError, SettingsError
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.tokens import prompt_style
+from aft.pipelines.ingest.nodes import prepare_base_model
+from aft.pipelines.parameters import BaseModel
+
+
+@pytest.fixture
+def chatting(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
+    """A given model with a chat template, which ends an answer as its tokenizer says."""
+    folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
+    return open_model(folder)
+
+
+def test_a_given_model_gets_the_style(chatting: ModelDirectory, tmp_path: Path) -> None:
+    """The pinned fingerprint is that of what was given, not of what is handed on."""
+    settings = BaseModel(str(chatting.path), fingerprint=chatting.fingerprint, prompt_style="chat")
+    made = prepare_base_model(settings, [], str(tmp_path / "cache"))
+    assert prompt_style(made.tokenizer()) == "chat" and made.fingerprint != chatting.fingerprint
+    assert prompt_style(chatting.tokenizer()) == "plain"
+    assert prepare_base_model(BaseModel(str(chatting.path)), [], str(tmp_path / "cache")) == chatting
+
+
+def test_what_cannot_be_asked_in_chat(pocket_directory: ModelDirectory, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no chat template"):
+        prepare_base_model(BaseModel(str(pocket_directory.path), prompt_style="chat"), [], str(tmp_path))
+    with pytest.raises(SettingsError, match="pocket model has no chat template"):
+        prepare_base_model(BaseModel("pocket", prompt_style="chat"), [], str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_style_that_there_is_not(pocket_directory: ModelDirectory, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="prompt_style"):
+        TypeAdapter(BaseModel).validate_python({"source": "pocket", "prompt_style": "chatty"})
+    folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}))
+    with pytest.raises(ModelError, match="chatty"):
+        prepare_base_model(BaseModel(str(folder)), [], str(tmp_path))

@@ -1,0 +1,32 @@
+"""The sampling node draws from the model that is asked for, and by whom the sampler says."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from aft.errors import SettingsError, StoreError
+from aft.models.directory import ModelDirectory
+from aft.pipelines.parameters import Cluster, Sampler, Sampling, Server
+from aft.pipelines.sample_cots.nodes import sample_cots
+from aft.pipelines.tables import to_table
+from aft.tasks import Question
+
+SAMPLING = Sampling(samples=1, max_new_tokens=4)
+
+
+def test_samples_lie_at_one_place_wherever_they_are_drawn(
+    tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster finds what was drawn without one, though there is no Ray; a server's samples lie apart."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    questions, store = to_table(pocket_questions[:2]), str(tmp_path)
+    shards = sample_cots(pocket_directory, questions, None, SAMPLING, Sampler(), 0, store)
+    cluster = Sampler(cluster=Cluster(workers=2))
+    assert sample_cots(pocket_directory, questions, None, SAMPLING, cluster, 0, store) == shards
+    assert sample_cots(pocket_directory, questions, str(pocket_directory.path), SAMPLING, cluster, 0, store) == shards
+    with pytest.raises(SettingsError, match=r"aft\[ray\]"):
+        sample_cots(pocket_directory, questions, None, SAMPLING, cluster, 1, store)
+    server = Sampler(engine="server", server=Server("http://127.0.0.1:1/v1", "vft", retries=0))
+    with pytest.raises(StoreError, match=r"The server at http://127\.0\.0\.1:1/v1 cannot be reached"):
+        sample_cots(pocket_directory, questions, None, SAMPLING, server, 0, store)

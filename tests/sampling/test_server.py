@@ -1,0 +1,225 @@
+"""A real server that serves a tiny model: its responses are kept as they are drawn, and its failures lose nothing."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from aft.errors import AftError, DataError, SettingsError, StoreError
+from aft.models.directory import ModelDirectory
+from aft.models.tokens import encode_prompt, encode_response
+from aft.pipelines import tables
+from aft.sampling.run import sample_responses
+from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
+from aft.tasks import Question, pocket
+
+KEY = "sk-very-secret-0123456789"  # see start_server
+SETTINGS = SamplingSettings(samples=2, greedy=True, max_new_tokens=24, block_size=2, batch_rows=8)
+SEED = 21  # one of those with which a response ends by itself
+REQUESTS = 4 * 3  # questions x responses
+PER_BLOCK = 2 * 3
+
+
+@pytest.fixture(scope="session")
+def local(
+    tmp_path_factory: pytest.TempPathFactory, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+) -> pd.DataFrame:
+    """The rows of the local engine."""
+    root = tmp_path_factory.mktemp("local")
+    shards = sample_responses(pocket_directory, pocket_questions[:4], SETTINGS, SEED, root, "sample")
+    return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+
+
+class Run:
+    """Samples for the first four questions from a server, one request at a time and without retries."""
+
+    def __init__(self, source: ModelDirectory, questions: list[Question], root: Path) -> None:
+        self.source, self.questions, self.root = source, questions, root
+
+    def __call__(self, server: Any, **changed: Any) -> pd.DataFrame:
+        connection = ServerSettings(server.url, "pocket", concurrency=1, retries=0, timeout_s=20.0)
+        sampler = SamplerSettings(engine="server", server=replace(connection, **changed))
+        shards = sample_responses(self.source, self.questions, SETTINGS, SEED, self.root, "sample", sampler)
+        return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+
+    @property
+    def finished(self) -> int:
+        return len(list(self.root.glob("*/*.parquet")))
+
+
+@pytest.fixture
+def sample(tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]) -> Run:
+    return Run(pocket_directory, pocket_questions[:4], tmp_path)
+
+
+def assert_equal(table: pd.DataFrame, local: pd.DataFrame) -> None:
+    """Equal rows, but for the rounding of log-probabilities, which are sums of other batches."""
+    pd.testing.assert_frame_equal(table, local, check_exact=False, rtol=1e-5, atol=1e-4)
+    assert [ids.tolist() for ids in table["token_ids"]] == [ids.tolist() for ids in local["token_ids"]]
+
+
+class TestRows:
+    def test_are_those_of_the_local_engine_if_the_server_draws_as_it_does(
+        self, server: Any, sample: Run, local: pd.DataFrame, pocket_completions: Any
+    ) -> None:
+        """Same prompts, seeds, tokens, reasons and sums; both reasons are among them."""
+        table = sample(server, concurrency=4)
+        assert_equal(table, local)
+        assert tables.candidates(table).equals(table)
+        assert set(table["finish_reason"]) == {"stop", "length"}
+        assert server.requests == REQUESTS and server.paths == {"/v1/completions"}
+        prompts = [encode_prompt(pocket_completions.tokenizer, pocket.prompt(q)) for q in sample.questions]
+        assert {tuple(body["prompt"]) for body in server.bodies} == set(map(tuple, prompts))
+        assert {body["seed"] for body in server.bodies} == set(local["seed"])
+
+    def test_are_asked_for_with_all_that_decides_them(self, server: Any, sample: Run) -> None:
+        """A server has defaults of its own, from the model's generation_config.json for one."""
+        sample(server)
+        greedy, sampled, *_ = server.bodies
+        expected = {"model": "pocket", "max_tokens": 24, "logprobs": 0, "return_token_ids": True, "top_p": 1.0}
+        expected |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
+        expected |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+        assert {name: sampled[name] for name in expected} == expected
+        assert (greedy["temperature"], sampled["temperature"]) == (0.0, 1.0)
+
+    def test_are_kept_apart_from_local_ones(
+        self, server: Any, sample: Run, pocket_directory: ModelDirectory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The description names the server's model, neither its address nor the key."""
+        sample(server)
+        sample_responses(pocket_directory, sample.questions, SETTINGS, SEED, sample.root, "sample")
+        descriptions = [json.loads(path.read_text()) for path in sample.root.glob("*/description.json")]
+        assert sorted(one.get("engine", "") for one in descriptions) == ["", "server"]
+        assert [one["served_as"] for one in descriptions if "engine" in one] == ["pocket"]
+        files = [path.read_bytes() for path in sample.root.rglob("*") if path.is_file()]
+        assert not any(secret in content for content in files for secret in (KEY.encode(), server.url.encode()))
+        assert KEY not in caplog.text and server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+    def test_a_finished_store_needs_no_server(self, server: Any, sample: Run) -> None:
+        table = sample(server)
+        server.plan = lambda number, body: pytest.fail("asked again")
+        assert_equal(sample(server, base_url="http://localhost:1/v1", concurrency=3), table)
+
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    def test_are_asked_for_side_by_side_up_to_the_bound(self, concurrency: int, server: Any, sample: Run) -> None:
+        server.think = 0.05
+        sample(server, concurrency=concurrency)
+        assert server.most_under_way == concurrency
+
+
+class TestTokens:
+    def test_of_a_server_that_tells_none_come_from_its_text_if_that_is_sure(
+        self, server: Any, sample: Run, pocket_completions: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Of each block's six texts the second was drawn as one token more than it is encoded as: it has no row."""
+        text = "finds 2: 5 + 2 = 7.\n#### 7"
+        ids = encode_response(pocket_completions.tokenizer, text)
+        server.say = lambda body: {"text": text, "finish_reason": "stop"}
+        server.plan = lambda number, body: "split" if number % PER_BLOCK == 1 else None
+        server.change = lambda choice, fault: {
+            **choice,
+            "logprobs": {"token_logprobs": [-0.5] * (len(ids) + (fault == "split"))},
+        }
+        with caplog.at_level(logging.WARNING):
+            table = sample(server)
+        assert list(table["sample_index"]) == [-1, 1, -1, 0, 1] * 2
+        assert [row.tolist() for row in table["token_ids"]] == [ids] * 10
+        assert table["sum_logprob"].tolist() == [-0.5 * len(ids)] * 10
+        assert "1 of 6 responses are left out" in caplog.text
+
+    def test_of_a_text_that_was_cut_have_no_end(self, server: Any, sample: Run, pocket_completions: Any) -> None:
+        ids = encode_response(pocket_completions.tokenizer, "finds 2: 5 + 2")[:-1]
+        logprobs = {"token_logprobs": [-0.5] * len(ids)}
+        server.say = lambda body: {"text": "finds 2: 5 + 2", "finish_reason": "length", "logprobs": logprobs}
+        assert [row.tolist() for row in sample(server)["token_ids"]] == [ids] * REQUESTS
+
+    def test_that_cannot_be_had_at_all_are_told(self, server: Any, sample: Run) -> None:
+        server.change = lambda choice, fault: {**choice, "token_ids": None, "text": "¤"}
+        with pytest.raises(DataError, match=r"none of 6 texts .* return_token_ids, such as vLLM\.$"):
+            sample(server)
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        "fault", ["500 0.01", "503 0.01", "429 0.01", "drop", "half", "not json", "page", "list", "deep", "no choices"]
+    )
+    def test_a_passing_one_changes_nothing(self, fault: str, server: Any, sample: Run, local: pd.DataFrame) -> None:
+        server.plan = lambda number, _: fault if number in (1, 8) else None
+        assert_equal(sample(server, retries=1), local)
+        assert server.requests == REQUESTS + 2
+
+    def test_a_rate_limit_is_waited_for_as_long_as_it_says(self, server: Any, sample: Run) -> None:
+        server.plan = lambda number, _: "429 1" if number == 0 else None
+        sample(server, retries=1)
+        assert server.times[1] - server.times[0] >= 1
+
+    def test_a_server_that_vanishes_loses_no_finished_shard(
+        self, start_server: Callable[[], Any], sample: Run, local: pd.DataFrame
+    ) -> None:
+        """It stops in the second block; the next run asks another one, elsewhere, for that block only."""
+        first, second = start_server(), start_server()
+        first.plan = lambda number, _: (first.http.socket.close(), "drop")[1] if number == PER_BLOCK + 2 else None
+        with pytest.raises(
+            StoreError, match=r"cannot be reached; .*; finished shards are kept, run the same"
+        ) as caught:
+            sample(first, retries=1)
+        assert "\n" not in str(caught.value) and sample.finished == 1
+        assert_equal(sample(second), local)
+        assert second.requests == PER_BLOCK
+
+    @pytest.mark.parametrize(
+        ("fault", "kind", "told"),
+        [
+            ("429", StoreError, "still answers 429 after 0 retries"),
+            ("500", StoreError, "still answers 500 after 0 retries"),
+            ("401", SettingsError, "the environment variable OPENAI_API_KEY holds one that it refuses"),
+            ("403", SettingsError, "does not allow the model pocket"),
+            ("404", SettingsError, "has no model pocket"),
+            ("400", DataError, r"refuses the request for a response to pocket/train/\S+ with 400 .* --max-model-len"),
+        ],
+    )
+    def test_a_lasting_one_is_one_sentence(
+        self, fault: str, kind: type[AftError], told: str, server: Any, sample: Run
+    ) -> None:
+        server.plan = lambda number, _: fault if number >= PER_BLOCK else None
+        with pytest.raises(kind, match=told) as caught:
+            sample(server)
+        text = str(caught.value)
+        assert text.startswith(f"The server at {server.url} ") and "finished shards are kept" in text
+        assert "\n" not in text and KEY not in text
+        assert sample.finished == 1
+
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            ({"finish_reason": "abort"}, "finish_reason 'abort'"),
+            ({"logprobs": None}, "no log-probabilities"),
+            ({"logprobs": {"token_logprobs": [None, -1.0]}}, "no log-probabilities"),
+            ({"finish_reason": "stop", "token_ids": [5, 5], "logprobs": {"token_logprobs": [-1, -1]}}, "stopped at an"),
+            ({"finish_reason": "length", "token_ids": [5, 10**6], "logprobs": {"token_logprobs": [-1, -1]}}, "not tho"),
+            (
+                {"finish_reason": "length", "token_ids": [5, True], "logprobs": {"token_logprobs": [-1, -1]}},
+                "not those",
+            ),
+            ({"finish_reason": "length", "token_ids": [5, 5], "logprobs": {"token_logprobs": [-1]}}, "not those"),
+        ],
+        ids=lambda value: str(value)[:40],
+    )
+    def test_an_answer_that_is_none_is_asked_for_again_and_then_told(
+        self, changed: dict[str, Any], told: str, server: Any, sample: Run
+    ) -> None:
+        server.change = lambda choice, fault: {**choice, **changed}
+        with pytest.raises(StoreError, match=told) as caught:
+            sample(server, retries=2)
+        assert server.requests == 3 and str(caught.value).endswith(".") and "\n" not in str(caught.value)
+        assert sample.finished == 0
+
+
+def test_no_key_is_needed_where_none_is_wanted(server: Any, sample: Run) -> None:
+    sample(server, api_key_env="NO_SUCH_KEY")
+    assert server.requests == REQUESTS and KEY not in server.headers[0]["authorization"]
