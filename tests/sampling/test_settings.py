@@ -48,6 +48,7 @@ def test_greedy_alone_is_allowed() -> None:
         (lambda: ServerSettings("ftp://localhost", "m"), "base_url"),
         (lambda: ServerSettings("http://localhost/v1", "m", concurrency=0), "concurrency"),
         (lambda: SamplerSettings(engine="server"), r"set sampler\.server\.base_url"),
+        (lambda: SamplerSettings(server=ServerSettings("http://localhost/v1", "m")), "set sampler.engine to server"),
     ],
 )
 def test_refused_of_the_sampler(wrong: Callable[[], object], told: str) -> None:

@@ -1,4 +1,4 @@
-"""Ten training steps of each scenario in two processes: a script that `torchrun` starts, and what it shares with tests.
+"""Seven training steps of each scenario in two processes: a script for `torchrun`, and what it shares with tests.
 
 Batches of five questions: one process reads three of them and the other two, of the last, smaller batch perhaps none.
 """
@@ -20,7 +20,7 @@ from aft.training.examples import Example
 from aft.training.settings import Objective, TrainingSettings
 from aft.training.trainer import AlignmentTrainer
 
-USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 10, "learning_rate": 0.01, "batch_size": 5}
+USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 7, "learning_rate": 0.01, "batch_size": 5}
 USUAL |= {"checkpoint_every": 4, "monitor_every": 4}
 PROBE = [Example("held out", [5, 9], [[7, 30, 1]]), Example("held out, too", [5], [[44, 8, 12, 1]])]
 DETACHED = {"term": "aft", "constraint": "detached"}
@@ -38,7 +38,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 
 
-def ten_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = None) -> dict[str, Any]:
+def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = None) -> dict[str, Any]:
     """Train and give the curve and all weights, whole, in the first process."""
     settings = dict(scenario.get("settings", {}))
     lora = settings.pop("lora", None)
@@ -76,9 +76,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, scenario in SCENARIOS.items():
         folder = root / name
-        shown = ten_steps(scenario, folder)
+        shown = seven_steps(scenario, folder)
         latest = checkpoints.latest(folder)
-        again = ten_steps(scenario, folder, resume=latest)
+        again = seven_steps(scenario, folder, resume=latest)
         if not scenario.get("sharded"):
             assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
         if processes.is_first():

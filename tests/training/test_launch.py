@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aft.errors import NumericalError, SettingsError
+from aft.errors import ModelError, NumericalError, SettingsError
 from aft.models.adapters import LoraSettings
+from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.job import Job, read_job, write_job
 from aft.training.launch import fit_together
@@ -38,8 +39,9 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
     full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5])]
     bare = [Example("held out", [5], [[7, 1]], [], [], [], [])]
     job = Job(full, settings, AFT, 3, "label", bare, "# card")
-    write_job(tmp_path / "job", job, tmp_path / "start", sharded=True)
-    assert read_job(tmp_path / "job") == (job, tmp_path / "start", True)
+    start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
+    write_job(tmp_path / "job", job, start, sharded=True)
+    assert read_job(tmp_path / "job") == (job, start, True)
 
 
 def test_two_processes_train_what_one_trains(pocket_directory, tmp_path):
@@ -68,6 +70,7 @@ import sys
 from pathlib import Path
 from aft.models.directory import open_model
 from aft.models.adapters import LoraSettings
+from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.run import train
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -76,6 +79,26 @@ settings = TrainingSettings(epochs=20000, learning_rate=1e-3, batch_size=3, chec
 start, workspace = open_model(Path(sys.argv[1])), Path(sys.argv[2])
 train(start, examples, settings, Objective(), 0, workspace, "x", launch=Launch(processes=2))
 """
+
+
+def test_the_model_that_it_was_asked_for_is_trained_or_none(pocket_directory, tmp_path):
+    """Another run may replace the folder in between: the result must not pass for that of the model before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    start = ModelDirectory(pocket_directory.path, "0" * 16)
+    with pytest.raises(ModelError, match="was replaced while this run was going"):
+        train(start, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "x", launch=TWO)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before, "and torch's are gone"
+
+
+def test_a_run_that_several_began_leaves_no_job_in_the_model_of_one(pocket_directory, tmp_path):
+    """Training rows and the place of the start model are in it."""
+    made = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "once", "x").directory
+    left = tmp_path / "again" / f".{made.path.name}.partial" / "job"
+    left.mkdir(parents=True)
+    (left / "order.json").write_text("{}")
+    again = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "again", "x").directory
+    assert again.fingerprint == made.fingerprint
+    assert not (again.path / "job").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -103,6 +126,17 @@ def test_a_worker_that_is_killed_is_told_of(pocket_directory, tmp_path):
     assert told.strip().splitlines()[-1].startswith("aft.errors.WorkerError: x: one of the processes ended early")
     assert not workers_of(tmp_path)
     assert list(tmp_path.glob(".*.partial/checkpoints/checkpoint-*/manifest.json"))
+
+
+def test_workers_that_had_not_begun_end_as_well(pocket_directory, tmp_path):
+    """Their parent is gone before they could ask who it is."""
+    asked = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(pocket_directory.path), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: workers_of(tmp_path), 60)
+    os.kill(asked.pid, signal.SIGKILL)
+    asked.wait(30)
+    wait_until(lambda: not workers_of(tmp_path), 60)
 
 
 def workers_of(folder):
@@ -136,10 +170,12 @@ def test_launches_without_a_meaning_are_refused(wrong, complaint):
         Launch(**wrong)
 
 
-def test_sharded_weights_and_two_passes_do_not_go_together(pocket_directory, tmp_path):
-    settings = dataclasses.replace(SETTINGS, scoring="two_pass")
-    with pytest.raises(SettingsError, match="cannot be scored on the path 'two_pass'"):
-        fit_together(
-            Job(EXAMPLES, settings, AFT, 0, "x", [], ""), pocket_directory.path, tmp_path, Launch(sharding="full")
-        )
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [({"scoring": "two_pass"}, "scored on the path 'two_pass'"), ({"optimizer": "adafactor"}, "does not know sharded")],
+)
+def test_what_does_not_go_with_sharded_weights_is_refused(wrong, complaint, pocket_directory, tmp_path):
+    settings = dataclasses.replace(SETTINGS, **wrong)
+    with pytest.raises(SettingsError, match=complaint):
+        fit_together(Job(EXAMPLES, settings, AFT, 0, "x", [], ""), pocket_directory, tmp_path, Launch(sharding="full"))
     assert json.loads((tmp_path / "job" / "error.json").read_text())["kind"] == "SettingsError"

@@ -57,9 +57,9 @@ def test_two_processes_learn_what_one_learns(name, apart, processes_apart, tmp_p
     if "lora" in name:
         pytest.importorskip("peft")
     scenario = processes_apart.SCENARIOS[name]
-    alone = processes_apart.ten_steps(scenario, tmp_path)
+    alone = processes_apart.seven_steps(scenario, tmp_path)
     curve = json.loads((apart / name / "at once.json").read_text())
-    assert len(curve) == len(alone["curve"]) == 10
+    assert len(curve) == len(alone["curve"]) == 7
     for row, expected in zip(curve, alone["curve"], strict=True):
         for column in set(CURVES) & set(expected):
             assert row[column] == pytest.approx(expected[column], rel=1e-5, abs=1e-5), (row["step"], column)
@@ -71,21 +71,26 @@ def test_two_processes_learn_what_one_learns(name, apart, processes_apart, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_of_two_processes_is_bit_equal(name, apart):
+def test_a_resumed_run_of_two_processes_is_the_same(name, apart):
+    """From the fourth step, one into the second epoch: bit by bit, but for sums that sharding may order anew."""
     at_once, resumed = (load_file(apart / name / f"{kind}.safetensors") for kind in ("at once", "resumed"))
     assert at_once.keys() == resumed.keys()
-    assert all(torch.equal(weights, resumed[key]) for key, weights in at_once.items())
+    for key, weights in at_once.items():
+        if "sharded" in name:
+            assert torch.allclose(weights, resumed[key], rtol=0, atol=1e-6), key
+        else:
+            assert torch.equal(weights, resumed[key]), key
 
 
 @pytest.mark.parametrize("name", ["two_pass", "sharded"])
 def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_path):
-    """The checkpoint after eight steps says nothing of the number of processes, sharded or not."""
-    begun = tmp_path / "checkpoint-8"
+    """The checkpoint after four steps, one into the second epoch, says nothing of how many wrote it, sharded or not."""
+    begun = tmp_path / "checkpoint-4"
     shutil.copytree(apart / name / begun.name, begun)
-    alone = processes_apart.ten_steps(processes_apart.SCENARIOS[name], tmp_path, resume=begun)
+    alone = processes_apart.seven_steps(processes_apart.SCENARIOS[name], tmp_path, resume=begun)
     expected = json.loads((apart / name / "at once.json").read_text())
-    assert [row["step"] for row in alone["curve"]] == list(range(1, 11))
-    for row, other in zip(alone["curve"][8:], expected[8:], strict=True):
+    assert [row["step"] for row in alone["curve"]] == list(range(1, 8))
+    for row, other in zip(alone["curve"][4:], expected[4:], strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-5)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE_S, _PLACES = 60, ("CPU", "GPU")
 _LIVES = 3  # workers that may be lost over one block, or in a row before they have begun
 
 
@@ -45,8 +46,8 @@ def make_on_cluster(
 
     `rows` is sent to each worker once and keeps there what it loads. A Ray that runs in this process already is used
     and left; otherwise one is joined or started, and left or stopped at the end. Raises `SettingsError` if Ray is not
-    installed or has no such worker's GPU, `StoreError` if it cannot be reached or three workers are lost over one
-    block, and what `rows` raises; blocks that are under way are finished before.
+    installed, or one of this machine's own has no GPU for a worker, `StoreError` if it cannot be reached or three
+    workers are lost over one block, and what `rows` raises; blocks that are under way are finished before.
     """
     waiting, lost = deque(blocks), Counter[int | None]()
     failure: Exception | None = None
@@ -141,7 +142,11 @@ class _Crew:
     def wait(self) -> tuple[int | None, Any]:
         """What comes next: of a block, its number with its bytes or what went wrong; else None: a worker has begun."""
         ray = _ray()
-        (task, *_), _ = ray.wait(list(self.tasks), num_returns=1)
+        while not (come := ray.wait(list(self.tasks), num_returns=1, timeout=_PATIENCE_S)[0]):
+            if not self.busy and not self.free:
+                there = ", ".join(f"{name}: {n:g}" for name, n in ray.cluster_resources().items() if name in _PLACES)
+                logger.warning("No worker has begun in %d s; the cluster has %s.", _PATIENCE_S, there or "no places")
+        task = come[0]
         worker, number = self.tasks.pop(task)
         try:
             outcome = ray.get(task)

@@ -70,3 +70,5 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.engine == "server" and self.server is None:
             raise SettingsError("sampler.engine is 'server': set sampler.server.base_url and model.")
+        if self.engine == "local" and self.server is not None:
+            raise SettingsError("sampler.server is set: set sampler.engine to server, too, or leave it out.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from aft.files import write_atomically, write_json
 from aft.models.adapters import LoraSettings
+from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.settings import Objective, TrainingSettings
 
@@ -26,21 +27,21 @@ class Job:
     card: str
 
 
-def write_job(folder: Path, job: Job, start: Path, sharded: bool) -> None:
-    """Write a job into `folder`, with the model directory that it starts from."""
+def write_job(folder: Path, job: Job, start: ModelDirectory, sharded: bool) -> None:
+    """Write a job into `folder`, with the model that it starts from."""
     _write_examples(folder / _EXAMPLES, job.examples)
     _write_examples(folder / _PROBE, job.probe)
     order = {
         "settings": asdict(job.settings),
         "objective": asdict(job.objective),
         **{"seed": job.seed, "label": job.label, "card": job.card},
-        **{"start": str(start.absolute()), "sharded": sharded},
+        **{"start": str(start.path.absolute()), "fingerprint": start.fingerprint, "sharded": sharded},
     }
     write_json(folder / _ORDER, order)
 
 
-def read_job(folder: Path) -> tuple[Job, Path, bool]:
-    """The job in `folder`, the model directory that it starts from, and whether the weights are sharded."""
+def read_job(folder: Path) -> tuple[Job, ModelDirectory, bool]:
+    """The job in `folder`, the model that it starts from, and whether the weights are sharded."""
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text())
     settings = order["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
@@ -53,7 +54,7 @@ def read_job(folder: Path) -> tuple[Job, Path, bool]:
         _read_examples(folder / _PROBE),
         order["card"],
     )
-    return job, Path(order["start"]), order["sharded"]
+    return job, ModelDirectory(Path(order["start"]), order["fingerprint"]), order["sharded"]
 
 
 def _write_examples(path: Path, examples: list[Example]) -> None:

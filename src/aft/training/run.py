@@ -17,7 +17,7 @@ from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
 from aft.training.job import Job
-from aft.training.launch import fit_together
+from aft.training.launch import JOB, fit_together
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train(
         label,
         probe=probe,
         base_model=start.made_from.get("name"),
-        together=None if launch.alone else lambda job, directory: fit_together(job, start.path, directory, launch),
+        together=None if launch.alone else lambda job, directory: fit_together(job, start, directory, launch),
     )
 
 
@@ -113,6 +113,7 @@ def train_once(
             fit(job, load, directory)
         else:
             together(job, directory)
+        shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
     finished = build_once(workspace, made_from, build)
     curve = json.loads((finished / CURVE).read_text())

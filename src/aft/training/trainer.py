@@ -81,6 +81,8 @@ class AlignmentTrainer(Trainer):
         self.path: paths.Path = paths.choose_path(model, settings.scoring)
         if sharded and self.path == "two_pass":
             raise SettingsError("Sharded weights cannot be scored on the path 'two_pass': set scoring to auto.")
+        if sharded and settings.optimizer == "adafactor":
+            raise SettingsError("The optimizer adafactor does not know sharded weights: set adamw or sgd.")
         logger.info("%s: responses are scored on the path '%s'.", label, self.path)
         self.sharded = sharded
         self._sums: defaultdict[str, Any] = defaultdict(float)
@@ -213,6 +215,7 @@ class AlignmentTrainer(Trainer):
         if processes.count() > 1:  # accelerate deals the batches out: it is told that there is nobody else
             batches = dataloader.batch_sampler
             batches.num_processes, batches.process_index, batches.even_batches = 1, 0, False
+            batches.sampler = batches.batch_sampler.sampler  # which is told the epoch, in a resumed one, too
         return dataloader
 
     def create_accelerator_and_postprocess(self) -> None:

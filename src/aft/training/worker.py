@@ -1,6 +1,7 @@
-"""One of several processes that train a model: `torchrun … -m aft.training.worker JOB`, as `aft.training.launch` does.
+"""One of several processes that train a model: `torchrun … -m aft.training.worker JOB [PARENT]`.
 
-On more than one machine, each runs the command that the first one logs; JOB lies on a file system that all of them see.
+PARENT is the process whose end ends this one; without it, the one that started this. On more than one machine, each
+runs the command that the first one logs; JOB lies on a file system that all of them see.
 """
 
 import logging
@@ -14,7 +15,6 @@ from torch import distributed  # noqa: TID253
 
 from aft.errors import AftError
 from aft.files import write_json
-from aft.models.directory import open_model
 from aft.training.job import read_job
 from aft.training.launch import ERROR
 from aft.training.run import fit
@@ -23,13 +23,13 @@ from aft.training.run import fit
 def main() -> None:
     """Train as one of the processes; an error that a user can cause is written down for the process that asked."""
     folder = Path(sys.argv[1])
-    threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+    parent = int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid()  # which may be gone by now
+    threading.Thread(target=_end_with_the_parent, args=(parent,), daemon=True).start()
     first = os.environ.get("RANK") == "0"
     level = logging.INFO if first else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
-        job, path, sharded = read_job(folder)
-        start = open_model(path)
+        job, start, sharded = read_job(folder)
         fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharded=sharded)
     except AftError as error:
         write_json(folder / ERROR, {"kind": type(error).__name__, "message": str(error)})
