@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 from typing import cast
 
@@ -15,9 +16,11 @@ _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
 
-def task_names() -> list[str]:
+@cache  # a family is asked for with every response, and this looks into a folder
+def task_names() -> tuple[str, ...]:
     """The task families that this package ships."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
+    names = (module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
+    return tuple(sorted(names))
 
 
 def get_source(name: str) -> Source:
