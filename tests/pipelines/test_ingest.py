@@ -1,4 +1,4 @@
-"""The base model as the stage hands it on: in the style of prompts that the settings name."""
+"""What the stage hands on: the hashes that training must not see, and the base model in the style that is set."""
 
 import json
 import shutil
@@ -10,8 +10,17 @@ from pydantic import TypeAdapter, ValidationError
 from aft.errors import ModelError, SettingsError
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.tokens import prompt_style
-from aft.pipelines.ingest.nodes import prepare_base_model
-from aft.pipelines.parameters import BaseModel
+from aft.pipelines.ingest.nodes import load_questions, prepare_base_model
+from aft.pipelines.parameters import BaseModel, TaskChoice
+
+
+def test_training_must_see_no_question_of_any_other_set() -> None:
+    """3 validation, 4 test and 5 of another set: 12 hashes, none of them a training question's."""
+    task = TaskChoice("pocket", {"train": 6, "validation": 3, "test": 4})
+    named = {"name": "named", "phrasing": "named", "train": 1, "validation": 1, "test": 5}
+    train, _, test, others, held_out = load_questions(task, {"named": {"family": "pocket", "settings": named}})
+    assert held_out == sorted([*test["content_hash"], *others["content_hash"]])
+    assert len(set(held_out)) == len(held_out) == 12 and set(train["content_hash"]).isdisjoint(held_out)
 
 
 @pytest.fixture

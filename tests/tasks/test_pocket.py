@@ -94,7 +94,7 @@ def test_no_question_is_in_two_splits():
 def test_a_story_that_comes_again_is_passed_over(monkeypatch):
     """Of a hundred stories, ninety are asked for: nearly all are drawn several times, none is asked twice."""
     draw = pocket.draw_story
-    monkeypatch.setattr(pocket, "draw_story", lambda rng, _: draw(random.Random(rng.randrange(100))))
+    monkeypatch.setattr("aft.tasks.pocket.questions.draw_story", lambda rng, _: draw(random.Random(rng.randrange(100))))
     questions = pocket.load_questions(Settings(train=30, validation=30, test=30))
     rows = [question for split in questions.values() for question in split]
     assert len({question.content_hash for question in rows}) == len(rows) == 90

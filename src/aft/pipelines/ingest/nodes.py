@@ -34,6 +34,7 @@ def load_questions(
         raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
     held_out = _held_out(splits)
     others = [*splits["validation"], *_other_questions(_choices(test_sets), splits)]
+    held_out = sorted({*held_out, *(question.content_hash for question in others)})
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     train, validation, test = (to_table(splits[split]) for split in SPLITS)
     return train, validation, test, to_table(others), held_out

@@ -1,0 +1,150 @@
+"""The questions of every split: what they may be like, and how they are drawn."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+from aft.errors import SettingsError
+from aft.tasks.base import SPLITS, Question, content_hash
+from aft.tasks.pocket.solutions import PATHS, solution
+from aft.tasks.pocket.stories import GAINS, LOSSES, PEOPLE, THINGS, Event, Phrasing, Story
+
+# What the default questions and the flawed corpus tell: the largest amount, the most that a start exceeds the losses
+# by, and the fewest and most events.
+_AMOUNTS, _SPARE = 9, 10
+_FEWEST, _MOST = 2, 4
+
+_MOST_IN_VAIN = 20_000  # draws in a row that bring no new question: there are hardly more
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How many questions each split holds, the seed that they all follow from, and what they are like.
+
+    A set of another name asks what the default settings cannot, whatever their seed: with amounts or events beyond
+    theirs, or in another phrasing. So none of its questions is among their references or in the corpus.
+    """
+
+    train: int = 300
+    validation: int = 400
+    test: int = 1000
+    seed: int = 0
+    name: str = "pocket"  # the first part of every question id
+    amounts: int = _AMOUNTS  # the largest amount of an event
+    spare: int = _SPARE  # the most that the start exceeds the losses by
+    fewest_events: int = _FEWEST
+    most_events: int = _MOST
+    phrasing: Phrasing = "plain"  # the others ask in words that are known, but in another order; "named" is the nearest
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.validation, self.test) < 1:
+            raise SettingsError("Every split of the pocket task needs at least one question.")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", self.name):
+            raise SettingsError(
+                f"The name '{self.name}' of a pocket set must be up to 40 letters, digits or '_', '.', '-'."
+            )
+        for name in ("amounts", "spare"):
+            if not 1 <= getattr(self, name) <= 9999:
+                raise SettingsError(f"The setting '{name}' is {getattr(self, name)}, but must lie in 1 ... 9999.")
+        if not 1 <= self.fewest_events <= self.most_events <= len(GAINS + LOSSES):
+            raise SettingsError(
+                f"fewest_events ({self.fewest_events}) and most_events ({self.most_events}) must be ordered and lie in "
+                f"1 ... {len(GAINS + LOSSES)}, the number of verbs."
+            )
+        if self.phrasing not in get_args(Phrasing):
+            raise SettingsError(f"The phrasing '{self.phrasing}' is none of {', '.join(get_args(Phrasing))}.")
+        beyond = (
+            self.phrasing != "plain"
+            or self.amounts > _AMOUNTS
+            or self.spare > _SPARE
+            or self.fewest_events < _FEWEST
+            or self.most_events > _MOST
+        )
+        own = (self.amounts, self.spare, self.fewest_events, self.most_events)
+        is_default = not beyond and own == (_AMOUNTS, _SPARE, _FEWEST, _MOST)
+        if not (is_default if self.name == "pocket" else beyond):
+            raise SettingsError(
+                f"The set 'pocket' has amounts of 1 ... {_AMOUNTS}, {_FEWEST} ... {_MOST} events, plain phrasing: give "
+                "a set with larger amounts, more to spare, fewer or more events, or another phrasing its own name, and "
+                "only such a one."
+            )
+
+
+_DEFAULT = Settings()
+
+
+def draw_story(rng: random.Random, settings: Settings = _DEFAULT) -> Story:
+    """A random story in which no true path ever goes below zero."""
+    verbs = rng.sample(GAINS + LOSSES, rng.randint(settings.fewest_events, settings.most_events))
+    events = tuple(Event(verb, rng.randint(1, settings.amounts), verb in GAINS) for verb in verbs)
+    lost = sum(event.amount for event in events if not event.gain)
+    start = lost + rng.randint(1, settings.spare)
+    return Story(rng.choice(list(PEOPLE)), rng.choice(THINGS), start, events, settings.phrasing)
+
+
+def _is_default(story: Story) -> bool:
+    """Whether the default settings can tell this story, too."""
+    lost = sum(event.amount for event in story.events if not event.gain)
+    largest = max(event.amount for event in story.events)
+    return (
+        story.phrasing == "plain"
+        and _FEWEST <= len(story.events) <= _MOST
+        and largest <= _AMOUNTS
+        and story.start - lost <= _SPARE
+    )
+
+
+def load_questions(settings: Settings) -> dict[str, list[Question]]:
+    """Generate the splits, disjoint by content hash; the same settings give the same questions.
+
+    Raises `SettingsError` if there are not as many different questions as asked for.
+    """
+    rng = random.Random(f"{settings.name} questions {settings.seed}")
+    sizes = dict(zip(SPLITS, (settings.train, settings.validation, settings.test), strict=True))
+    stories = _new_stories(rng, settings)
+    questions: dict[str, list[Question]] = {}
+    for split, size in sizes.items():
+        questions[split] = []
+        for number in range(size):
+            story, hashed = next(stories)
+            question_id = f"{settings.name}/{split}/{number:05d}"
+            questions[split].append(_question(story, split, question_id, hashed, rng.choice(PATHS)))
+    return questions
+
+
+def _new_stories(rng: random.Random, settings: Settings) -> Iterator[tuple[Story, str]]:
+    """Stories with the content hash of their question, none of them twice, and default ones only under the default."""
+    seen: set[str] = set()
+    in_vain = 0
+    while in_vain < _MOST_IN_VAIN:
+        story = draw_story(rng, settings)
+        hashed = content_hash(story.question)
+        in_vain += 1
+        if hashed not in seen and (settings.name == _DEFAULT.name or not _is_default(story)):
+            seen.add(hashed)
+            in_vain = 0
+            yield story, hashed
+    raise SettingsError(
+        f"The pocket set '{settings.name}' has hardly more than {len(seen)} different questions; ask for fewer, or "
+        "allow larger amounts or more events."
+    )
+
+
+def _question(story: Story, split: str, question_id: str, hashed: str, path: str) -> Question:
+    return Question(
+        question_id=question_id,
+        dataset="pocket",
+        split=split,
+        question=story.question,
+        choices=None,
+        reference=solution(story.start, story.events, path),
+        answer=str(story.answer),
+        content_hash=hashed,
+    )
+
+
+def prompt(question: Question) -> str:
+    """The question on its own line; the response begins on the next."""
+    return f"{question.question}\n"
