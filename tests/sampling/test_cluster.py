@@ -129,7 +129,7 @@ class TestRayOfItsOwn:
             sample(pocket_directory, pocket_questions, tmp_path / "gpu", many)
         assert not ray.is_initialized()
 
-    def test_kill_9_of_the_whole_run_leaves_finished_shards_and_no_process(
+    def test_kill_9_of_the_whole_run_leaves_finished_shards_and_no_worker(
         self,
         tmp_path: Path,
         pocket_directory: ModelDirectory,
@@ -139,7 +139,10 @@ class TestRayOfItsOwn:
         start_python: Start,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Killed when the first shard is there; what it lost is made without a cluster, to the same bytes."""
+        """Killed when the first shard is there; what it lost is made without a cluster, to the same bytes.
+
+        Ray ends its processes itself; agents that hide their environment may stay for some two minutes.
+        """
         pytest.importorskip("ray")
         code = """
 import json, os, sys
@@ -166,7 +169,7 @@ sample_responses(open_model(Path(sys.argv[1])), questions, settings, 7, Path(sys
         begun = kept.stat()
         assert bytes_of(sample(pocket_directory, pocket_questions, tmp_path, SamplerSettings())) == expected
         assert kept.stat().st_mtime_ns == begun.st_mtime_ns and told == []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # a busy machine
         while marked(mark) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert marked(mark) == []
@@ -271,7 +274,7 @@ class TestWorkers:
 
             with begun.open("a") as file:
                 file.write(f"{block[0].question_id}\n")
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180  # a busy machine
             while time.monotonic() < deadline and block[0].question_id == first:
                 if second in begun.read_text():
                     failed.touch()

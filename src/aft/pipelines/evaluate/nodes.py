@@ -19,6 +19,7 @@ from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.pipelines.variants import BASELINE, COMPARED
+from aft.sampling.settings import SamplerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -69,23 +70,40 @@ def _deciding(labelling: Labelling) -> dict[str, Any]:
 
 
 def generate(
-    model: ModelDirectory, test_questions: pd.DataFrame, evaluation: Evaluation, seed: int, sample_cache: str
+    model: ModelDirectory,
+    test_questions: pd.DataFrame,
+    evaluation: Evaluation,
+    sampler: Sampler,
+    seed: int,
+    sample_cache: str,
 ) -> list[Path]:
     """The shards with the variant's greedy answer and its samples for every test question."""
     from aft.sampling.run import sample_responses
 
-    questions = to_questions(test_questions)
-    return sample_responses(model, questions, evaluation.sampling, seed, Path(sample_cache), "answer test questions")
+    questions, cache = to_questions(test_questions), Path(sample_cache)
+    settings = evaluation.sampling
+    return sample_responses(model, questions, settings, seed, cache, "answer test questions", _for_variants(sampler))
 
 
 def generate_others(
-    model: ModelDirectory, other_questions: pd.DataFrame, evaluation: Evaluation, seed: int, sample_cache: str
+    model: ModelDirectory,
+    other_questions: pd.DataFrame,
+    evaluation: Evaluation,
+    sampler: Sampler,
+    seed: int,
+    sample_cache: str,
 ) -> list[Path]:
     """The shards with the variant's greedy answer to every question of the other sets."""
     from aft.sampling.run import sample_responses
 
-    questions, settings = to_questions(other_questions), replace(evaluation.sampling, samples=0)
-    return sample_responses(model, questions, settings, seed, Path(sample_cache), "answer other sets")
+    questions, cache = to_questions(other_questions), Path(sample_cache)
+    settings = replace(evaluation.sampling, samples=0)
+    return sample_responses(model, questions, settings, seed, cache, "answer other sets", _for_variants(sampler))
+
+
+def _for_variants(sampler: Sampler) -> SamplerSettings:
+    """Where a variant answers: the workers of a cluster that have the model serve for any, a server has another one."""
+    return sampler if sampler.engine == "local" else SamplerSettings()
 
 
 def predict(

@@ -80,7 +80,7 @@ def _answers(name: str, tags: str) -> list[Node]:
         for node in (
             Node(
                 generate,
-                ["model", questions, "params:evaluation", "params:seed", "params:sample_cache"],
+                ["model", questions, "params:evaluation", "params:sampler", "params:seed", "params:sample_cache"],
                 f"{prefix}generations",
                 name=f"generate_{prefix}{name}",
                 tags=tags,
