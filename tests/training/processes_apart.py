@@ -4,6 +4,7 @@ Batches of five questions: one process reads three of them and the other two, of
 """
 
 import hashlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -31,11 +32,20 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "two_pass": {"settings": {"scoring": "two_pass", "token_budget": 40}, "objective": DETACHED},
     "lora": {"settings": {"lora": {"rank": 2}}, "objective": {"term": "aft", "constraint": "boundary"}},
     "maximum likelihood": {},
-    "sharded": {"sharded": True, "objective": DETACHED},
-    "sharded, several passes": {"sharded": True, "settings": {"token_budget": 30}, "objective": {"term": "aft"}},
-    "sharded, logits in chunks": {"sharded": True, "most_logits": 64 * 3, "objective": {"term": "aft"}},
-    "sharded lora": {"sharded": True, "settings": {"lora": {"rank": 2}}, "objective": {"term": "aft"}},
+    "sharded": {"sharding": "full", "objective": DETACHED},
+    "sharded, several passes": {"sharding": "full", "settings": {"token_budget": 30}, "objective": {"term": "aft"}},
+    "sharded, logits in chunks": {"sharding": "full", "most_logits": 64 * 3, "objective": {"term": "aft"}},
+    "sharded lora": {"sharding": "full", "settings": {"lora": {"rank": 2}}, "objective": {"term": "aft"}},
 }
+if importlib.util.find_spec("deepspeed"):
+    ours = [name for name in SCENARIOS if name.startswith("sharded")]
+    SCENARIOS |= {name.replace("sharded", "zero3"): {**SCENARIOS[name], "sharding": "zero3"} for name in ours}
+    SCENARIOS["zero3, tied"] = {**SCENARIOS["zero3"], "tied": True, "settings": {"gradient_checkpointing": True}}
+
+
+def is_tied(scenario: dict[str, Any]) -> bool:
+    """Whether the model's head is its embedding."""
+    return scenario.get("tied", "sharding" not in scenario)
 
 
 def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = None) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = No
     settings = dict(scenario.get("settings", {}))
     lora = settings.pop("lora", None)
     chosen = TrainingSettings(**USUAL | settings, lora=LoraSettings(**lora) if lora else None)
-    model: Any = killed_runs.small_llama(tied=not scenario.get("sharded"))
+    model: Any = killed_runs.small_llama(tied=is_tied(scenario))
     if chosen.lora:
         model = add_adapter(model, chosen.lora, 0)
     head._MOST_LOGITS = scenario.get("most_logits", 2**25)  # type: ignore[attr-defined]
@@ -57,7 +67,7 @@ def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = No
             folder,
             "test",
         ),
-        sharded=scenario.get("sharded", False) and processes.count() > 1,
+        sharding=scenario.get("sharding", "none") if processes.count() > 1 else "none",
     )
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     weights = trainer.whole_weights()
@@ -79,7 +89,7 @@ def main() -> None:
         shown = seven_steps(scenario, folder)
         latest = checkpoints.latest(folder)
         again = seven_steps(scenario, folder, resume=latest)
-        if not scenario.get("sharded"):
+        if "sharding" not in scenario:
             assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
         if processes.is_first():
             for kind, run in {"at once": shown, "resumed": again}.items():

@@ -1,5 +1,6 @@
 """Two processes learn what one learns, on every path, whole or sharded, and across a checkpoint."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ NAMES = [
     *("naive", "shared", "several passes", "two_pass", "lora", "maximum likelihood"),
     *("sharded", "sharded, several passes", "sharded, logits in chunks", "sharded lora"),
 ]
+BY_DEEPSPEED = ["zero3", "zero3, several passes", "zero3, logits in chunks", "zero3 lora", "zero3, tied"]
 CURVES = (
     "loss",
     "grad_norm",
@@ -30,6 +32,12 @@ CURVES = (
     "margin",
     "held_out_perplexity",
 )
+
+
+def skip_without(name: str) -> None:
+    """Skip a scenario of DeepSpeed where it is not installed."""
+    if name in BY_DEEPSPEED:
+        pytest.importorskip("deepspeed")
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +53,16 @@ def apart(processes_apart, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    assert list(processes_apart.SCENARIOS) == NAMES
+    assert list(processes_apart.SCENARIOS) == NAMES + (BY_DEEPSPEED if importlib.util.find_spec("deepspeed") else [])
     return root
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + BY_DEEPSPEED)
 def test_two_processes_learn_what_one_learns(name, apart, processes_apart, tmp_path):
     """Sums over processes are rounded in another order, nothing else differs: losses agree to 1e-5, and the weights to
     1e-4 of the way that they went, as between any two paths of one process.
     """
+    skip_without(name)
     if "lora" in name:
         pytest.importorskip("peft")
     scenario = processes_apart.SCENARIOS[name]
@@ -64,27 +73,29 @@ def test_two_processes_learn_what_one_learns(name, apart, processes_apart, tmp_p
         for column in set(CURVES) & set(expected):
             assert row[column] == pytest.approx(expected[column], rel=1e-5, abs=1e-5), (row["step"], column)
     found = load_file(apart / name / "at once.safetensors")
-    start = processes_apart.killed_runs.small_llama(tied=not scenario.get("sharded")).state_dict()
+    start = processes_apart.killed_runs.small_llama(tied=processes_apart.is_tied(scenario)).state_dict()
     went = sum(float((w - start[n]).norm()) ** 2 for n, w in alone["weights"].items() if n in start) ** 0.5 or 1.0
     off = sum(float((found[n] - w).norm()) ** 2 for n, w in alone["weights"].items()) ** 0.5
     assert off < 1e-4 * went
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + BY_DEEPSPEED)
 def test_a_resumed_run_of_two_processes_is_the_same(name, apart):
     """From the fourth step, one into the second epoch: bit by bit, but for sums that sharding may order anew."""
+    skip_without(name)
     at_once, resumed = (load_file(apart / name / f"{kind}.safetensors") for kind in ("at once", "resumed"))
     assert at_once.keys() == resumed.keys()
     for key, weights in at_once.items():
-        if "sharded" in name:
+        if name.startswith(("sharded", "zero3")):
             assert torch.allclose(weights, resumed[key], rtol=0, atol=1e-6), key
         else:
             assert torch.equal(weights, resumed[key]), key
 
 
-@pytest.mark.parametrize("name", ["two_pass", "sharded"])
+@pytest.mark.parametrize("name", ["two_pass", "sharded", "zero3"])
 def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_path):
     """The checkpoint after four steps, one into the second epoch, says nothing of how many wrote it, sharded or not."""
+    skip_without(name)
     begun = tmp_path / "checkpoint-4"
     shutil.copytree(apart / name / begun.name, begun)
     alone = processes_apart.seven_steps(processes_apart.SCENARIOS[name], tmp_path, resume=begun)

@@ -15,6 +15,7 @@ from aft.files import finish_directory, is_intact
 from aft.models.adapters import has_adapter, save_adapter
 from aft.training.processes import gathered, rank
 from aft.training.sharding import like, whole
+from aft.training.zero3 import Zero3
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,16 +61,20 @@ def save_weights(directory: Path, model: "PreTrainedModel", weights: dict[str, t
 Tensors = dict[str, torch.Tensor]
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: Any) -> tuple[Tensors, dict[str, Any]]:
+def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> tuple[Tensors, dict[str, Any]]:
     """States of optimiser and schedule and all random states: tensors, and what JSON can say. Every process must ask.
 
     They do not depend on how many processes train, but for the random states, of which each has its own.
     """
-    state = optimizer.state_dict()
-    values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
+    if isinstance(optimizer, Zero3):
+        values, groups = optimizer.whole_state()
+    else:
+        state = optimizer.state_dict()
+        values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
+        groups = state["param_groups"]
     tensors = {name: whole(value).contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
     return tensors, {
-        "param_groups": state["param_groups"],
+        "param_groups": groups,
         "numbers": {name: value for name, value in values.items() if name not in tensors},
         "scheduler": scheduler.state_dict(),
         "random": gathered(_random_states()),
@@ -82,23 +87,26 @@ def save_optimizer(directory: Path, tensors: Tensors, content: dict[str, Any]) -
     (directory / STATE).write_text(json.dumps(content))
 
 
-def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+def load_optimizer(directory: Path, optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> None:
     """Restore what `save_optimizer` wrote, but for the random states."""
     content = json.loads((directory / STATE).read_text())
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**load_file(directory / OPTIMIZER), **content["numbers"]}.items():
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, its in state.items():  # AdamW's moments are sharded as the weights are
-        for name, value in its.items():
-            its[name] = like(value, parameters[index]) if isinstance(value, torch.Tensor) else value
     pairs = ("betas", "eps")  # which JSON makes lists
     groups = [
         {name: tuple(value) if name in pairs and isinstance(value, list) else value for name, value in group.items()}
         for group in content["param_groups"]
     ]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if isinstance(optimizer, Zero3):
+        optimizer.take_parts(state, groups)
+    else:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for index, its in state.items():  # AdamW's moments are sharded as the weights are
+            for name, value in its.items():
+                its[name] = like(value, parameters[index]) if isinstance(value, torch.Tensor) else value
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
     scheduler.load_state_dict(content["scheduler"])
 
 

@@ -9,7 +9,7 @@ from aft.files import write_atomically, write_json
 from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
-from aft.training.settings import Objective, TrainingSettings
+from aft.training.settings import Objective, Sharding, TrainingSettings
 
 _ORDER, _EXAMPLES, _PROBE = "order.json", "examples.jsonl", "probe.jsonl"
 
@@ -27,7 +27,7 @@ class Job:
     card: str
 
 
-def write_job(folder: Path, job: Job, start: ModelDirectory, sharded: bool) -> None:
+def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding) -> None:
     """Write a job into `folder`, with the model that it starts from."""
     _write_examples(folder / _EXAMPLES, job.examples)
     _write_examples(folder / _PROBE, job.probe)
@@ -35,13 +35,13 @@ def write_job(folder: Path, job: Job, start: ModelDirectory, sharded: bool) -> N
         "settings": asdict(job.settings),
         "objective": asdict(job.objective),
         **{"seed": job.seed, "label": job.label, "card": job.card},
-        **{"start": str(start.path.absolute()), "fingerprint": start.fingerprint, "sharded": sharded},
+        **{"start": str(start.path.absolute()), "fingerprint": start.fingerprint, "sharding": sharding},
     }
     write_json(folder / _ORDER, order)
 
 
-def read_job(folder: Path) -> tuple[Job, ModelDirectory, bool]:
-    """The job in `folder`, the model that it starts from, and whether the weights are sharded."""
+def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
+    """The job in `folder`, the model that it starts from, and how its weights are sharded."""
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text())
     settings = order["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
@@ -54,7 +54,7 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, bool]:
         _read_examples(folder / _PROBE),
         order["card"],
     )
-    return job, ModelDirectory(Path(order["start"]), order["fingerprint"]), order["sharded"]
+    return job, ModelDirectory(Path(order["start"]), order["fingerprint"]), order["sharding"]
 
 
 def _write_examples(path: Path, examples: list[Example]) -> None:

@@ -18,7 +18,7 @@ from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
 from aft.training.job import Job
 from aft.training.launch import JOB, fit_together
-from aft.training.settings import Launch, Objective, TrainingSettings
+from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,7 +132,7 @@ def _made_from(description: Description, probe: Sequence[Example]) -> Descriptio
     return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 
-def fit(job: Job, load: Load, directory: Path, *, sharded: bool = False) -> None:
+def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -> None:
     """Train, and write model, card, warnings and curve into `directory`; go on from its newest checkpoint, if any.
 
     Each of several processes calls this; the first one writes.
@@ -152,7 +152,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharded: bool = False) -> None
     if lora is not None:
         model = add_adapter(model, lora, job.seed)
     trainer = AlignmentTrainer(
-        model, job.examples, job.settings, job.objective, job.seed, work, job.label, job.probe, sharded=sharded
+        model, job.examples, job.settings, job.objective, job.seed, work, job.label, job.probe, sharding=sharding
     )
     checkpoint = processes.gathered(checkpoints.latest(work))[0]
     if checkpoint is not None:

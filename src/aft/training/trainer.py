@@ -30,7 +30,8 @@ from aft.training.examples import Example
 from aft.training.monitor import DegradationMonitor
 from aft.training.objective import Totals, needs_gradient, objective_loss
 from aft.training.progress import ProgressBar
-from aft.training.settings import Objective, TrainingSettings
+from aft.training.settings import Objective, Sharding, TrainingSettings
+from aft.training.zero3 import Zero3
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class AlignmentTrainer(Trainer):
         label: str,
         probe: Sequence[Example] = (),
         *,
-        sharded: bool = False,
+        sharding: Sharding = "none",
     ) -> None:
         super().__init__(
             model=model,
@@ -79,15 +80,21 @@ class AlignmentTrainer(Trainer):
         self.monitor_every = settings.monitor_every
         self.monitor: DegradationMonitor | None = None  # made when the number of steps is known
         self.path: paths.Path = paths.choose_path(model, settings.scoring)
-        if sharded and self.path == "two_pass":
+        self.sharding: Sharding = sharding
+        if self.sharded and self.path == "two_pass":
             raise SettingsError("Sharded weights cannot be scored on the path 'two_pass': set scoring to auto.")
-        if sharded and settings.optimizer == "adafactor":
+        if self.sharded and settings.optimizer == "adafactor":
             raise SettingsError("The optimizer adafactor does not know sharded weights: set adamw or sgd.")
         logger.info("%s: responses are scored on the path '%s'.", label, self.path)
-        self.sharded = sharded
+        self.zero3: Zero3 | None = None  # made when the optimiser is there
         self._sums: defaultdict[str, Any] = defaultdict(float)
         self._step_examples: list[Example] = []
         self._step_began = time.perf_counter()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process keeps but a part of the weights."""
+        return self.sharding != "none"
 
     def _get_train_sampler(self, train_dataset: Any = None) -> CostGroupedSampler:
         return CostGroupedSampler(
@@ -132,8 +139,7 @@ class AlignmentTrainer(Trainer):
         def nothing(sums_R: torch.Tensor) -> torch.Tensor:
             return (0 * sums_R).nan_to_num().sum()
 
-        backward = self.accelerator.backward
-        paths.backward(model, self.path, [group], None, nothing, self.token_budget, backward)
+        paths.backward(model, self.path, [group], None, nothing, self.token_budget, self._backward_of_all)
 
     def _backward(self, model: Any, path: paths.Path, examples: list[Example], totals: Totals) -> torch.Tensor:
         """Add the examples' share of the step's gradient; their share of its loss."""
@@ -153,10 +159,12 @@ class AlignmentTrainer(Trainer):
             backward = self.accelerator.backward
             return paths.backward(model, path, groups, needed, loss_of, self.token_budget, backward)
 
-        def backward_of_all(loss: torch.Tensor) -> None:
-            self.accelerator.backward(loss * processes.count())  # whose gradients are averaged
+        return paths.backward(model, path, groups, None, loss_of, self.token_budget, self._backward_of_all)
 
-        return paths.backward(model, path, groups, None, loss_of, self.token_budget, backward_of_all)
+    def _backward_of_all(self, loss: torch.Tensor) -> None:
+        """The backward pass of sharded weights, which averages over the processes."""
+        backward = self.accelerator.backward if self.zero3 is None else self.zero3.backward
+        backward(loss * processes.count())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the terms, scores and speed of the step to what the trainer logs, and warn of degradation.
@@ -218,23 +226,41 @@ class AlignmentTrainer(Trainer):
             batches.sampler = batches.batch_sampler.sampler  # which is told the epoch, in a resumed one, too
         return dataloader
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Without groups that are empty, as that of weights without decay is with LoRA: DeepSpeed knows none."""
+        optimizer = super().create_optimizer(model)
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
     def create_accelerator_and_postprocess(self) -> None:
         """Leave the model as it is: what is added up over the processes is added up once a step, by us."""
         super().create_accelerator_and_postprocess()
         accelerator: Any = self.accelerator
         accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
 
-    def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
-        if self.sharded:  # a checkpoint's weights, which are whole, are loaded by now; the optimiser comes next
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        # A checkpoint's weights, which are whole, are loaded by now; the optimiser comes next.
+        if self.sharding == "full":
             sharding.shard(self.model)  # type: ignore[arg-type]
-        return super()._prepare_for_training(*given, **named)
+        if self.sharding != "zero3":
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        plain: Any = self.optimizer
+        self.zero3 = Zero3(self.model, plain.optimizer, self.args.max_grad_norm)  # type: ignore[arg-type]
+        self.optimizer = self.zero3  # type: ignore[assignment]
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        if self.zero3 is not None:
+            return self.zero3.clip_and_step()
         norm: Any = super()._clip_grad_norm(model)
         return sharding.whole(norm)
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
         """All weights if each process has but a part of them. Every process must ask."""
+        if self.zero3 is not None:
+            return self.zero3.whole_weights()
         return sharding.whole_weights(self.model) if self.sharded else None  # type: ignore[arg-type]
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

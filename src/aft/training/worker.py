@@ -29,8 +29,8 @@ def main() -> None:
     level = logging.INFO if first else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
-        job, start, sharded = read_job(folder)
-        fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharded=sharded)
+        job, start, sharding = read_job(folder)
+        fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharding=sharding)
     except AftError as error:
         write_json(folder / ERROR, {"kind": type(error).__name__, "message": str(error)})
         sys.exit(str(error))
