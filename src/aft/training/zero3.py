@@ -77,10 +77,10 @@ class Zero3:
         weights: dict[str, torch.Tensor] = {}
         state: dict[str, torch.Tensor] = self.model.state_dict()
         parameters: dict[str, torch.Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
-        for name in state:
+        for name, tensor in state.items():
             with _deepspeed().zero.GatheredParameters([parameters[name]] if name in parameters else []):
                 if is_first():
-                    weights[name] = parameters.get(name, state[name]).detach().cpu().clone()
+                    weights[name] = parameters.get(name, tensor).detach().cpu().clone()
         return weights
 
     def whole_state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
