@@ -66,10 +66,10 @@ def draw(study: Study, table: pd.DataFrame) -> "Figure":
 
 def study_text(name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, figure: str) -> str:
     """The study in Markdown."""
-    seeds = ", ".join(map(str, study.seeds))
+    seeds = f"seed{'s' * (len(study.seeds) > 1)} {', '.join(map(str, study.seeds))}"
     parts = [
         f"## {study.title}",
-        f"{study.question} (`kedro studies run {name}`; seeds {seeds}; {int(table['questions'].iloc[0]):,} questions)",
+        f"{study.question} (`kedro studies run {name}`; {seeds}; {int(table['questions'].iloc[0]):,} questions)",
         _markdown(_cells(study, table)),
     ]
     if study.paper_source:
