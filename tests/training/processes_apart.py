@@ -41,6 +41,7 @@ if importlib.util.find_spec("deepspeed"):
     ours = [name for name in SCENARIOS if name.startswith("sharded")]
     SCENARIOS |= {name.replace("sharded", "zero3"): {**SCENARIOS[name], "sharding": "zero3"} for name in ours}
     SCENARIOS["zero3, tied"] = {**SCENARIOS["zero3"], "tied": True, "settings": {"gradient_checkpointing": True}}
+    SCENARIOS["zero3"]["resumes"] = "sharded"  # what FSDP2 began
 
 
 def is_tied(scenario: dict[str, Any]) -> bool:
@@ -81,13 +82,13 @@ def hash_of(weights: dict[str, torch.Tensor]) -> str:
 
 
 def main() -> None:
-    """Run every scenario, then again from its checkpoint, and write what the first process has to show."""
+    """Run every scenario, again from its or another's checkpoint, and write what the first process has to show."""
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
     for name, scenario in SCENARIOS.items():
         folder = root / name
         shown = seven_steps(scenario, folder)
-        latest = checkpoints.latest(folder)
+        latest = checkpoints.latest(root / scenario.get("resumes", name))
         again = seven_steps(scenario, folder, resume=latest)
         if "sharding" not in scenario:
             assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"

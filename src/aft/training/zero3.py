@@ -48,7 +48,7 @@ class Zero3:
             "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are dealt out by us
             "managed_gradient_accumulation": False,  # a step ends when we say so, after any number of passes
             "gradient_clipping": max_grad_norm,
-            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},  # 0: small weights, too
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }

@@ -32,9 +32,9 @@ def load_questions(
     empty = [split for split in ("train", "test") if not splits[split]]
     if empty:
         raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
-    held_out = _held_out(splits)
+    _refuse_overlaps(splits)
     others = [*splits["validation"], *_other_questions(_choices(test_sets), splits)]
-    held_out = sorted({*held_out, *(question.content_hash for question in others)})
+    held_out = sorted({question.content_hash for question in (*splits["test"], *others)})
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     train, validation, test = (to_table(splits[split]) for split in SPLITS)
     return train, validation, test, to_table(others), held_out
@@ -105,14 +105,13 @@ def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, l
     return chosen
 
 
-def _held_out(splits: Mapping[str, list[Question]]) -> list[str]:
-    """Content hashes of validation and test; raises `DataError` if two splits share a question."""
+def _refuse_overlaps(splits: Mapping[str, list[Question]]) -> None:
+    """Raise `DataError` if two splits share a question, by content hash."""
     hashes = {split: {question.content_hash for question in rows} for split, rows in splits.items()}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         shared = hashes[one] & hashes[other]
         if shared:
             raise DataError(f"{len(shared)} questions are in both {one} and {other}; the source's splits overlap.")
-    return sorted(hashes["validation"] | hashes["test"])
 
 
 def prepare_base_model(base_model: BaseModel, held_out: list[str], model_cache: str) -> ModelDirectory:
