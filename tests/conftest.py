@@ -89,7 +89,7 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [sys.executable, "-c", code, *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         started.append(process)
         return process

@@ -57,8 +57,8 @@ def names(directory: Path) -> list[str]:
 
 def fill(directory: Path, content: str = "weights") -> None:
     (directory / "part").mkdir(exist_ok=True)
-    (directory / "part" / "a.bin").write_text(content)
-    (directory / "b.txt").write_text("text")
+    (directory / "part" / "a.bin").write_text(content, encoding="utf-8")
+    (directory / "b.txt").write_text("text", encoding="utf-8")
 
 
 def never(directory: Path) -> None:
@@ -88,22 +88,22 @@ class TestDigest:
 class TestWriteAtomically:
     def test_writes_and_leaves_nothing_else(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "folder" / "table.txt"
-        write_atomically(path, lambda staged: staged.write_text("one"))
-        write_atomically(path, lambda staged: staged.write_text("two"))
-        assert path.read_text() == "two"
+        write_atomically(path, lambda staged: staged.write_text("one", encoding="utf-8"))
+        write_atomically(path, lambda staged: staged.write_text("two", encoding="utf-8"))
+        assert path.read_text(encoding="utf-8") == "two"
         assert names(path.parent) == ["table.txt"]
 
     def test_an_exception_leaves_the_old_content(self, tmp_path: Path) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
 
         def half(staged: Path) -> None:
-            staged.write_text("ha")
+            staged.write_text("ha", encoding="utf-8")
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             write_atomically(path, half)
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["table.txt"]
 
     def test_the_bytes_are_synced_before_the_name_changes(
@@ -120,12 +120,12 @@ class TestWriteAtomically:
         self, tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         with limit_file_size(10_000), pytest.raises(StoreError) as caught:
-            write_atomically(path, lambda staged: staged.write_text("x" * 20_000))
+            write_atomically(path, lambda staged: staged.write_text("x" * 20_000, encoding="utf-8"))
         assert "disk is full" in str(caught.value) and str(path) in str(caught.value)
         assert one_sentence(str(caught.value))
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["table.txt"]
 
     @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ class TestWriteAtomically:
             raise OSError(number, os.strerror(number))
 
         path = tmp_path / "a.json"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         monkeypatch.setattr(os, "fsync", fails)
         with pytest.raises(StoreError, match=told) as caught:
             write_json(path, {"a": 1})
         assert one_sentence(str(caught.value))
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["a.json"]
 
     def test_kill_9_leaves_the_old_content(self, tmp_path: Path, start_python: Start) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         code = """
 import os, sys
 from pathlib import Path
@@ -167,7 +167,7 @@ def half(staged):
 write_atomically(Path(sys.argv[1]), half)
 """
         assert start_python(code, path).wait() == -signal.SIGKILL
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert len(names(tmp_path)) == 2  # the unfinished file is there under another name
         remove_leftovers(tmp_path)
         assert names(tmp_path) == ["table.txt"]
@@ -207,7 +207,7 @@ class TestFinishDirectory:
     def test_an_earlier_directory_is_replaced_as_a_whole(self, tmp_path: Path) -> None:
         final = tmp_path / "model"
         final.mkdir()
-        (final / "stale.txt").write_text("of an earlier run")
+        (final / "stale.txt").write_text("of an earlier run", encoding="utf-8")
         finish_directory(self.staged(tmp_path), final, MADE_FROM)
         assert names(final) == ["b.txt", MANIFEST, "part"]
         assert names(tmp_path) == ["model"]
@@ -238,12 +238,12 @@ files.finish_directory(Path(sys.argv[1]), Path(sys.argv[2]), {})
         assert is_intact(final) == (renames == 1)
         assert final.exists() == (renames == 1)
         finish_directory(tmp_path / ".model.partial", final, MADE_FROM)  # the next run gets through
-        assert (final / "part" / "a.bin").read_text() == "new"
+        assert (final / "part" / "a.bin").read_text(encoding="utf-8") == "new"
         assert names(tmp_path) == ["model"]
 
     def test_leftovers_of_killed_writes_are_not_kept(self, tmp_path: Path) -> None:
         staged = self.staged(tmp_path)
-        (staged / ".curve.json.4242.partial").write_text("ha")
+        (staged / ".curve.json.4242.partial").write_text("ha", encoding="utf-8")
         finish_directory(staged, tmp_path / "model", MADE_FROM)
         assert names(tmp_path / "model") == ["b.txt", MANIFEST, "part"]
 
@@ -268,7 +268,7 @@ class TestManifest:
         ],
     )
     def test_what_is_not_a_whole_manifest_of_ours_is_none(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / "a.bin").write_text("a")
+        (tmp_path / "a.bin").write_text("a", encoding="utf-8")
         (tmp_path / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
         assert read_manifest(tmp_path) is None
         assert not is_intact(tmp_path)
@@ -308,7 +308,10 @@ class TestBuildOnce:
     def test_another_description_is_another_directory(self, tmp_path: Path) -> None:
         one = build_once(tmp_path, {"seed": 1}, lambda directory: fill(directory, "one"))
         two = build_once(tmp_path, {"seed": 2}, lambda directory: fill(directory, "two"))
-        assert ((one / "part/a.bin").read_text(), (two / "part/a.bin").read_text()) == ("one", "two")
+        assert ((one / "part/a.bin").read_text("utf-8"), (two / "part/a.bin").read_text(encoding="utf-8")) == (
+            "one",
+            "two",
+        )
 
     @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
     def test_a_damaged_directory_is_rebuilt(self, tmp_path: Path, damage: str) -> None:
@@ -322,11 +325,11 @@ class TestBuildOnce:
             target.unlink()
         else:
             target.write_bytes(content[: len(content) // 2])
-        (made / "stale").write_text("not of the build")
+        (made / "stale").write_text("not of the build", encoding="utf-8")
         assert build_once(tmp_path, MADE_FROM, fill) == made
         assert is_intact(made)
         assert names(made) == ["b.txt", MANIFEST, "part"]
-        assert (made / "part" / "a.bin").read_text() == "weights"
+        assert (made / "part" / "a.bin").read_text(encoding="utf-8") == "weights"
 
     def test_a_failed_build_is_nothing_finished(self, tmp_path: Path) -> None:
         def fails(directory: Path) -> None:
@@ -361,7 +364,7 @@ build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
 
         def build(directory: Path) -> None:
             assert names(directory) == ["step_1"]
-            (directory / "step_2").write_text("done by the second process")
+            (directory / "step_2").write_text("done by the second process", encoding="utf-8")
 
         made = build_once(tmp_path, MADE_FROM, build)  # refused if the killed process still held the lock
         assert names(made) == [MANIFEST, "step_1", "step_2"]

@@ -83,7 +83,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, atomically."""
     text = json.dumps(content, indent=2, sort_keys=True, default=str) + "\n"
-    write_atomically(path, lambda staged: staged.write_text(text))
+    write_atomically(path, lambda staged: staged.write_text(text, encoding="utf-8"))
 
 
 def finish_directory(staged: Path, final: Path, description: Description) -> None:
@@ -117,7 +117,7 @@ def remove_leftovers(directory: Path) -> None:
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a finished directory; None if there is none of ours, or if a file that it names is missing."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     ours = isinstance(manifest, dict) and "made_from" in manifest and isinstance(manifest.get("files"), dict)

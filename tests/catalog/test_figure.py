@@ -38,5 +38,5 @@ def test_matplotlib_waits_for_a_figure():
         "import sys; from aft.catalog.figure import FigureDataset; FigureDataset(filepath='x.png');"
         "print('matplotlib' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "False"

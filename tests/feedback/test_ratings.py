@@ -134,7 +134,7 @@ def test_text_files_may_be_written_by_hand(tmp_path):
     path.write_bytes('\ufeffrating,"question_id",sample_index\r\n7.5,"a",1.0\r\n\r\n8,b, 2\r\n'.encode())
     assert read_ratings(path, ROWS).fillna(-1).tolist() == [-1, 7.5, -1, -1, 8.0]
     path = tmp_path / "ratings.jsonl"
-    path.write_text('\n{"rating": "9", "sample_index": "1", "question_id": "a", "reason": [1]}\n\n')
+    path.write_text('\n{"rating": "9", "sample_index": "1", "question_id": "a", "reason": [1]}\n\n', encoding="utf-8")
     assert read_ratings(path, ROWS).fillna(-1).tolist() == [-1, 9.0, -1, -1, -1]
 
 
@@ -161,7 +161,7 @@ GOOD = {"question_id": "a", "sample_index": 0, "rating": 1}
 )
 def test_a_malformed_row_is_refused_with_its_line(tmp_path, field, value, complaint):
     path = tmp_path / "ratings.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in (GOOD, {**GOOD, field: value})))
+    path.write_text("\n".join(json.dumps(row) for row in (GOOD, {**GOOD, field: value})), encoding="utf-8")
     with pytest.raises(DataError, match=f"ratings.jsonl, line 2 {complaint}"):
         read_ratings(path, ROWS)
 
@@ -208,9 +208,9 @@ def test_ratings_of_other_texts_are_refused(tmp_path):
     """As of a file that was made for the samples of another seed: the same ids, other responses."""
     rows = ["question_id,sample_index,rating,response", "a,0,7,a 0", "a,1,9,something else"]
     path = tmp_path / "ratings.csv"
-    path.write_text("\n".join(rows[:2]))
+    path.write_text("\n".join(rows[:2]), encoding="utf-8")
     assert read_ratings(path, ROWS)[0] == 7
-    path.write_text("\n".join(rows))
+    path.write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(DataError, match="another response than sample 1 of a"):
         read_ratings(path, ROWS)
 

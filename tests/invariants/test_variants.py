@@ -19,7 +19,7 @@ from aft.training.examples import Example
 from aft.training.objective import Totals, objective_loss
 from aft.training.settings import Objective
 
-_CONF = yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text())
+_CONF = yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text(encoding="utf-8"))
 OBJECTIVES = {name: Objective(**entry["objective"]) for name, entry in _CONF["align"].items()}
 TOLERANCE = 1e-9
 

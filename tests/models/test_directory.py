@@ -32,7 +32,7 @@ def folder(tmp_path: Path, pocket_directory: ModelDirectory) -> Path:
 @pytest.fixture
 def finished(tmp_path: Path, folder: Path) -> ModelDirectory:
     """The same with a manifest, and with a file that decides nothing."""
-    (folder / "training_curve.json").write_text("[]")
+    (folder / "training_curve.json").write_text("[]", encoding="utf-8")
     finish_directory(folder, tmp_path / "finished", MADE_FROM)
     return open_model(tmp_path / "finished")
 
@@ -89,11 +89,11 @@ class TestFingerprint:
     )
     def test_changes_with_a_further_deciding_file(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / name).write_text("{}")
+        (folder / name).write_text("{}", encoding="utf-8")
         assert open_model(folder).fingerprint != before
 
     def test_changes_with_the_name_of_a_file(self, folder: Path) -> None:
-        (folder / "vocab.txt").write_text("a b")
+        (folder / "vocab.txt").write_text("a b", encoding="utf-8")
         before = open_model(folder).fingerprint
         (folder / "vocab.txt").rename(folder / "vocab.json")
         assert open_model(folder).fingerprint != before
@@ -101,9 +101,9 @@ class TestFingerprint:
     @pytest.mark.parametrize("name", ["training_curve.json", "README.md", "pytorch_model.bin", "optimizer.pt"])
     def test_is_independent_of_other_files(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / name).write_text("anything")
+        (folder / name).write_text("anything", encoding="utf-8")
         (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / "config.json").write_text("anything")
+        (folder / "checkpoints" / "config.json").write_text("anything", encoding="utf-8")
         (folder / "tokenizer").mkdir()  # a folder of a deciding name decides nothing
         assert open_model(folder).fingerprint == before
 
@@ -119,18 +119,18 @@ class TestFingerprint:
     )
     def test_is_independent_of_a_foreign_manifest(self, folder: Path, manifest: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / MANIFEST).write_text(manifest)
+        (folder / MANIFEST).write_text(manifest, encoding="utf-8")
         assert open_model(folder).fingerprint == before
 
     @pytest.mark.parametrize("name", FILES)
     def test_a_finished_model_that_changed_is_refused(self, finished: ModelDirectory, name: str) -> None:
-        flip(finished.path / name) if name == WEIGHTS else (finished.path / name).write_text("{}")
+        flip(finished.path / name) if name == WEIGHTS else (finished.path / name).write_text("{}", encoding="utf-8")
         assert name in refused(lambda: open_model(finished.path))
 
     def test_a_manifest_cannot_vouch_for_other_weights(self, folder: Path, pocket_directory: ModelDirectory) -> None:
         """A manifest with false hashes does not give other weights the fingerprint of the true ones."""
         hashes = dict.fromkeys(FILES, "0" * 64)
-        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": hashes}))
+        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": hashes}), encoding="utf-8")
         assert "has changed" in refused(lambda: open_model(folder))
 
 
@@ -197,23 +197,23 @@ class TestRefused:
         assert exploded.exists()  # the bomb is real
 
     def test_code_of_its_own(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["auto_map"] = {"AutoModelForCausalLM": "modeling.Model"}
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "modeling.py").write_text("raise SystemExit('ran')")
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "modeling.py").write_text("raise SystemExit('ran')", encoding="utf-8")
         assert "auto_map" in refused(lambda: open_model(folder))
 
     def test_a_tokenizer_with_code_of_its_own(self, folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         config.update(tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]})
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        (folder / "own.py").write_text("raise SystemExit('ran')")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "own.py").write_text("raise SystemExit('ran')", encoding="utf-8")
         refused(open_model(folder).tokenizer)
 
     def test_a_tokenizer_without_an_end(self, folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         del config["eos_token"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         assert "eos_token" in refused(open_model(folder).tokenizer)
 
     @pytest.mark.parametrize("text", ["", "{", '{"a": ', "\xff"])
@@ -223,7 +223,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "of another world"}'])
     def test_a_configuration_of_no_language_model(self, folder: Path, text: str) -> None:
-        (folder / "config.json").write_text(text)
+        (folder / "config.json").write_text(text, encoding="utf-8")
         refused(lambda: open_model(folder).model())
 
     @pytest.mark.parametrize("content", [b"", b"\xff" * 100, "half"])
@@ -249,13 +249,13 @@ class TestRefused:
         names = list(load_file(folder / WEIGHTS))
         (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
         where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
-        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}), "utf-8")
         refused(open_model(folder).model)
 
     @pytest.mark.parametrize("content", ["", "{}", "half"])
     def test_a_damaged_tokenizer(self, folder: Path, content: str) -> None:
-        whole = (folder / "tokenizer.json").read_text()
-        (folder / "tokenizer.json").write_text(whole[: len(whole) // 2] if content == "half" else content)
+        whole = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        (folder / "tokenizer.json").write_text(whole[: len(whole) // 2] if content == "half" else content, "utf-8")
         assert "cannot be loaded" in refused(open_model(folder).tokenizer)
 
 
@@ -299,7 +299,7 @@ class TestPublish:
         assert (target.stat().st_ino, (target / MANIFEST).stat().st_ino) == before
 
     def test_a_given_folder_stays_as_it_is(self, tmp_path: Path, folder: Path) -> None:
-        (folder / "README.md").write_text("mine")
+        (folder / "README.md").write_text("mine", encoding="utf-8")
         before = names(folder)
         published = publish(open_model(folder), tmp_path / "base")
         assert names(folder) == before
@@ -307,9 +307,9 @@ class TestPublish:
 
     def test_card_and_adapter_come_along(self, tmp_path: Path, folder: Path) -> None:
         """Of a model that was made here; they decide nothing, but a directory that lacks them is made anew."""
-        (folder / "README.md").write_text("a card")
+        (folder / "README.md").write_text("a card", encoding="utf-8")
         (folder / "adapter").mkdir()
-        (folder / "adapter" / "adapter_config.json").write_text("{}")
+        (folder / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
         before = open_model(folder).fingerprint
         finish_directory(folder, tmp_path / "finished", MADE_FROM)
         source = open_model(tmp_path / "finished")
@@ -323,13 +323,13 @@ class TestPublish:
         assert target.stat().st_ino == place
         (target / "README.md").unlink()
         publish(source, target)
-        assert (target / "README.md").read_text() == "a card"
+        assert (target / "README.md").read_text(encoding="utf-8") == "a card"
 
     def test_a_foreign_manifest_names_no_file_to_take_over(self, tmp_path: Path, folder: Path) -> None:
-        (tmp_path / "secret").write_text("mine")
+        (tmp_path / "secret").write_text("mine", encoding="utf-8")
         (folder / "adapter").mkdir()
         named = {"adapter/../../secret": "", "../secret": "", "secret": ""}
-        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": named}))
+        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": named}), encoding="utf-8")
         published = publish(open_model(folder), tmp_path / "there" / "base")
         assert names(published.path) == sorted([*FILES, MANIFEST])
 
@@ -351,7 +351,7 @@ class TestPublish:
     def test_replaces_another_model_as_a_whole(self, tmp_path: Path, finished: ModelDirectory, folder: Path) -> None:
         target = tmp_path / "vft"
         publish(finished, target)
-        (target / "stale.safetensors").write_text("of another run")
+        (target / "stale.safetensors").write_text("of another run", encoding="utf-8")
         other = Path(shutil.copytree(finished.path, folder))
         (other / MANIFEST).unlink()
         (other / "generation_config.json").unlink()
@@ -388,7 +388,7 @@ class TestPublish:
     def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, finished: ModelDirectory) -> None:
         left = tmp_path / ".vft.partial"
         left.mkdir()
-        (left / WEIGHTS).write_text("ha")
+        (left / WEIGHTS).write_text("ha", encoding="utf-8")
         target = publish(finished, tmp_path / "vft").path
         assert open_model(target).fingerprint == finished.fingerprint
         assert not left.exists()

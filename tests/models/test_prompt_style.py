@@ -53,7 +53,7 @@ def chat_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def config_of(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "tokenizer_config.json").read_text())
+    return json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
 
 
 def test_only_the_configuration_of_the_tokenizer_is_a_copy(given: ModelDirectory, chat: ModelDirectory) -> None:
@@ -71,7 +71,7 @@ def test_generation_ends_where_a_response_does(given: ModelDirectory) -> None:
     """The model's own end is token 1; its tokenizer was told another, and plain transformers stops at both."""
     end = given.tokenizer().convert_tokens_to_ids("<|im_end|>")
     assert end != 1
-    assert json.loads((given.path / "generation_config.json").read_text())["eos_token_id"] == [1, end]
+    assert json.loads((given.path / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == [1, end]
     assert given.model().config.eos_token_id == 1
 
 
@@ -121,12 +121,12 @@ def test_a_model_that_cannot_chat(pocket_directory: ModelDirectory, given: Model
     with pytest.raises(ModelError, match="no chat template"):
         in_prompt_style(pocket_directory, "chat", tmp_path)
     folder = Path(shutil.copytree(given.path, tmp_path / "other_end"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config_of(folder), "eos_token": "</s>"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config_of(folder), "eos_token": "</s>"}), "utf-8")
     with pytest.raises(ModelError, match=r"<\|im_end\|>.*</s>"):
         in_prompt_style(open_model(folder), "chat", tmp_path)
     with pytest.raises(ModelError, match=r"<\|im_end\|>.*</s>"):  # also when it comes with the style
         config = {**config_of(folder), STYLE_KEY: "chat"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         in_prompt_style(open_model(folder), "chat", tmp_path)
 
 

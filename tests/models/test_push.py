@@ -116,14 +116,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def made(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
     """A finished model with card and adapter, and much beside it that is nobody's business."""
     staged = Path(shutil.copytree(pocket_directory.path, tmp_path / "staged"))
-    (staged / "README.md").write_text(model_card({"kind": "model", "seed": 1}))
+    (staged / "README.md").write_text(model_card({"kind": "model", "seed": 1}), encoding="utf-8")
     (staged / "adapter").mkdir()
-    (staged / "adapter" / "adapter_config.json").write_text("{}")
-    (staged / "training_curve.json").write_text("[]")
+    (staged / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (staged / "training_curve.json").write_text("[]", encoding="utf-8")
     (staged / "checkpoints").mkdir()
-    (staged / "checkpoints" / "optimizer.safetensors").write_text("moments")
+    (staged / "checkpoints" / "optimizer.safetensors").write_text("moments", encoding="utf-8")
     finish_directory(staged, tmp_path / "made", {"kind": "model"})
-    (tmp_path / "made" / "notes.txt").write_text("mine")
+    (tmp_path / "made" / "notes.txt").write_text("mine", encoding="utf-8")
     return open_model(tmp_path / "made")
 
 

@@ -27,7 +27,7 @@ def test_training_must_see_no_question_of_any_other_set() -> None:
 def chatting(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
     """A given model with a chat template, which ends an answer as its tokenizer says."""
     folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
-    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}", "utf-8")
     return open_model(folder)
 
 
@@ -52,7 +52,7 @@ def test_a_style_that_there_is_not(pocket_directory: ModelDirectory, tmp_path: P
     with pytest.raises(ValidationError, match="prompt_style"):
         TypeAdapter(BaseModel).validate_python({"source": "pocket", "prompt_style": "chatty"})
     folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}))
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}), "utf-8")
     with pytest.raises(ModelError, match="chatty"):
         prepare_base_model(BaseModel(str(folder)), [], str(tmp_path))

@@ -93,7 +93,7 @@ class TestRows:
         """The description names the server's model, neither its address nor the key."""
         sample(server)
         sample_responses(pocket_directory, sample.questions, SETTINGS, SEED, sample.root, "sample")
-        descriptions = [json.loads(path.read_text()) for path in sample.root.glob("*/description.json")]
+        descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in sample.root.glob("*/description.json")]
         assert sorted(one.get("engine", "") for one in descriptions) == ["", "server"]
         assert [one["served_as"] for one in descriptions if "engine" in one] == ["pocket"]
         files = [path.read_bytes() for path in sample.root.rglob("*") if path.is_file()]

@@ -82,7 +82,7 @@ def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -
 
 def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
     fill(store, Maker().blocks)
-    assert json.loads((store.directory / "description.json").read_text()) == DESCRIPTION
+    assert json.loads((store.directory / "description.json").read_text(encoding="utf-8")) == DESCRIPTION
 
 
 def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
@@ -118,8 +118,8 @@ def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: p
     elif damage.endswith("removed") or damage == "remove":
         (seal if "seal" in damage else shard).unlink()
     else:
-        texts = {"seal of another": shards[0].with_suffix(".json").read_text(), "seal is a list": "[1]"}
-        seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""))
+        texts = {"seal of another": shards[0].with_suffix(".json").read_text(encoding="utf-8"), "seal is a list": "[1]"}
+        seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""), encoding="utf-8")
     maker = Maker()
     with caplog.at_level(logging.WARNING):
         assert fill(store, maker.blocks) == shards

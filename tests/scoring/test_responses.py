@@ -158,9 +158,9 @@ def test_a_manifest_of_something_else_is_refused(name, table, scored, tmp_path):
     """Its files have the hashes that it names, but it says that they were made from something else."""
     scored(table)
     (directory,) = finished(tmp_path)
-    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     manifest["made_from"][name] = "another"
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(StoreError, match=f"{directory.name} belong to other responses or another model; delete"):
         scored(table)
 
@@ -173,9 +173,9 @@ def test_scores_of_other_rows_are_refused(table, scored, tmp_path):
     (directory,) = finished(tmp_path)
     file = directory / "scores.parquet"
     pd.read_parquet(file).assign(sample_index=range(1, 8)).to_parquet(file, index=False)
-    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["scores.parquet"] = hash_file(file)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(StoreError, match="other responses"):
         scored(table)
 

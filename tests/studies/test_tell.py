@@ -79,4 +79,4 @@ def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
     )
     table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
     write_study(tmp_path, "votes", study, table, ORDERINGS[:0])
-    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text()
+    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")

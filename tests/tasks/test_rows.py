@@ -44,7 +44,7 @@ def test_lines_and_items_are_read_with_their_places(tmp_path: Path, packed: bool
 
 
 def test_the_plain_file_is_read_before_the_packed_one(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("1")
+    (tmp_path / "a.jsonl").write_text("1", encoding="utf-8")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"2"))
     assert [row for _, row in rows.json_lines(str(tmp_path), "a.jsonl")] == [1]
 

@@ -94,7 +94,7 @@ def main() -> None:
             assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
         if processes.is_first():
             for kind, run in {"at once": shown, "resumed": again}.items():
-                (folder / f"{kind}.json").write_text(json.dumps(run["curve"]))
+                (folder / f"{kind}.json").write_text(json.dumps(run["curve"]), encoding="utf-8")
                 save_file(
                     {k: v.clone().contiguous() for k, v in run["weights"].items()}, folder / f"{kind}.safetensors"
                 )

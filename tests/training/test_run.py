@@ -129,9 +129,9 @@ def test_a_model_from_before_there_was_a_monitor_has_no_warnings(start):
     first = start()
     (first.directory.path / "training_warnings.json").unlink()
     manifest = first.directory.path / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = json.loads(manifest.read_text(encoding="utf-8"))
     del content["files"]["training_warnings.json"]
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(json.dumps(content), encoding="utf-8")
     assert start() == first
 
 
@@ -168,11 +168,11 @@ def test_rows_longer_than_the_models_positions_are_refused(start, pocket_directo
 def test_the_card_says_what_the_model_was_made_from(start, pocket_directory):
     """A file of the directory like any other: the manifest vouches for it."""
     directory = start().directory
-    card = (directory.path / "README.md").read_text()
+    card = (directory.path / "README.md").read_text(encoding="utf-8")
     assert card == model_card(directory.made_from)
     assert pocket_directory.fingerprint in card
     assert str(pocket_directory.path) not in card
-    assert "README.md" in json.loads((directory.path / "manifest.json").read_text())["files"]
+    assert "README.md" in json.loads((directory.path / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert "base_model" not in card, "the start has no name on the hub"
 
 
@@ -188,8 +188,8 @@ def test_a_base_model_of_the_hub_is_named_on_the_card_but_is_no_other_one(start,
     base = publish(open_model(snapshot), tmp_path / "base")
     named, plain = train_from(base, "named"), train_from(pocket_directory, "plain")
     assert named.name == plain.name
-    assert 'base_model: "owner/tiny"' in (named / "README.md").read_text()
-    assert "owner/tiny" not in (plain / "README.md").read_text()
+    assert 'base_model: "owner/tiny"' in (named / "README.md").read_text(encoding="utf-8")
+    assert "owner/tiny" not in (plain / "README.md").read_text(encoding="utf-8")
 
 
 # --- LoRA -------------------------------------------------------------------------------------------------------------
@@ -213,10 +213,10 @@ def test_a_model_trained_with_an_adapter_is_a_plain_one(start, pocket_directory)
     with torch.no_grad():
         torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
 
-    manifest = json.loads((directory.path / "manifest.json").read_text())
+    manifest = json.loads((directory.path / "manifest.json").read_text(encoding="utf-8"))
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= manifest["files"].keys()
     assert manifest["made_from"]["training"] == dataclasses.asdict(LORA)
-    texts = [path.read_text() for path in directory.path.rglob("*") if path.suffix in (".json", ".md")]
+    texts = [path.read_text(encoding="utf-8") for path in directory.path.rglob("*") if path.suffix in (".json", ".md")]
     assert not [text for text in texts if str(pocket_directory.path) in text]
 
 
@@ -240,12 +240,12 @@ def test_without_peft_nothing_is_loaded_but_what_was_made_is_found(start, tmp_pa
 
 
 def test_the_manifest_says_what_the_model_was_made_from(start, pocket_directory):
-    made_from = json.loads((start().directory.path / "manifest.json").read_text())["made_from"]
+    made_from = json.loads((start().directory.path / "manifest.json").read_text(encoding="utf-8"))["made_from"]
     assert made_from["kind"] == "model train aft+detached"
     assert made_from["start"] == pocket_directory.fingerprint
     assert made_from["training"]["learning_rate"] == 1e-3
     assert made_from["objective"]["constraint"] == "detached"
     assert made_from["seed"] == 0
     assert "probe" not in made_from, "there is none"
-    probed = json.loads((start(probe=PROBE).directory.path / "manifest.json").read_text())["made_from"]
+    probed = json.loads((start(probe=PROBE).directory.path / "manifest.json").read_text(encoding="utf-8"))["made_from"]
     assert probed.pop("probe") and probed == made_from

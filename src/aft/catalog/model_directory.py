@@ -34,7 +34,7 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
     def preview(self) -> JSONPreview:
         """What the model was made from, for Kedro-Viz."""
         path = self._filepath / MANIFEST
-        return JSONPreview(path.read_text() if path.is_file() else "{}")
+        return JSONPreview(path.read_text(encoding="utf-8") if path.is_file() else "{}")
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

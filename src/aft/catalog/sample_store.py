@@ -27,7 +27,7 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
 
         if not self._exists():
             raise StoreError(f"Nothing was sampled into {self._filepath} yet; run the pipeline that samples first.")
-        listed = json.loads(self._filepath.read_text())["shards"]
+        listed = json.loads(self._filepath.read_text(encoding="utf-8"))["shards"]
         if not listed:  # there was no question to answer
             return pd.DataFrame()
         shards = {self._home / shard["path"]: shard["sha256"] for shard in listed}

@@ -116,7 +116,7 @@ def _refuse_incomplete(path: Path) -> None:
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} has no tokenizer; save the model's tokenizer into it with save_pretrained.")
     try:
-        config = json.loads((path / "config.json").read_text())
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path / 'config.json'} is not JSON: {error}.") from error
     if "auto_map" in config:
@@ -194,9 +194,9 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
             if path.name != _TOKENIZER_CONFIG:
                 _link(path.resolve(), directory / path.name)
         given = source.path / _TOKENIZER_CONFIG
-        config = json.loads(given.read_text()) if given.is_file() else {}
+        config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
         text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
-        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text))
+        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text, encoding="utf-8"))
 
     return open_model(build_once(cache, made_from, build))
 

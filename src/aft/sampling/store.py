@@ -69,7 +69,7 @@ def is_finished(shard: Path) -> bool:
     if not shard.is_file() or not _seal(shard).is_file():
         return False
     try:
-        expected = json.loads(_seal(shard).read_text())["sha256"]
+        expected = json.loads(_seal(shard).read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError):
         expected = None
     if hash_file(shard) == expected:

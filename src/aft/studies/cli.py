@@ -104,7 +104,7 @@ def document_studies(place: Any, output: Path) -> None:
     from aft.studies.tell import document
 
     text = document(place.studies, _read(place), output.parent / "figures", output.parent)
-    write_atomically(output, lambda staged: staged.write_text(text))
+    write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))
     click.echo(f"Written: {output}")
 
 

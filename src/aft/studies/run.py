@@ -133,7 +133,7 @@ def _missing(place: Workplace, cell: Cell, folder: Path) -> dict[str, str]:
 
 def _marks(folder: Path) -> dict[str, str]:
     try:
-        return json.loads((folder / "finished.json").read_text())
+        return json.loads((folder / "finished.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -159,14 +159,15 @@ def _run(
         "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
     }
     environment = {**os.environ, PATIENCE: str(_DAY_S)} | ({} if parent is None else {PARENT: parent})
+    environment["PYTHONIOENCODING"] = "utf-8"  # of its log
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "study_log.txt"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "aft.studies.cell"],
-            text=True,
+            encoding="utf-8",
             cwd=place.project,
             env=environment,
             stdin=subprocess.PIPE,  # stays open: its end tells the cell that this process is gone
@@ -180,7 +181,7 @@ def _run(
         process.wait()
         process.stdin.close()
     if process.returncode:
-        lines = [line for line in log.read_text().splitlines() if line.strip()] or ["it was killed"]
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
             f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."

@@ -38,7 +38,7 @@ def write_study(folder: Path, name: str, study: Study, table: pd.DataFrame, orde
     write_atomically(folder / FIGURE, lambda staged: figure.savefig(staged, format="png", dpi=120))
     write_atomically(folder / TABLE, lambda staged: table.to_csv(staged, index=False))
     write_atomically(folder / ORDERINGS, lambda staged: orderings.to_csv(staged, index=False))
-    write_atomically(folder / TEXT, lambda staged: staged.write_text(text))
+    write_atomically(folder / TEXT, lambda staged: staged.write_text(text, encoding="utf-8"))
     write_json(folder / SUMMARY, {"name": name, "title": study.title, "seeds": study.seeds, "aft": __version__})
 
 
@@ -115,9 +115,9 @@ def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) ->
         content = (folder / name / FIGURE).read_bytes()
         write_atomically(picture, lambda staged, content=content: staged.write_bytes(content))
         link = picture.relative_to(home).as_posix()
-        texts.append((folder / name / TEXT).read_text().replace(f"({FIGURE})", f"({link})"))
+        texts.append((folder / name / TEXT).read_text(encoding="utf-8").replace(f"({FIGURE})", f"({link})"))
         orderings = pd.read_csv(folder / name / ORDERINGS)
-        claims.append(orderings.assign(study=json.loads((folder / name / SUMMARY).read_text())["title"]))
+        claims.append(orderings.assign(study=json.loads((folder / name / SUMMARY).read_text("utf-8"))["title"]))
     table = pd.concat(claims, ignore_index=True) if claims else pd.DataFrame()
     missing = [name for name in names if name not in done]
     parts = [

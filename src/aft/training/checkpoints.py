@@ -84,12 +84,12 @@ def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) 
 def save_optimizer(directory: Path, tensors: Tensors, content: dict[str, Any]) -> None:
     """Write what `optimizer_state` gives."""
     save_file(tensors, directory / OPTIMIZER)
-    (directory / STATE).write_text(json.dumps(content))
+    (directory / STATE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def load_optimizer(directory: Path, optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> None:
     """Restore what `save_optimizer` wrote, but for the random states."""
-    content = json.loads((directory / STATE).read_text())
+    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**load_file(directory / OPTIMIZER), **content["numbers"]}.items():
         index, name = key.split("/", 1)
@@ -123,7 +123,7 @@ def _random_states() -> dict[str, Any]:
 
 def restore_random_states(directory: Path) -> None:
     """Set the random states of Python, numpy and torch to those of a checkpoint, and of this process in it."""
-    of_all = json.loads((directory / STATE).read_text())["random"]
+    of_all = json.loads((directory / STATE).read_text(encoding="utf-8"))["random"]
     states = of_all[rank() % len(of_all)]
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))

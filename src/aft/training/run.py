@@ -116,14 +116,14 @@ def train_once(
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
     finished = build_once(workspace, made_from, build)
-    curve = json.loads((finished / CURVE).read_text())
+    curve = json.loads((finished / CURVE).read_text(encoding="utf-8"))
     return TrainedModel(open_model(finished), curve, kept_warnings(finished))
 
 
 def kept_warnings(directory: Path) -> list[str]:
     """What the monitor warned of while the model in `directory` was trained; empty if there was no monitor."""
     path = directory / WARNINGS
-    return json.loads(path.read_text()) if path.is_file() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _made_from(description: Description, probe: Sequence[Example]) -> Description:
@@ -168,7 +168,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
             save_adapter(model, directory / ADAPTER)
             model = merge_adapter(model)
         save_model(model, tokenizer, directory)
-        write_atomically(directory / CARD, lambda staged: staged.write_text(job.card))
+        write_atomically(directory / CARD, lambda staged: staged.write_text(job.card, encoding="utf-8"))
         write_json(directory / WARNINGS, trainer.warnings)
         write_json(directory / CURVE, _curve(trainer.state.log_history))
         shutil.rmtree(work, ignore_errors=True)
