@@ -149,7 +149,7 @@ def make(content):
         if moment == "before the seal":
             module.write_json = kill
         if moment == "in the seal":
-            Path.write_text = lambda path, text: (path.open("w").write(text[:5]), kill())
+            Path.write_text = lambda path, text, encoding: (path.open("w").write(text[:5]), kill())
     return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 store = module.SampleStore(root, {"model": "abc", "seed": 1})
 store.fill(list("abc"), lambda missing: ((number, module.encode(make("abc"[number]))) for number in missing))
