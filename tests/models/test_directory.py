@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft.errors import ModelError, StoreError
-from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest
-from aft.models.directory import ModelDirectory, open_model, publish, save_model
+from aft.files import MANIFEST, PATIENCE, finish_directory, is_intact, locked, read_manifest
+from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]
@@ -85,12 +87,30 @@ class TestFingerprint:
         assert open_model(folder).fingerprint == before
 
     @pytest.mark.parametrize(
-        "name", ["chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "tekken.json"]
+        "name",
+        [
+            *("chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "tekken.json", "tokenizer.4.0.json"),
+            *("config.5.0.0.json", "emoji.json", "source.spm", "additional_chat_templates/default.jinja"),
+        ],
     )
     def test_changes_with_a_further_deciding_file(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}", encoding="utf-8")
         assert open_model(folder).fingerprint != before
+
+    def test_follows_every_file_that_a_tokenizer_of_transformers_reads(self) -> None:
+        """Their names stand in the source of each architecture's tokenizer; importing them all would take long."""
+        import transformers
+
+        assert transformers.__file__
+        sources = Path(transformers.__file__).parent.glob("models/*/tokenization_*.py")
+        tables = [
+            re.findall(r"VOCAB_FILES_NAMES = \{(.*?)\}", source.read_text("utf-8"), re.DOTALL) for source in sources
+        ]
+        read = {name for (table,) in filter(None, tables) for name in re.findall(r': "([^"]+)"', table)}
+        assert {"tokenizer.json", "spiece.model", "emoji.json", "bpe.codes"} <= read
+        assert [name for name in sorted(read) if not decides(Path(name))] == []
 
     def test_changes_with_the_name_of_a_file(self, folder: Path) -> None:
         (folder / "vocab.txt").write_text("a b", encoding="utf-8")
@@ -103,7 +123,8 @@ class TestFingerprint:
         before = open_model(folder).fingerprint
         (folder / name).write_text("anything", encoding="utf-8")
         (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / "config.json").write_text("anything", encoding="utf-8")
+        for path in ("checkpoints/config.json", "checkpoints/chat_template.jinja", "checkpoints/model.safetensors"):
+            (folder / path).write_text("anything", encoding="utf-8")
         (folder / "tokenizer").mkdir()  # a folder of a deciding name decides nothing
         assert open_model(folder).fingerprint == before
 
@@ -250,7 +271,46 @@ class TestRefused:
         (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
         where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
         (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}), "utf-8")
-        refused(open_model(folder).model)
+        assert "names model-00002-of-00002.safetensors" in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize(
+        "place", ["../elsewhere.safetensors", "part/model.safetensors", "{}/elsewhere.safetensors"]
+    )
+    def test_a_shard_in_another_folder(self, folder: Path, place: str) -> None:
+        """transformers would read it, but no fingerprint would follow it."""
+        place = place.format(folder.parent)
+        (folder / "part").mkdir()
+        names = list(load_file(folder / WEIGHTS))
+        (folder / WEIGHTS).rename(folder / place)
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, place)}), "utf-8")
+        (folder / "other.safetensors").write_bytes(b"")
+        assert place in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize("index", [None, "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+    def test_weights_that_nothing_names(self, folder: Path, index: str | None) -> None:
+        (folder / WEIGHTS).rename(folder / "consolidated.safetensors")
+        if index is not None:
+            (folder / f"{WEIGHTS}.index.json").write_text(index, encoding="utf-8")
+        assert f"{WEIGHTS}.index.json" in refused(lambda: open_model(folder))
+
+    def test_a_configuration_that_names_other_weights(self, folder: Path) -> None:
+        (folder / "part").mkdir()
+        shutil.copy(folder / WEIGHTS, folder / "part")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["transformers_weights"] = f"part/{WEIGHTS}"
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert "transformers_weights" in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+    def test_an_adapter_beside_the_weights(self, folder: Path, name: str) -> None:
+        """transformers adds it to the weights by itself, and what is made of the model would be without it."""
+        (folder / name).write_text("{}", encoding="utf-8")
+        sentence = refused(lambda: open_model(folder))
+        assert name in sentence and "merge_and_unload" in sentence and "save_pretrained" in sentence
+
+    def test_an_adapter_without_weights(self, tmp_path: Path) -> None:
+        (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+        assert "merge_and_unload" in refused(lambda: open_model(tmp_path))
 
     @pytest.mark.parametrize("content", ["", "{}", "half"])
     def test_a_damaged_tokenizer(self, folder: Path, content: str) -> None:
@@ -304,6 +364,27 @@ class TestPublish:
         published = publish(open_model(folder), tmp_path / "base")
         assert names(folder) == before
         assert names(published.path) == sorted([*FILES, MANIFEST])
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_given_file_is_edited_in_place(self, tmp_path: Path, folder: Path, name: str) -> None:
+        """Training may go on for days with what was published; a copy of the given folder is as it was."""
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool.jinja").write_text("{{ messages }}", encoding="utf-8")
+        published = publish(open_model(folder), tmp_path / "base")
+        assert not any((published.path / path).samefile(folder / path) for path in FILES)
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        assert open_model(published.path).fingerprint == published.fingerprint != open_model(folder).fingerprint
+        assert (published.path / "additional_chat_templates" / "tool.jinja").is_file()
+        again = publish(open_model(folder), tmp_path / "base")
+        assert open_model(again.path).fingerprint == again.fingerprint == open_model(folder).fingerprint
+
+    def test_a_damaged_copy_of_a_given_model_is_made_anew(self, tmp_path: Path, folder: Path) -> None:
+        source = open_model(folder)
+        target = publish(source, tmp_path / "base").path
+        flip(target / WEIGHTS)
+        publish(source, target)
+        assert open_model(target).fingerprint == source.fingerprint == open_model(folder).fingerprint
 
     def test_card_and_adapter_come_along(self, tmp_path: Path, folder: Path) -> None:
         """Of a model that was made here; they decide nothing, but a directory that lacks them is made anew."""
@@ -384,6 +465,28 @@ class TestPublish:
         target = publish(finished, tmp_path / "vft").path
         with locked(tmp_path / ".vft.lock"):
             publish(finished, target)  # nothing to do, so no lock is needed
+
+    def test_what_another_process_published_while_this_one_waited_stays(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Replaced, it would be gone for a moment under whoever reads it by now."""
+        source, target, waits = open_model(folder), tmp_path / "base", threading.Event()
+
+        def locked_soon(path: Path) -> AbstractContextManager[None]:
+            waits.set()
+            return locked(path)
+
+        monkeypatch.setenv(PATIENCE, "60")
+        monkeypatch.setattr("aft.models.directory.locked", locked_soon)
+        second = threading.Thread(target=publish, args=(source, target))
+        with locked(tmp_path / ".base.lock"):
+            second.start()
+            assert waits.wait(60)
+            publish(source, tmp_path / "beside").path.rename(target)  # what the holder of the lock does
+            place = target.stat().st_ino
+        second.join()
+        assert target.stat().st_ino == place
+        assert open_model(target).fingerprint == source.fingerprint
 
     def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, finished: ModelDirectory) -> None:
         left = tmp_path / ".vft.partial"

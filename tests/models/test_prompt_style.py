@@ -56,11 +56,12 @@ def config_of(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
 
 
-def test_only_the_configuration_of_the_tokenizer_is_a_copy(given: ModelDirectory, chat: ModelDirectory) -> None:
+def test_only_the_configuration_of_the_tokenizer_is_another(given: ModelDirectory, chat: ModelDirectory) -> None:
     assert STYLE_KEY not in config_of(given.path)
     assert config_of(chat.path) == {**config_of(given.path), STYLE_KEY: "chat"}
     for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
-        assert (chat.path / name).samefile(given.path / name), name
+        assert (chat.path / name).read_bytes() == (given.path / name).read_bytes(), name
+        assert not (chat.path / name).samefile(given.path / name), "whoever gave it may edit it in place"
     assert open_model(given.path) == given
     assert chat.fingerprint != given.fingerprint
     assert chat.made_from["prompt_style"] == "chat" and chat.made_from["fingerprint"] == given.fingerprint
@@ -100,6 +101,7 @@ def test_what_a_killed_run_left_is_no_obstacle(given: ModelDirectory, tmp_path: 
 
 def test_back_to_plain(given: ModelDirectory, chat: ModelDirectory, tmp_path: Path) -> None:
     plain = in_prompt_style(chat, "plain", tmp_path)
+    assert (plain.path / "model.safetensors").samefile(chat.path / "model.safetensors"), "made here: no second copy"
     text = "Mia has 4 pens."
     assert encode_prompt(plain.tokenizer(), text) == encode_prompt(given.tokenizer(), text)
     assert encode_prompt(plain.tokenizer(), text) != encode_prompt(chat.tokenizer(), text)

@@ -156,13 +156,14 @@ def test_what_is_pushed_loads(hub: Hub, made: ModelDirectory, tmp_path: Path) ->
 def test_an_earlier_model_goes_in_the_same_commit(
     hub: Hub, made: ModelDirectory, pocket_directory: ModelDirectory
 ) -> None:
-    """Its shards would be loaded in place of the weights; pictures, other folders and the licence are the owner's."""
+    """Its shards or adapter would be loaded, too; pictures, other folders and the licence are the owner's."""
     push(made, "owner/model")
-    stale = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model"]
+    stale = ["adapter_config.json", "adapter_model.safetensors", "additional_chat_templates/tool.jinja"]
+    stale += ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model"]
     kept = ["LICENSE", "image.png", "onnx/config.json", "README.md"]
     hub.files["owner/model"] |= dict.fromkeys([*stale, *kept], b"")
     push(pocket_directory, "owner/model")
-    assert hub.commits[-1]["deletedFile"] == ["adapter/adapter_config.json", *stale]
+    assert sorted(hub.commits[-1]["deletedFile"]) == sorted(["adapter/adapter_config.json", *stale])
     assert sorted(hub.files["owner/model"]) == sorted([".gitattributes", *kept, *MODEL])
 
 

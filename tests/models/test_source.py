@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from aft.errors import ModelError
 from aft.models.directory import ModelDirectory
@@ -47,11 +48,15 @@ def test_a_name_on_the_hub_without_network(name: str) -> None:
 def test_a_fetched_model_is_checked_like_a_folder(
     pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever decides what it says is fetched, and an adapter, which is refused; no pickled weights and no code."""
+    wanted = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model.v3", "merges.txt", "emoji.json"]
+    wanted += ["chat_template.jinja", "additional_chat_templates/tool.jinja", "adapter_config.json"]
+    unwanted = ["pytorch_model.bin", "modeling.py", "README.md", "original/params.json"]
     asked: list[tuple[str, str]] = []
 
     def snapshot_download(name: str, *, revision: str, allow_patterns: list[str]) -> str:
         asked.append((name, revision))
-        assert not any("*.bin" in pattern or "*.py" in pattern for pattern in allow_patterns)
+        assert sorted(filter_repo_objects([*wanted, *unwanted], allow_patterns=allow_patterns)) == sorted(wanted)
         return str(pocket_directory.path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)

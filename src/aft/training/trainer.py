@@ -60,6 +60,8 @@ class AlignmentTrainer(Trainer):
         *,
         sharding: Sharding = "none",
     ) -> None:
+        config: Any = model.config
+        cached = getattr(config, "use_cache", None)
         super().__init__(
             model=model,
             args=_arguments(settings, seed, directory),
@@ -67,6 +69,10 @@ class AlignmentTrainer(Trainer):
             data_collator=_collate,
             callbacks=[ProgressBar(label)] if processes.is_first() else [],
         )
+        if cached is None:  # the Trainer writes use_cache into the configuration, with which the model will be saved
+            del config.use_cache
+        else:
+            config.use_cache = cached
         hide_weight_bars()
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True  # sums are divided by the totals of the whole batch
