@@ -61,7 +61,7 @@ class Hub:
         if path == "/api/repos/create":
             name = f"{lines[0]['organization']}/{lines[0]['name']}" if "organization" in lines[0] else lines[0]["name"]
             if name.startswith("other/"):
-                return 403, {"error": "You have no rights there."}
+                return 403, {"error": "You have no rights there.\nAsk for them."}
             status = 409 if name in self.files else 200
             self.private.setdefault(name, lines[0].get("visibility") == "private")
             self.files.setdefault(name, {".gitattributes": b""})
@@ -196,7 +196,8 @@ def test_without_a_token(hub: Hub, made: ModelDirectory, monkeypatch: pytest.Mon
 
 
 def test_without_rights(hub: Hub, made: ModelDirectory) -> None:
-    assert "403" in refused(made, "other/model")
+    sentence = refused(made, "other/model")
+    assert "403" in sentence and "You have no rights there; Ask for them" in sentence
 
 
 def test_with_a_token_that_is_not_known(
