@@ -89,7 +89,8 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
-            write_study(folder, name, study, study_table(results, evaluation), verdicts(study, results, evaluation))
+            tables = study_table(results, evaluation), verdicts(study, results, evaluation)
+            write_study(folder, name, study, *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
     logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
@@ -104,7 +105,7 @@ def document_studies(place: Any, output: Path) -> None:
     from aft.studies.tell import document
 
     text = document(place.studies, _read(place), output.parent / "figures", output.parent)
-    write_atomically(output, lambda staged: staged.write_text(text))
+    write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))
     click.echo(f"Written: {output}")
 
 
