@@ -1,45 +1,72 @@
-"""Which cells are run again: those of which something has changed that decides their results."""
+"""Which cells are run again: those of which something has changed that decides their results; and which never."""
 
-import copy
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from kedro.framework.project import pipelines
 
-from aft.errors import ModelError
+from aft.errors import ModelError, SettingsError
 from aft.models.directory import ModelDirectory
+from aft.models.pocket import Architecture
+from aft.pipeline_registry import register_pipelines
+from aft.pipelines.parameters import (
+    BaseModel,
+    Cluster,
+    Evaluation,
+    Judge,
+    Labelling,
+    Launching,
+    PocketBase,
+    Sampler,
+    Sampling,
+    Server,
+    TaskChoice,
+    Training,
+    Variant,
+)
 from aft.studies import run
-from aft.studies.plan import Cell
+from aft.studies.definition import Study, Sweep
+from aft.studies.plan import Cell, points_of
+from aft.tasks.pocket import Corpus
 
 PARAMS: dict[str, Any] = {
     **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
-    "task": {"family": "multitask", "settings": {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}},
+    "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
     "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
-    "base_model": {"source": "model", "pocket": {"training": {"epochs": 1, "token_budget": 8}}},
-    "training": {
-        **{"epochs": 4, "max_tokens": 9, "token_budget": 8, "scoring": "auto", "checkpoint_every": 1},
-        **{"monitor_every": 1, "gradient_checkpointing": False},
-    },
-    "launch": {"processes": 1},
+    "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), Training(1, 0.1, 1))),
+    "training": Training(epochs=4, learning_rate=0.1, batch_size=1),
+    "launch": Launching(),
     "sample_from": "round/seed_{seed}/aft",
-    "sampling": {"samples": 6, "batch_rows": 3, "block_size": 3},
-    "sampler": {"engine": "server", "cluster": None, "server": {"base_url": "http://a/v1", "model": "m"}},
-    "labelling": {"judge": "file", "ratings_file": "ratings_{seed}.csv", "openai": {"base_url": "http://a/v1"}},
-    "evaluation": {"ks": [1], "level": 0.95, "sampling": {"samples": 6, "batch_rows": 3, "block_size": 3}},
-    "align": {"vft": {"objective": {}}, "aft": {"objective": {"weight": 1.0}}, "rrhf": {"objective": {"weight": 1.0}}},
+    "sampling": Sampling(samples=6),
+    "sampler": Sampler("server", Server("http://a/v1", "m")),
+    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=Judge("http://a/v1", "m")),
+    "evaluation": Evaluation(Sampling(samples=6, greedy=True), ks=[1]),
+    "align": {name: {"objective": Variant()} for name in ("vft", "aft", "rrhf")},
 }
+
+
+def changed(value: Any, path: list[str], to: Any) -> Any:
+    """Nested settings, of which the one under `path` is another."""
+    if not path:
+        return to
+    name, *rest = path
+    if isinstance(value, dict):
+        return {**value, name: changed(value[name], rest, to)}
+    return replace(value, **{name: changed(getattr(value, name), rest, to)})
 
 
 class Place:
     """A project whose cells are as quickly made as noted."""
 
     def __init__(self, project: Path, model: Path) -> None:
-        self.project, self.params, self.made = project, copy.deepcopy(PARAMS), []
+        self.project, self.params, self.made = project, PARAMS, []
         for name in ("questions", "more"):
             (project / name).mkdir()
             (project / name / "train.jsonl").write_text("{}\n")
@@ -56,11 +83,7 @@ class Place:
         return self.project / "reports" / f"seed_{cell.seed}"
 
     def set(self, key: str, value: Any) -> None:
-        *path, last = key.split(".")
-        inner = self.params
-        for name in path:
-            inner = inner[name]
-        inner[last] = value
+        self.params = changed(self.params, key.split("."), value)
 
     def run(self) -> list[tuple[int, tuple[str, ...]]]:
         """The cells that are run, each with what is made of it."""
@@ -147,7 +170,7 @@ def test_a_release_that_changes_no_result_runs_nothing_again(place: Place, monke
         *(("training.monitor_every", None), ("training.gradient_checkpointing", True)),
         *(("base_model.pocket.training.token_budget", 9), ("launch.processes", 2), ("model_cache", "elsewhere")),
         *(("sampling.batch_rows", 9), ("sampling.block_size", 9), ("evaluation.sampling.batch_rows", 9)),
-        *(("sampler.cluster", {"workers": 2}), ("sampler.server.base_url", "http://b/v1")),
+        *(("sampler.cluster", Cluster(workers=2)), ("sampler.server.base_url", "http://b/v1")),
         *(("labelling.openai.base_url", "http://b/v1"), ("align.rrhf.objective.weight", 2.0)),
     ],
 )
@@ -173,3 +196,23 @@ def test_what_decides_runs_again_what_it_decides(place: Place, key: str, value: 
 def test_marks_that_are_none_of_ours_are_as_no_marks(place: Place, content: str) -> None:
     (place.project / "reports/seed_0/finished.json").write_text(content)
     assert place.run() == ALL[:1]
+
+
+class Recipe(run.Workplace):
+    """A recipe whose settings are all the known ones and those of the study."""
+
+    @contextmanager
+    def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> Iterator[Any]:
+        yield SimpleNamespace(params={**PARAMS, "label": label, **(params or {})})
+
+
+def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines, "_content", register_pipelines(), raising=False)
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True, raising=False)
+    place = Recipe(tmp_path, None, None)
+    known, unknown = (Study("T", "Q", ["aft"], [0], sweep=Sweep(key, [4], "k")) for key in ("sampling", "samplings"))
+    place.check(known, points_of(known, "r", "data"))
+    with pytest.raises(SettingsError, match="no parameter 'samplings': did you mean 'sampling'"):
+        place.check(unknown, points_of(unknown, "r", "data"))

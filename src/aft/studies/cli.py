@@ -113,7 +113,14 @@ def _read(place: Any) -> dict[str, Any]:
     from aft.studies.definition import read_studies
 
     with place.context() as context:
-        return read_studies(dict(context.config_loader["studies"]))
+        try:
+            content = dict(context.config_loader["studies"])
+        except Exception as error:  # the YAML parser's, OmegaConf's and Kedro's are of no common kind
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise SettingsError(
+                f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
+            ) from error
+    return read_studies(content)
 
 
 def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:

@@ -130,12 +130,10 @@ def _judged(difference: Estimate, n_seeds: int) -> str:
 
 
 def _find(name: str, results: Mapping[Key, Results]) -> Results:
-    variant, _, value = name.partition("@")
-    found = [one for (at, own), one in results.items() if own == variant and (not value or str(at) == value)]
-    if len(found) != 1:
-        known = ", ".join(own if at is None else f"{own}@{at}" for at, own in results)
-        raise SettingsError(f"An ordering names '{name}', which is not exactly one result of its study: {known}.")
-    return found[0]
+    named = {own if at is None else f"{own}@{at}": one for (at, own), one in results.items()}
+    if name not in named:
+        raise SettingsError(f"An ordering names '{name}', which is no result of its study: {', '.join(named)}.")
+    return named[name]
 
 
 def _measure(metric: str) -> Callable[[Results], pd.DataFrame]:

@@ -18,6 +18,7 @@ from kedro.framework.session import KedroSession
 
 from aft.errors import AftError
 from aft.files import PATIENCE, write_json
+from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.pipelines.variants import namespace
@@ -75,6 +76,7 @@ class Workplace:
         for point in points:
             with self.context(point.label, study.seeds[0], point.params) as context:
                 params = context.params
+            check_known(params)
             study.check_told(params["evaluation"].ks, ["validation", *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
@@ -182,9 +184,7 @@ def _run(
         process.wait()
         process.stdin.close()
     if process.returncode:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] or [
-            "it was killed"
-        ]
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
             f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."

@@ -57,7 +57,7 @@ def draw(study: Study, table: pd.DataFrame) -> "Figure":
         column = study.figures[0]
         outside = table[table["variant"].isin(study.baselines if study.sweep else [])]
         inside = table.drop(outside.index)
-        paper = _paper_table(study).dropna(subset=["x"]) if study.paper else pd.DataFrame()
+        paper = _paper_table(study).dropna(subset=["x"]) if column in study.paper else pd.DataFrame()
         return sweep_figure(
             _points(inside, column),
             study.sweep.label if study.sweep else "round",
