@@ -78,3 +78,14 @@ def test_a_cell_that_fails_names_its_log(project: Any) -> None:
     assert done.returncode == 1
     assert "set labelling.ratings_file" in done.stderr and "study_log.txt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("content", "words"), [("- tiny", "cannot be read"), ("tiny: {title: T", "cannot be read"), ("a/b: {}", "'a/b'")]
+)
+def test_a_file_that_names_no_studies_is_answered_in_a_sentence(fresh: Any, content: str, words: str) -> None:
+    (fresh.folder / "conf/smoke/studies.yml").write_text(content)
+    done = fresh.studies("list")
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr

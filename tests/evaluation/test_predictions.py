@@ -92,6 +92,17 @@ def test_the_interval_has_the_level_that_is_asked_for():
     assert (figures["accuracy_low"], figures["accuracy_high"]) == wilson_interval(2, 4, 0.5)
 
 
+def test_every_interval_of_a_seed_has_the_level_and_the_resamples_that_are_asked_for():
+    """One resample has no spread, so its ends are one point."""
+    many = pd.concat([GROUPS.assign(question_id=GROUPS["question_id"] + str(i)) for i in range(9)])
+    at_95, at_50 = (measure(ROWS, many, [1], level=level) for level in (0.95, 0.5))
+    for name in ("accuracy", "assessment_accuracy"):
+        width_95, width_50 = (one[f"{name}_high"] - one[f"{name}_low"] for one in (at_95, at_50))
+        assert 0 < width_50 < width_95, name
+    once = measure(ROWS, many, [1], resamples=1)
+    assert once["assessment_accuracy_low"] == once["assessment_accuracy_high"]
+
+
 def test_samples_do_not_touch_the_accuracy_nor_greedy_answers_the_votes():
     swapped = ROWS.assign(is_correct=ROWS["is_correct"].where(ROWS["sample_index"] == -1, False))
     assert measure(swapped, GROUPS, [3])["accuracy"] == 0.5

@@ -32,13 +32,14 @@ def measure(
     ks: list[int],
     level: float = 0.95,
     others: pd.DataFrame | None = None,
+    resamples: int = 10_000,
 ) -> dict[str, float]:
     """All figures of one variant and seed, by name: shares in [0, 1], perplexity, and numbers of questions.
 
     `rows` are predictions, `scored_groups` the held-out groups with this variant's scores, `others` predictions for
     other question sets, named by a column `set`: each set adds `accuracy_{set}`, of its greedy answers. maj@k, pass@k
     and best-of-k are of the samples, and so are AUROC and calibration error, which judge the scores that the writer
-    gave them; both are NaN without samples.
+    gave them; both are NaN without samples. `level` and `resamples` are those of every interval.
 
     Raises `SettingsError` if a k is larger than the number of samples or a set has the name of another figure,
     `NumericalError`, with the questions' ids, if a score is not finite.
@@ -54,7 +55,7 @@ def measure(
             "maj@k, pass@k and best-of-k need samples: set evaluation.sampling.samples to at least the largest k."
         )
     check_finite(sampled)
-    figures |= _of_k_samples(sampled, ks) | _of_own_scores(sampled) | _of_groups(scored_groups)
+    figures |= _of_k_samples(sampled, ks) | _of_own_scores(sampled) | _of_groups(scored_groups, level, resamples)
     for name, own in greedy_by_set(others):
         if f"accuracy_{name}" in figures:
             raise SettingsError(f"A question set cannot be called {name!r}, accuracy_{name} is taken; rename it.")
@@ -95,9 +96,10 @@ def _of_own_scores(sampled: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _of_groups(scored_groups: pd.DataFrame) -> dict[str, float]:
+def _of_groups(scored_groups: pd.DataFrame, level: float, resamples: int) -> dict[str, float]:
     """Assessment accuracy, ours and the paper's, and perplexity of positives."""
-    ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
+    ours = assessment_accuracy(scored_groups, level=level, resamples=resamples)
+    papers = paper_assessment_accuracy(scored_groups)
     return {
         "assessment_accuracy": ours.macro,
         "assessment_accuracy_low": ours.low,

@@ -169,21 +169,37 @@ def summarise_variant(
     key = seed_key(seed)
     tables = (rows[key]() for rows in (predictions, assessment, other_predictions))
     rows, scored, others = tables
-    return measure(rows, scored, evaluation.ks, evaluation.level, others)
+    return measure(rows, scored, evaluation.ks, evaluation.level, others, evaluation.resamples)
 
 
 def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The comparison table and all paired differences, over every seed that was run as this one was.
+    """The comparison table and all paired differences, over every seed that all variants were run for as for this one.
 
     `partitions` holds `<variant>_predictions`, `<variant>_assessment` and `<variant>_other_predictions`.
     """
     names = (BASELINE, *COMPARED)
     alike = {name: alike_seeds(name, *(partitions[f"{name}_{kind}"] for kind in KINDS), seed=seed) for name in names}
-    predicted, assessed, others = ({name: tables[i] for name, tables in alike.items()} for i in range(len(KINDS)))
+    seeds = _common_seeds({name: list(tables[0]) for name, tables in alike.items()})
+    predicted, assessed, others = (
+        {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
+    )
     table = comparison_table(
         predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
     )
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
+
+
+def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
+    """The seeds that every variant has; what one has besides is told, for it is not compared."""
+    common = sorted(set.intersection(*map(set, seeds.values())))
+    more = {name: [one for one in own if one not in common] for name, own in seeds.items()}
+    if any(more.values()):
+        logger.warning(
+            "Compared over seed %s only, which every variant has; left out: %s. Run these seeds to compare them.",
+            ", ".join(map(str, common)),
+            "; ".join(f"{name} of seed {', '.join(map(str, own))}" for name, own in more.items() if own),
+        )
+    return common
 
 
 def draw_accuracy(comparison: pd.DataFrame) -> Figure:
