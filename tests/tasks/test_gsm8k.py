@@ -102,7 +102,11 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("#### Each child got 5 books.", None, "5"),
     ("#### 2024-01-15", None, None),
     ("#### \u0661\u0668", None, None),  # Arabic-Indic digits
-    ("#### \u00bd", None, None),
+    ("#### \u00bd", "0.5", "0.5"),
+    ("#### 2\u00bd", "2.5", "2.5"),
+    ("#### 16\u2154%", "50/3", "50/3"),
+    ("#### 10\u00b2", None, None),
+    ("#### 3\\frac12", "3.5", "3.5"),
     ("#### nan", None, None),
     ("#### 1e1000000000", None, None),
     ("#### " + "9" * 40, "9" * 40, "9" * 40),
