@@ -86,6 +86,7 @@ _OPERATOR_AFTER = re.compile(
 _EQUALS = re.compile(r"[ %]*+(?:of[ ]\S{1,20}[ ]{0,2})?=")  # right after the left side; 50% of 12 = 6
 _SPACED_SIGN = re.compile(r"(?:^|[=:] {0,2})- $")  # elsewhere "- 5" is a bullet or a dash
 _WRAPPERS = re.compile(r"(?:\\boxed|[\s\"'*_$(+{\[\\])*+")
+_BOX = re.compile(r"\\boxed\{(?=\s{0,8}[^\s}])")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
 
@@ -125,9 +126,11 @@ def stated_number(text: str) -> str | None:
 
 
 def boxed_number(text: str) -> str | None:
-    """The canonical number in the last LaTeX box of `text`, None if there is no box or no number in it."""
-    _, box, rest = text.rpartition("\\boxed{")
-    return stated_number(_plain(rest).partition("}")[0]) if box else None
+    """The canonical number in the last LaTeX box of `text` that is not empty; None without a box or a number in it."""
+    box = None
+    for box in _BOX.finditer(text):  # noqa: B007 (only the last one is wanted)
+        pass
+    return stated_number(_plain(text[box.end() :]).partition("}")[0]) if box else None
 
 
 def last_number(text: str) -> str | None:
