@@ -194,6 +194,11 @@ def test_questions_without_a_value_under_a_seed_do_not_count_there():
     assert estimate == (0.5, 0.0, 1.0)
 
 
+def test_questions_without_any_value_are_not_drawn():
+    """Of 0, 1 and seven of nothing under one seed: a quarter of the draws are 0 twice, and a quarter 1 twice."""
+    assert two_level_bootstrap([0.0, 1.0, *[math.nan] * 7], level=0.4) == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize("values", [[], [[], []], [[math.nan] * 2] * 3, [[0.0, math.inf], [0.0, 0.0]]])
 def test_a_bootstrap_of_nothing_or_of_the_infinite_is_refused(values):
     with pytest.raises(DataError, match="The bootstrap needs"):

@@ -73,8 +73,8 @@ def two_level_bootstrap(
     often each was drawn. This is Owen's pigeonhole bootstrap (arXiv 0712.1111). Entry [s, i] may be whether question i
     is right under seed s, or the difference of two variants in that: drawing differences draws the same seeds and
     questions for both, which takes out the spread of difficulty, most of the spread of either accuracy. NaN says that a
-    question has no value under a seed; a seed without any is left out. One seed (S = 1, or values [N]) is a bootstrap
-    over questions alone, which says nothing of other seeds.
+    question has no value under a seed; a seed or a question without any is left out. One seed (S = 1, or values [N]) is
+    a bootstrap over questions alone, which says nothing of other seeds.
 
     Assumed: seeds and questions are independent draws each, and the design is crossed: column i is the same question
     under every seed. What all seeds share, such as one base model, is taken as given.
@@ -88,7 +88,8 @@ def two_level_bootstrap(
     Raises DataError when there is no value, or one is infinite.
     """
     values_S_N = np.atleast_2d(np.asarray(values_S_N, dtype=np.float64))
-    values_S_N = values_S_N[~np.isnan(values_S_N).all(axis=1)]
+    is_known_S_N = ~np.isnan(values_S_N)
+    values_S_N = values_S_N[is_known_S_N.any(axis=1)][:, is_known_S_N.any(axis=0)]
     if values_S_N.size == 0:
         raise DataError("The bootstrap needs at least one question with a value; there is none to compare.")
     if np.isinf(values_S_N).any():
