@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from aft.errors import StoreError
-from aft.files import locked
+from aft.files import lock_of, locked
 from aft.sampling.store import SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -149,7 +149,7 @@ def make(content):
         if moment == "before the seal":
             module.write_json = kill
         if moment == "in the seal":
-            Path.write_text = lambda path, text: (path.open("w").write(text[:5]), kill())
+            Path.write_text = lambda path, text, encoding: (path.open("w").write(text[:5]), kill())
     return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 store = module.SampleStore(root, {"model": "abc", "seed": 1})
 store.fill(list("abc"), lambda missing: ((number, module.encode(make("abc"[number]))) for number in missing))
@@ -179,10 +179,11 @@ def test_the_order_of_the_description_does_not_matter(store: SampleStore) -> Non
     assert SampleStore(store.directory.parent, {"seed": 1, "model": "abc"}).directory == store.directory
 
 
-def test_a_second_run_is_refused(store: SampleStore) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_second_run_never_fills_the_same_store(store: SampleStore) -> None:
     store.directory.mkdir(parents=True)
     maker = Maker()
-    with locked(store.directory / ".lock"), pytest.raises(StoreError, match="Another run"):
+    with locked(lock_of(store.directory)), pytest.raises(StoreError, match="Another run"):
         fill(store, maker.blocks)
     assert maker.made == []
 
