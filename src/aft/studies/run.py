@@ -18,7 +18,7 @@ from kedro.framework.session import KedroSession
 
 from aft import __version__
 from aft.errors import AftError
-from aft.files import PATIENCE, digest, write_json
+from aft.files import digest, write_json
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.pipelines.variants import namespace
@@ -26,8 +26,6 @@ from aft.studies.definition import Study
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
-
-_DAY_S = 86_400  # cells of the same seed wait for each other's base model, VFT model and samples
 
 
 class CellError(AftError, RuntimeError):
@@ -158,7 +156,7 @@ def _run(
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
         "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
     }
-    environment = {**os.environ, PATIENCE: str(_DAY_S)} | ({} if parent is None else {PARENT: parent})
+    environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
