@@ -150,8 +150,8 @@ def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
     """
     seal = _seal(path)
     with locked(path.parent / ".lock", str(path)):
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            left.unlink(missing_ok=True)  # by a killed run
+        for left in (left for one in (path, seal) for left in path.parent.glob(f".{one.name}.*.partial")):
+            left.unlink()  # by a killed run
         before = _sealed(path) if seal.is_file() else [_ABSENT]
         after = []
 

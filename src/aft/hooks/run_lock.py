@@ -59,11 +59,9 @@ class RunLockHook:
 
 def _places(pipeline: Pipeline, catalog: CatalogProtocol, seed: int) -> dict[str, Path]:
     """Where the pipeline writes what is of this seed alone, by dataset: a file, a folder, its share of partitions."""
-    names = sorted(name for name in pipeline.all_outputs() if catalog.get(name) is not None)
-    configs = catalog.to_config()[0]  # type: ignore[attr-defined]  # without what stays in memory
     places = {}
-    for name in names:
-        config: dict[str, str] = configs.get(name, {})
+    for name in sorted(pipeline.all_outputs()):
+        config: dict[str, str] = catalog.config_resolver.resolve_pattern(name)  # type: ignore[attr-defined]
         place = f"{config['path']}/{seed_key(seed)}" if "path" in config else config.get("filepath", "")
         if re.search(rf"{seed_key(seed)}(?![0-9])", place):
             places[name] = Path(place).resolve()
