@@ -3,8 +3,10 @@
 import os
 import warnings
 
+from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
+from aft.hooks.run_lock import RunLockHook
 from aft.hooks.run_summary import RunSummaryHook
 
 # No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
@@ -21,7 +23,7 @@ warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\
 warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nodes")
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
-HOOKS = (MlflowTrackingHook(), RunSummaryHook(), CheckParametersHook())
+HOOKS = (MlflowTrackingHook(), RunSummaryHook(), RunLockHook(), CheckCachesHook(), CheckParametersHook())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

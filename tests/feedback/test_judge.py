@@ -26,7 +26,7 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 from aft.feedback.judge import JudgeSettings, rate_with_server
 from aft.feedback.judge_prompt import candidate_hash, judge_messages, read_rating
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import locked
+from aft.files import lock_of, locked
 from aft.tasks import Question
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -534,6 +534,7 @@ def test_a_run_that_is_killed_as_it_writes_is_continued_with_the_same_ratings(
     assert stored(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     server: Any,
     settings: JudgeSettings,
@@ -548,7 +549,7 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     server.plan, server.slowness = (lambda number, _: "slow" if number >= 8 else None), 60.0
     process = start_rating(start_python, server.url, tmp_path, "")
     wait_for(lambda: server.requests == 10)
-    with pytest.raises(StoreError, match="Another run is working on"):
+    with pytest.raises(StoreError, match="Another run is making"):
         rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -559,10 +560,11 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     assert stored(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_lock_holds_one_store_only(settings: JudgeSettings, tmp_path: Path) -> None:
     rate_with_server(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
-    (store,) = tmp_path.iterdir()
-    with locked(store / ".lock"):
+    (store,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    with locked(lock_of(store)):
         rate_with_server(FEEDBACK[:1], QUESTIONS, replace(settings, model="other"), tmp_path)
         with pytest.raises(StoreError, match="Another run"):
             rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)

@@ -15,7 +15,7 @@ MADE_FROM: dict[str, Any] = {
     "training": {"epochs": 3.0, "learning_rate": 2e-05, "max_steps": None, "lora": None},
     "objective": {"term": "aft", "constraint": "boundary", "beta": 0.15, "learn_positives": False},
     "seed": 7,
-    "aft": "0.3.0",
+    "code": "fedcba9876543210",
 }
 LORA = {**MADE_FROM["training"], "lora": {"rank": 4, "target_modules": ["q_proj", "v_proj"]}}
 
@@ -46,11 +46,15 @@ def test_tags_name_the_method(objective: dict[str, Any], tags: list[str]) -> Non
     assert head(model_card(MADE_FROM | {"objective": objective}))["tags"] == ["alignment-fine-tuning", *tags]
 
 
-def test_the_body_tells_settings_hashes_seed_and_version() -> None:
+def test_the_body_tells_settings_hashes_and_seed() -> None:
     card = model_card(MADE_FROM)
     for told in (
         *("# Model train aft+boundary", "`0011223344556677`", "`8899aabbccddeeff`", "| Seed | `7` |"),
-        *("| AFT version | `0.3.0` |", "| `learning_rate` | `2e-05` |", "| `max_steps` | `null` |"),
+        *(
+            "| Hash of the code that trained it | `fedcba9876543210` |",
+            "| `learning_rate` | `2e-05` |",
+            "| `max_steps` | `null` |",
+        ),
         *("| `term` | `aft` |", "| `beta` | `0.15` |"),
     ):
         assert told in card, told

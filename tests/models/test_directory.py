@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft.errors import ModelError, StoreError
-from aft.files import MANIFEST, PATIENCE, finish_directory, is_intact, locked, read_manifest
+from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest, with_seal
 from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model
 
 WEIGHTS = "model.safetensors"
@@ -151,7 +151,7 @@ class TestFingerprint:
     def test_a_manifest_cannot_vouch_for_other_weights(self, folder: Path, pocket_directory: ModelDirectory) -> None:
         """A manifest with false hashes does not give other weights the fingerprint of the true ones."""
         hashes = dict.fromkeys(FILES, "0" * 64)
-        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": hashes}), encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(with_seal({"made_from": {}, "files": hashes})))
         assert "has changed" in refused(lambda: open_model(folder))
 
 
@@ -457,6 +457,7 @@ class TestPublish:
         publish(finished, target)
         assert open_model(target).fingerprint == finished.fingerprint
 
+    @pytest.mark.usefixtures("impatient")
     def test_two_processes_never_publish_at_the_same_place_at_once(
         self, tmp_path: Path, finished: ModelDirectory
     ) -> None:

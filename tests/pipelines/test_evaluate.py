@@ -1,15 +1,19 @@
-"""Where the variants answer, and over which seeds they are compared."""
+"""Where the variants answer, and whose results over which seeds are compared."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from aft.errors import SettingsError
+from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes
-from aft.pipelines.parameters import Cluster, Evaluation, Sampler, Sampling, Server
+from aft.pipelines.parameters import Cluster, Evaluation, Labelling, Sampler, Sampling, Server, Training, Variant
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import SamplerSettings
 from aft.tasks import Question
@@ -92,3 +96,54 @@ def test_level_and_resamples_reach_the_figures_of_a_seed() -> None:
     figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION)
     assert figures["assessment_accuracy_low"] == figures["assessment_accuracy_high"]
     assert figures["accuracy_high"] - figures["accuracy_low"] < 0.35
+
+
+TRAINING = Training(epochs=1, learning_rate=1e-3, batch_size=2)
+
+
+def made(folder: Path, **made_from: Any) -> ModelDirectory:
+    """A handle on a model whose manifest says what it was trained with; it has no weights."""
+    trained = {"training": asdict(TRAINING), "objective": asdict(Variant()), "seed": 3, "code": "of the trainer"}
+    for name in Training.HOW:
+        del trained["training"][name]
+    staged = folder / "staged"
+    staged.mkdir(parents=True)
+    finish_directory(staged, folder / "model", {**trained, **made_from})
+    return ModelDirectory(folder / "model", "fingerprint")
+
+
+@pytest.fixture
+def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., str]:
+    """The identity of a variant's results, under settings and models that may be changed."""
+    vft, questions = made(tmp_path / "vft"), to_table(pocket_questions)
+    usual = {
+        **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
+        **{"training": TRAINING, "objective": Variant(), "sampling": Sampling(samples=4), "sampler": Sampler()},
+        **{"labelling": Labelling(), "sample_from": None, "seed": 3},
+        "evaluation": Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+    }
+    return lambda **changes: nodes.identify(**{**usual, **changes})
+
+
+@pytest.mark.parametrize("room", nodes.ROOMS)
+def test_results_of_edited_code_are_not_compared_with_earlier_ones(
+    room: str, identify: Callable[..., str], edit_code: Callable[[str], None]
+) -> None:
+    before = identify()
+    assert identify() == before
+    edit_code(room)
+    assert identify() != before
+
+
+def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:
+    assert identify(model=made(tmp_path / "earlier", code="of before")) != identify()
+
+
+def test_how_a_model_was_computed_does_not_matter(identify: Callable[..., str]) -> None:
+    """A smaller budget, which a run that ran out of memory went on with, is no other setting; the rate is."""
+    smaller = replace(TRAINING, token_budget=512, scoring="naive", checkpoint_every=1)
+    rows = Sampling(samples=4, batch_rows=3, block_size=7)
+    assert identify(training=smaller, sampling=rows, sampler=ON_TWO) == identify()
+    with pytest.raises(SettingsError, match="trained with another training than is set now"):
+        identify(training=replace(TRAINING, learning_rate=1.0))
+    assert identify(sampling=Sampling(samples=5)) != identify()

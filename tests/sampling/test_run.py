@@ -84,7 +84,7 @@ class TestRows:
     def test_do_not_depend_on_blocks_and_batches(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
     ) -> None:
-        columns = ["question_id", "sample_index", "seed", "response", "finish_reason", "n_tokens"]
+        columns = ["question_id", "sample_index", "seed", "response", "finish_reason", "n_tokens", "settings_hash"]
         one = table_of(sample(pocket_directory, pocket_questions, tmp_path / "a"))
         other = table_of(sample(pocket_directory, pocket_questions, tmp_path / "b", block_size=1, batch_rows=100))
         pd.testing.assert_frame_equal(one[columns], other[columns])
@@ -256,6 +256,19 @@ class TestNeverMixed:
         assert sample(open_model(folder), pocket_questions, tmp_path / "store") == shards
         assert generated == []
 
+    @pytest.mark.parametrize("room", ["models", "sampling", "scoring"])
+    def test_code(
+        self,
+        room: str,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        edit_code: Callable[[str], None],
+    ) -> None:
+        shards = sample(pocket_directory, pocket_questions[:2], tmp_path)
+        edit_code(room)
+        assert not set(shards) & set(sample(pocket_directory, pocket_questions[:2], tmp_path))
+
     def test_questions(
         self,
         tmp_path: Path,
@@ -276,15 +289,16 @@ class TestNeverMixed:
         sample(pocket_directory, [pocket_questions[0], graded], tmp_path)
         assert generated == []  # the reference is not read when sampling
 
-    def test_a_second_process_is_refused(
+    @pytest.mark.usefixtures("impatient")
+    def test_a_second_process_never_fills_the_same_store(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], start_python: Start
     ) -> None:
         (shard, *_) = sample(pocket_directory, pocket_questions[:1], tmp_path)
         code = """
 import sys, time
 from pathlib import Path
-from aft.files import locked
-with locked(Path(sys.argv[1]) / ".lock"):
+from aft.files import lock_of, locked
+with locked(lock_of(Path(sys.argv[1]))):
     print("locked", flush=True)
     time.sleep(600)
 """

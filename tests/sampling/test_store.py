@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from aft.errors import StoreError
-from aft.files import locked
+from aft.files import lock_of, locked
 from aft.sampling.store import SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -179,10 +179,11 @@ def test_the_order_of_the_description_does_not_matter(store: SampleStore) -> Non
     assert SampleStore(store.directory.parent, {"seed": 1, "model": "abc"}).directory == store.directory
 
 
-def test_a_second_run_is_refused(store: SampleStore) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_second_run_never_fills_the_same_store(store: SampleStore) -> None:
     store.directory.mkdir(parents=True)
     maker = Maker()
-    with locked(store.directory / ".lock"), pytest.raises(StoreError, match="Another run"):
+    with locked(lock_of(store.directory)), pytest.raises(StoreError, match="Another run"):
         fill(store, maker.blocks)
     assert maker.made == []
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from aft.errors import DataError, NumericalError, StoreError
+from aft.files import hash_file, with_seal
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.models.tokens import encode_prompt
 from aft.scoring import responses as module
@@ -134,6 +135,14 @@ def other_model(tmp_path) -> ModelDirectory:
     return open_model(tmp_path / "other")
 
 
+@pytest.mark.parametrize("room", ["models", "scoring"])
+def test_edited_code_scores_again(room, table, scored, loads, tmp_path, edit_code):
+    scored(table)
+    edit_code(room)
+    scored(table)
+    assert len(finished(tmp_path)) == len(loads) == 2
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "no manifest", "another file"])
 def test_what_is_damaged_is_made_anew(damage, table, scored, loads, tmp_path):
     found = scored(table)
@@ -153,29 +162,31 @@ def test_what_is_damaged_is_made_anew(damage, table, scored, loads, tmp_path):
     assert (directory / "scores.parquet").read_bytes() == whole
 
 
+def reseal(directory, change):
+    """Change what a manifest says, as one who knows how it is sealed."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    del manifest["seal"]
+    change(manifest)
+    (directory / "manifest.json").write_text(json.dumps(with_seal(manifest)))
+
+
 @pytest.mark.parametrize("name", ["model", "precision", "prompts", "responses"])
 def test_a_manifest_of_something_else_is_refused(name, table, scored, tmp_path):
     """Its files have the hashes that it names, but it says that they were made from something else."""
     scored(table)
     (directory,) = finished(tmp_path)
-    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    manifest["made_from"][name] = "another"
-    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    reseal(directory, lambda manifest: manifest["made_from"].update({name: "another"}))
     with pytest.raises(StoreError, match=f"{directory.name} belong to other responses or another model; delete"):
         scored(table)
 
 
 def test_scores_of_other_rows_are_refused(table, scored, tmp_path):
     """The manifest and its hashes are right, but the file names other samples."""
-    from aft.files import hash_file
-
     scored(table)
     (directory,) = finished(tmp_path)
     file = directory / "scores.parquet"
     pd.read_parquet(file).assign(sample_index=range(1, 8)).to_parquet(file, index=False)
-    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    manifest["files"]["scores.parquet"] = hash_file(file)
-    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    reseal(directory, lambda manifest: manifest["files"].update({"scores.parquet": hash_file(file)}))
     with pytest.raises(StoreError, match="other responses"):
         scored(table)
 

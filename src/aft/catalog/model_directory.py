@@ -6,6 +6,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
+from aft.catalog.stages import way_out
 from aft.errors import ModelError
 from aft.files import MANIFEST, read_manifest
 from aft.models.directory import ModelDirectory, open_model, publish
@@ -21,10 +22,7 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
     def load(self) -> ModelDirectory:
         """The handle; raises `ModelError` if the model was not made yet."""
         if not self._exists():
-            raise ModelError(
-                f"There is no finished model in {self._filepath}; run the pipeline that makes it first "
-                "(ingest, vft_train or align_train)."
-            )
+            raise ModelError(f"There is no finished model in {self._filepath}; {way_out(self.metadata)}.")
         return open_model(self._filepath)
 
     def save(self, data: ModelDirectory) -> None:

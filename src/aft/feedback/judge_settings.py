@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aft.errors import SettingsError
 from aft.server import Connection
@@ -10,6 +11,11 @@ from aft.server import Connection
 @dataclass(frozen=True, slots=True)
 class JudgeSettings(Connection):
     """Who rates, and how it is asked."""
+
+    HOW: ClassVar = (
+        *("base_url", "api_key_env", "concurrency", "retries", "timeout_s"),
+        *("price_per_million_prompt_tokens", "price_per_million_completion_tokens"),
+    )
 
     ratings: int = 3  # sampled for each candidate and averaged
     temperature: float = 1.0  # of the judge's softmax

@@ -22,7 +22,7 @@ _FACTS = {
     "examples": "Hash of the training examples",
     "probe": "Hash of the held-out examples that were watched",
     "seed": "Seed",
-    "aft": "AFT version",
+    "code": "Hash of the code that trained it",
 }
 
 

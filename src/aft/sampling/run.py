@@ -1,11 +1,11 @@
 """k responses to each question, from a model, through the store: what is finished is never made again."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aft import __version__
+from aft.code import deciding, source_hash
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aft.sampling.engine import Request, Response
 
 _LOCAL = SamplerSettings()
+_ROOMS = ("models", "sampling", "scoring")  # whose code decides a response
 
 
 def sample_responses(
@@ -66,7 +67,13 @@ def _description(
 
     The server's address is none either: the same model is the same wherever it is served.
     """
-    description = {"aft": __version__, "model": source.fingerprint, "settings": asdict(settings), "seed": seed}
+    description = {
+        "kind": "samples",
+        "code": source_hash(*_ROOMS),
+        "model": source.fingerprint,
+        "settings": deciding(settings),
+        "seed": seed,
+    }
     return description if server is None else {**description, "engine": "server", "served_as": server.model}
 
 
@@ -86,7 +93,7 @@ class _Rows:
     ) -> None:
         self.source = replace(source, path=source.path.absolute())  # a worker may begin in another folder
         self.settings, self.seed, self.server = settings, seed, server
-        self.settings_hash = digest(asdict(settings))
+        self.settings_hash = digest(deciding(settings))
         self.model: Any = None
         self.tokenizer: Any = None
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aft.errors import SettingsError
 from aft.server import Connection
@@ -10,7 +10,9 @@ from aft.server import Connection
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How responses are drawn from a model."""
+    """How responses are drawn from a model; those of `HOW` do not count for what they are, see `aft.code.deciding`."""
+
+    HOW: ClassVar = ("block_size", "batch_rows")
 
     samples: int  # chains of thought per question (k)
     temperature: float = 1.0  # of the softmax; greedy responses do not use it
@@ -39,6 +41,8 @@ class SamplingSettings:
 class ServerSettings(Connection):
     """The OpenAI-compatible server that serves the model to be sampled from."""
 
+    HOW: ClassVar = ("base_url", "api_key_env", "concurrency", "retries", "timeout_s")
+
     concurrency: int = 64  # responses under way at a time, for each worker
     timeout_s: float = 300.0  # how long the server may be silent, in seconds: a response comes as a whole
 
@@ -62,6 +66,8 @@ class ClusterSettings:
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
     """Who draws responses, and where; apart from `SamplingSettings`, of which the samples in a store are made."""
+
+    HOW: ClassVar = ("cluster",)
 
     engine: Literal["local", "server"] = "local"  # server = the model at `server`, which serves the same weights
     server: ServerSettings | None = None  # for the engine server

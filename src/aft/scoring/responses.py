@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aft import __version__
+from aft.code import source_hash
 from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FILE = "scores.parquet"
 _BUDGET = 8192  # tokens that are scored side by side
+_ROOMS = ("models", "scoring")  # whose code decides a score
 
 
 def score_responses(
@@ -31,7 +32,7 @@ def score_responses(
     """The scores [N] (Eq. 2) that `source`, loaded in `precision`, gives N responses, in the order of their rows.
 
     `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
-    name and manifest say what they follow from: model, prompts, responses and precision.
+    name and manifest say what they follow from: model, prompts, responses, precision and code.
 
     Raises `DataError` for a response to an unknown question, `NumericalError` if a score is not finite, and
     `StoreError` if kept scores are not those of these responses.
@@ -48,7 +49,7 @@ def score_responses(
     tokens = [list(map(int, ids)) for ids in responses["token_ids"]]
     description = {
         "kind": "scores",
-        "aft": __version__,
+        "code": source_hash(*_ROOMS),
         "model": source.fingerprint,
         "precision": precision,
         "prompts": digest(prompts),

@@ -81,7 +81,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     began = time.perf_counter()
     # A second one at the same time would run the same cells.
     with (
-        locked(place.studies / ".lock"),
+        locked(place.studies / ".lock", "these studies", patience=0),
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):

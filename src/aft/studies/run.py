@@ -17,7 +17,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
 from aft.errors import AftError
-from aft.files import PATIENCE, write_json
+from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
@@ -27,8 +27,6 @@ from aft.studies.marks import Content, Mark, changed, content_hash, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
-
-_DAY_S = 86_400  # cells of the same seed wait for each other's base model, VFT model and samples
 
 
 class CellError(AftError, RuntimeError):
@@ -162,7 +160,7 @@ def _run(
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
         "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
     }
-    environment = {**os.environ, PATIENCE: str(_DAY_S)} | ({} if parent is None else {PARENT: parent})
+    environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
     environment["PYTHONIOENCODING"] = "utf-8"  # of its log
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"

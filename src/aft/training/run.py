@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aft import __version__
+from aft.code import deciding, source_hash
 from aft.errors import ModelError
 from aft.files import Description, build_once, write_atomically, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
 ALONE = Launch()
+_ROOMS = ("alignment", "models", "scoring", "training")  # whose code decides what a model learns
 CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
@@ -57,14 +58,14 @@ def train(
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where it is trained does
-    not count: a run that one process began, several can end.
+    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where and how it is
+    trained does not count: a run that one process began, several can end, or one under a smaller token budget.
     """
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
         "examples": fingerprint_of(examples),
-        "training": asdict(settings),
+        "training": deciding(settings),
         "objective": asdict(objective),
         "seed": seed,
     }
@@ -99,7 +100,7 @@ def train_once(
 ) -> TrainedModel:
     """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
 
-    AFT's version is in the hash, too; neither is called where the model is there already. A probe decides the curve and
+    AFT's code is in the hash, too; neither is called where the model is there already. A probe decides the curve and
     the warnings beside the model, and enters the hash as well. `base_model`, the name on the hub of what is loaded,
     stands on the model's card only: the same model from a folder is no other one. `together` fits the job in several
     processes in place of this one.
@@ -128,7 +129,7 @@ def kept_warnings(directory: Path) -> list[str]:
 
 def _made_from(description: Description, probe: Sequence[Example]) -> Description:
     """The whole description: the probe is in it only where there is one."""
-    made_from = {**description, "aft": __version__}
+    made_from = {**description, "code": source_hash(*_ROOMS)}
     return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
@@ -16,7 +16,13 @@ _ABOVE_ZERO = (
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How any model of the project is trained: the base model's pretraining, VFT and every variant."""
+    """How any model of the project is trained: the base model's pretraining, VFT and every variant.
+
+    A run that was begun under other settings of `HOW` goes on under these, and ends with the same weights up to the
+    rounding of sums: `aft.code.deciding` leaves them out of the key that a model is kept under.
+    """
+
+    HOW: ClassVar = ("token_budget", "scoring", "checkpoint_every", "monitor_every", "gradient_checkpointing")
 
     epochs: float  # passes over the training questions
     learning_rate: float  # the peak, reached after the warm-up and then lowered linearly to 0

@@ -289,6 +289,7 @@ class AlignmentTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
+            self.state.compute_steps(self.args, self.state.max_steps)  # when to save: not as the run that began it
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)  # type: ignore[arg-type]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

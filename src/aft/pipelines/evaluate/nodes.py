@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from aft.code import deciding, source_hash
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
+# Whose code decides a variant's results: all that make or judge a model.
+ROOMS = ("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "tasks", "training")
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
@@ -44,9 +47,10 @@ def identify(
 ) -> str:
     """Hash of all but the seed that decides the variant's results; those of several seeds are compared if it is equal.
 
-    Raises `SettingsError` if the model was trained under other settings than the present ones.
+    The code is in it, that which trained the model included. Raises `SettingsError` if the model was trained under
+    other settings than the present ones.
     """
-    present = {"training": asdict(training), "objective": asdict(objective), "seed": seed}
+    present = {"training": deciding(training), "objective": asdict(objective), "seed": seed}
     other = [name for name, value in present.items() if model.made_from.get(name) != value]
     if other:
         raise SettingsError(
@@ -54,19 +58,10 @@ def identify(
             "train it again (vft_train or align_train), or evaluate with the settings that it was trained with."
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
-    settings = [asdict(one) for one in (objective, sampling, evaluation.sampling)]
+    settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
-    served = sampler.server.model if sampler.engine == "server" and sampler.server else None
-    return digest([vft, sample_from, settings, served, _deciding(labelling), asked])
-
-
-def _deciding(labelling: Labelling) -> dict[str, Any]:
-    """The settings of labelling that decide its result: where a judge's server is, and how it is asked, does not."""
-    settings = asdict(labelling)
-    if labelling.openai is not None:
-        deciding = ("model", "ratings", "temperature", "max_tokens", "attempts")
-        settings["openai"] = {name: getattr(labelling.openai, name) for name in deciding}
-    return settings
+    code = [source_hash(*ROOMS), model.made_from.get("code")]
+    return digest([vft, sample_from, settings, asked, code])
 
 
 def generate(
@@ -257,6 +252,6 @@ def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.
     if len(alike) < len(loaded):
         left_out = ", ".join(f"seed {one}" for one in sorted(loaded.keys() - alike.keys()))
         logger.warning(
-            "%s: left out %s, made under other settings; run these seeds again to compare them.", name, left_out
+            "%s: left out %s, made under other settings or code; run these seeds again to compare them.", name, left_out
         )
     return [{one: rows[i].drop(columns="identity") for one, rows in alike.items()} for i in range(len(tables))]
