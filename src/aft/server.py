@@ -93,15 +93,17 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 async def side_by_side(
     works: Iterable[Coroutine[Any, Any, None]], most: int, done: Callable[[], object] = lambda: None
 ) -> None:
-    """Do all the works, at most so many at a time, and call `done` after each; the first failure ends all of it.
+    """Do all the works, at most so many at a time, and call `done` after each that succeeds.
 
-    A work is taken from the iterable when there is room for it, and none after a failure.
+    The first failure ends all of it. A work is taken from the iterable when there is room for it, and none after a
+    failure.
     """
     free = asyncio.Semaphore(most)
 
-    def finish(_: asyncio.Task[None]) -> None:
+    def finish(task: asyncio.Task[None]) -> None:
         free.release()
-        done()
+        if not task.cancelled() and task.exception() is None:
+            done()
 
     try:
         async with asyncio.TaskGroup() as group:
