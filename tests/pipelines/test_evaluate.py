@@ -1,4 +1,4 @@
-"""Where the variants answer, and whose results over which seeds are compared."""
+"""Where the variants answer, whose results over which seeds are compared, and what becomes of questions that are too long."""
 
 import logging
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from aft.errors import SettingsError
+from aft.evaluation.compare import comparison_table
+from aft.evaluation.predictions import measure
 from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes
@@ -147,3 +149,37 @@ def test_how_a_model_was_computed_does_not_matter(identify: Callable[..., str]) 
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
         identify(training=replace(TRAINING, learning_rate=1.0))
     assert identify(sampling=Sampling(samples=5)) != identify()
+
+
+def test_test_questions_that_are_too_long_are_wrong_and_counted(
+    tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of six, from generation to the figures: in accuracy, maj@k and the other sets, for two variants alike."""
+    asked = [
+        replace(one, question=one.question * 60, split="validation" if i % 2 else "ood") if i < 2 else one
+        for i, one in enumerate(pocket_questions[:6])
+    ]
+    questions = to_table(asked)
+    evaluation = Evaluation(Sampling(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
+    shards = nodes.generate(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
+    greedy = nodes.generate_others(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
+    generations, others = (
+        pd.concat([pd.read_parquet(shard) for shard in paths], ignore_index=True) for paths in (shards, greedy)
+    )
+    predicted = nodes.predict(generations, questions, 0, "id")["seed_0"]
+    assert "2 of 6 questions were too long to be answered and count as wrong." in caplog.text
+    tables = nodes.predict_others(others, questions, {"seed_0": lambda: predicted}, questions, 0, "id")["seed_0"]
+    assert tables.groupby("set").size().to_dict() == {"ood": 1, "train": 4, "validation": 1}
+    groups = nodes.build_assessment_groups(generations, questions)
+    assert set(groups["question_id"]) == {one.question_id for one in asked[2:]}
+    # The random model is never right: as if it were wherever it answered, all shares are 4 of 6.
+    answered, groups = predicted["score"].notna(), groups.assign(score=-1.0)
+    right = predicted.assign(is_correct=answered, extracted_answer=answered.map({True: "1", False: None}))
+    figures = measure(right, groups, [2], others=tables)
+    assert figures["questions_without_response"] == 2
+    assert {figures[name] for name in ("accuracy", "maj_at_2", "pass_at_2", "best_of_2")} == {4 / 6}
+    assert (figures["accuracy_ood"], figures["accuracy_validation"]) == (0.0, 0.0)
+    by_seed = {"vft": {0: predicted}, "aft": {0: right}}
+    table = comparison_table(by_seed, {name: {0: groups} for name in by_seed}, [2], "vft", 0.95, 10)
+    assert table["questions"].tolist() == [6, 6] and table["questions_without_response"].tolist() == [2, 2]
+    assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 def rate_with_server(
     feedback: pd.DataFrame, questions: Mapping[str, Question], settings: JudgeSettings, cache: Path
 ) -> tuple[pd.Series, dict[str, Any]]:
-    """The mean rating of each row of `feedback` (1 to 10, NaN where every answer was malformed) and what that took.
+    """The mean rating of each row of `feedback` (1 to 10, NaN where there is none) and what that took.
 
     Responses of the same text to a question are rated once. The report counts what this call asked for: requests (those
     sent again included), tokens and cost (None if a price or the usage is unknown), and what it found in the store.
@@ -70,7 +70,8 @@ def rate_with_server(
     logger.info("%s rated %d candidates: %s.", settings.model, len(texts), report)
     if unrated:
         logger.warning(
-            "%d candidates are unrated, every answer was malformed: see %s, and raise attempts to ask again.",
+            "%d candidates are unrated, every answer was malformed or they are too long: see %s, and raise attempts to "
+            "ask again.",
             *(unrated, judge.path),
         )
     return ratings, report

@@ -33,6 +33,11 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(tokenizer.eos_token_id)  # type: ignore[arg-type]
 
 
+def known_tokens(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The ids that stand for a token, added ones included; a model's vocabulary may be padded beyond or between."""
+    return frozenset(tokenizer.get_vocab().values()) | tokenizer.added_tokens_decoder.keys()
+
+
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of a prompt, opening special tokens included and nothing after it.
 

@@ -104,9 +104,18 @@ def _for_variants(sampler: Sampler) -> SamplerSettings:
 def predict(
     generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, identity: str
 ) -> dict[str, pd.DataFrame]:
-    """The predictions of this seed, under the seed's key; they carry the identity of what made them."""
+    """The predictions of this seed, under the seed's key; they carry the identity of what made them.
+
+    A question without a response counts as wrong, and the log says how many there are.
+    """
     labelled = label_responses(check_candidates(generations), by_id(test_questions))
-    return {seed_key(seed): predictions(labelled).assign(identity=identity)}
+    table = predictions(labelled, test_questions["question_id"])
+    unanswered = table["question_id"].nunique() - labelled["question_id"].nunique()
+    if unanswered:
+        logger.warning(
+            "%d of %d questions were too long to be answered and count as wrong.", unanswered, len(test_questions)
+        )
+    return {seed_key(seed): table.assign(identity=identity)}
 
 
 def predict_others(
