@@ -473,11 +473,10 @@ class TestPublish:
         """Replaced, it would be gone for a moment under whoever reads it by now."""
         source, target, waits = open_model(folder), tmp_path / "base", threading.Event()
 
-        def locked_soon(path: Path) -> AbstractContextManager[None]:
+        def locked_soon(*options: Any) -> AbstractContextManager[None]:
             waits.set()
-            return locked(path)
+            return locked(*options)
 
-        monkeypatch.setenv(PATIENCE, "60")
         monkeypatch.setattr("aft.models.directory.locked", locked_soon)
         second = threading.Thread(target=publish, args=(source, target))
         with locked(tmp_path / ".base.lock"):
