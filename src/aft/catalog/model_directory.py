@@ -13,7 +13,7 @@ from aft.models.directory import ModelDirectory, open_model, publish
 
 
 class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
-    """Saving makes `filepath` a directory with the model's files (linked, not copied); loading gives a handle on it."""
+    """Saving makes `filepath` a directory with the model's files (see `publish`); loading gives a handle on it."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)

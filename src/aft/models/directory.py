@@ -209,6 +209,12 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", d
         tokenizer.save_pretrained(directory)
 
 
+def write_card(directory: Path, card: str) -> None:
+    """Write a model's card beside it, with the fingerprint of what is saved there: the card decides nothing."""
+    told = f"\nThe fingerprint of weights, configuration and tokenizer is `{open_model(directory).fingerprint}`.\n"
+    write_atomically(directory / CARD, lambda staged: staged.write_text(card + told, encoding="utf-8"))
+
+
 def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`: links to what was made here, copies of what was given.
 

@@ -1,12 +1,17 @@
 """What `vft_train` and `align_train` share: from tables to a trained model and its curve."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
+from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import by_id, to_questions
+from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
@@ -21,6 +26,27 @@ class Questions:
     held_out: list[str]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What everything began with: the recipe's name and the base model."""
+
+    recipe: str
+    base_model: ModelDirectory
+
+    def provenance(self, questions: Sequence[Question], style: PromptStyle) -> dict[str, Any]:
+        """What the card of a model trained on these questions says; it is in no key of a cache, see `model_card`."""
+        made_from = self.base_model.made_from
+        counts = Counter(question.dataset for question in questions)
+        return {
+            "recipe": self.recipe,
+            "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
+            "prompt_style": style,
+            "base": made_from.get("name") or made_from.get("kind"),
+            "base_fingerprint": made_from.get("fingerprint", self.base_model.fingerprint),  # as it was given
+            "base_model": made_from.get("name"),
+        }
+
+
 def train_on(
     start: ModelDirectory,
     questions: Questions,
@@ -30,6 +56,7 @@ def train_on(
     seed: int,
     model_cache: str,
     launch: Launch,
+    origin: Origin,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash."""
     from aft.training.examples import build_examples, refuse_held_out
@@ -41,7 +68,12 @@ def train_on(
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
     watched = to_questions(questions.validation.head(PROBE_SIZE))
     probe = build_examples(watched, [], tokenizer, Objective(), training.max_tokens) if watched else []
-    trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe, launch=launch)
+    trained = train(
+        *(start, examples, training, objective, seed, Path(model_cache), label),
+        probe=probe,
+        launch=launch,
+        provenance=origin.provenance(rows, prompt_style(tokenizer)),
+    )
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
