@@ -110,6 +110,13 @@ def test_the_same_arguments_give_the_same_page():
     assert report() == report()
 
 
+def test_questions_that_were_too_long_are_told_if_there_are_any():
+    told = "too long to be answered, so wrong"
+    assert told not in report() and told not in report(comparison=make_comparison(questions_without_response=0.0))
+    text = Page(report(comparison=make_comparison(questions_without_response=2.0))).text
+    assert text[text.index(told) + 1] == "2"
+
+
 def test_links_within_the_page_lead_somewhere():
     page = Page(report())
     places = {value for name, value in page.attributes if name == "id"}

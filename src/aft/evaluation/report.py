@@ -126,6 +126,7 @@ def _header(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, 
         "baseline": baseline,
         "seeds": ", ".join(seeds),
         "test questions": " / ".join(dict.fromkeys(f"{count:,}" for count in comparison["questions"])),
+        **_unanswered(comparison),
         "intervals": f"{100 * level:g} %",
         "version": version,
     }
@@ -147,6 +148,12 @@ def _header(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, 
         ),
         element("p", *_headline(comparison, baseline)),
     )
+
+
+def _unanswered(comparison: pd.DataFrame) -> dict[str, str]:
+    """How many test questions no variant was asked; nothing if there is none."""
+    most = comparison["questions_without_response"].max() if "questions_without_response" in comparison else 0
+    return {"too long to be answered, so wrong": f"{most:g}"} if most else {}
 
 
 def _headline(comparison: pd.DataFrame, baseline: str) -> list[str]:
