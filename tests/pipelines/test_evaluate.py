@@ -1,4 +1,4 @@
-"""Where the variants answer, whose results over which seeds are compared, and what becomes of questions that are too long."""
+"""Where the variants answer, which results are compared, and what becomes of questions that are too long."""
 
 import logging
 from collections.abc import Callable

@@ -5,28 +5,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aft.code import source_hash
+from aft.code import deciding, source_hash
 from aft.files import digest, hash_file
 from aft.models.directory import open_model
+from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.recorded import leaves
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
 
-ROOMS = ("tasks", "models", "scoring", "alignment", "training", "sampling", "feedback", "evaluation", "pipelines")
-"""Where the code is that decides results."""
-
-_TRAINING = ("token_budget", "scoring", "checkpoint_every", "monitor_every", "gradient_checkpointing")
-_SAMPLING = ("batch_rows", "block_size")
-_CONNECTION = ("base_url", "api_key_env", "concurrency", "retries", "timeout_s")
-_PRICES = ("price_per_million_prompt_tokens", "price_per_million_completion_tokens")
-NOT_DECIDING = (
-    *("label", "launch", "sampler.cluster", "model_cache", "sample_cache", "score_cache", "rating_cache"),
-    *(f"{place}.{name}" for place in ("training", "base_model.pocket.training") for name in _TRAINING),
-    *(f"{place}.{name}" for place in ("sampling", "evaluation.sampling") for name in _SAMPLING),
-    *(f"{place}.{name}" for place in ("sampler.server", "labelling.openai") for name in _CONNECTION),
-    *(f"labelling.openai.{name}" for name in _PRICES),
-)
-"""Settings, by dotted names, that say only how and where something is computed: the results are the same."""
+_WHERE = ("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache")
+"""Settings, by their first key, that say only where something is computed and kept: the results are the same."""
 
 _MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
 _NAMES_A_PATH = re.compile(r"(.*[._])?(path|file|folder)")
@@ -39,14 +27,11 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
 
     What is not there has no entry: the run will tell, unless all that was to be made of it is finished.
     """
-    settings: dict[str, dict[str, Any]] = {name: {} for name in params}
-    for key, value in leaves({**params, "align": params["align"][variant]}):
-        if not any(key == name or key.startswith(f"{name}.") for name in NOT_DECIDING):
-            settings[key.split(".", 1)[0]][key] = value
+    settings = {**params, "align": params["align"][variant]["objective"]}
     held = {key: content(path, key in _MODELS) for key, path in _paths(params, seed)}
     return {
         "code": source_hash(*ROOMS),
-        **{name: digest(own) for name, own in settings.items()},
+        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _WHERE},
         **{f"what {key} holds": value for key, value in held.items() if value is not None},
     }
 
