@@ -19,7 +19,6 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.errors import SettingsError, StoreError
 from aft.files import digest
-from aft.hooks import mlflow_connection
 from aft.hooks.mlflow_tracking import MlflowSettings, MlflowTrackingHook
 from aft.models.directory import ModelDirectory
 
@@ -385,6 +384,8 @@ def test_runners_of_several_processes_or_threads_are_refused(tmp_path, run_with_
 
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):
     """While one holds the lock the other waits, and says so when it has waited too long; a server needs no lock."""
+    from aft.hooks import mlflow_connection
+
     monkeypatch.setattr(mlflow_connection, "_PATIENCE_S", 0.05)
     with mlflow_connection._one_at_a_time("sqlite:///mlflow.db", tmp_path):
         with mlflow_connection._one_at_a_time("http://host", tmp_path):
