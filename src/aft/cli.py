@@ -1,6 +1,8 @@
 """`kedro run` of this project: the same options; a mistake of the user ends in one sentence instead of a traceback."""
 
 import os
+import re
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.utils import find_kedro_project
 
 from aft.errors import AftError
-from aft.mistakes import check_recipe, one_sentence
+from aft.mistakes import check_recipe, check_runner, one_sentence
 from aft.studies.cli import studies
 
 
@@ -18,12 +20,39 @@ def cli() -> None:
     """Commands of the project."""
 
 
+class _Run(click.Command):
+    """`kedro run`; options that cannot be read end in one sentence, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; Kedro reads the values of some as YAML."""
+        try:
+            return super().parse_args(ctx, args)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise click.UsageError(f"The options cannot be read ({said}).", ctx) from error
+
+
+def _split_no_brackets(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    """What Kedro makes of --params; it cuts at every comma, also at those of a list or dictionary."""
+    if isinstance(value, str) and re.search(r"=\s*(\{[^}]*,|\[[^\]]*,)", value):
+        raise click.BadParameter(
+            "a list or dictionary of several entries cannot be given here; give a dictionary's keys with dots, as in "
+            "training.lora.rank=8,training.lora.alpha=16, and write a list into the recipe's parameters.yml.",
+            ctx,
+            option,
+        )
+    return _SPLIT(ctx, option, value)  # type: ignore[misc]
+
+
 def _run(**options: Any) -> Any:
     if options.get("conf_source"):
         options["conf_source"] = str(Path(options["conf_source"]).resolve())
     os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # paths in parameters are relative to the project
     try:
         check_recipe(options.get("env"), Path(options.get("conf_source") or "conf"))
+        check_runner(options["runner"], options["runner_params"])
         return kedro_run.callback(**options)  # type: ignore[misc]
     except Exception as error:
         sentence = one_sentence(error)
@@ -52,7 +81,10 @@ def push_model(model_dir: Path, name: str, private: bool) -> None:
         raise click.ClickException(str(error)) from error
 
 
-run = click.Command("run", callback=_run, params=kedro_run.params, help=kedro_run.help)
+_OPTIONS = [copy(option) for option in kedro_run.params]
+_PARAMS = next(option for option in _OPTIONS if option.name == "params")
+_SPLIT, _PARAMS.callback = _PARAMS.callback, _split_no_brackets
+run = _Run("run", callback=_run, params=_OPTIONS, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(studies)
 cli.add_command(models)

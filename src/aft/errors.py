@@ -30,3 +30,7 @@ class NumericalError(AftError, ArithmeticError):
 
 class WorkerError(AftError, RuntimeError):
     """A process of several that ended early; what the others had finished is kept."""
+
+
+class IncompleteRecord(AftError, RuntimeError):
+    """What was computed is complete and kept, but not all that a run was to write into MLflow is there."""

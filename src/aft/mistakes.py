@@ -2,10 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from kedro.config import MissingConfigException
 from kedro.framework.cli.utils import KedroCliError
+from kedro.io import DatasetError
+from kedro.runner import AbstractRunner
+from kedro.utils import load_obj
 from kedro.validation.exceptions import ParameterValidationError
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from aft.errors import AftError, SettingsError
 
@@ -18,6 +24,19 @@ def check_recipe(env: str | None, conf: Path) -> None:
         raise SettingsError(f"There is no recipe '{env}' in {conf}; choose one of {shown}.")
 
 
+def check_runner(name: str | None, params: dict[str, Any]) -> None:
+    """Raise `SettingsError` if there is no runner of this name, or if it does not take `params`."""
+    try:
+        runner = load_obj(name or "SequentialRunner", "kedro.runner")
+        fits = isinstance(runner(**params), AbstractRunner)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"There is no runner {name} with the options {params}: {error}; leave out --runner."
+        ) from error
+    if not fits:
+        raise SettingsError(f"{name} is no runner of Kedro's; leave out --runner.")
+
+
 def one_sentence(error: BaseException) -> str | None:
     """What the user should read, if the error is one that a user can cause: it or what caused it is ours."""
     cause: BaseException | None = error
@@ -27,7 +46,10 @@ def one_sentence(error: BaseException) -> str | None:
         if isinstance(cause, ParameterValidationError):
             return _without_pydantic(str(cause))
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, MissingConfigException | KedroCliError | ValueError) and _is_kedros(error):
+    if isinstance(error, YAMLError | OmegaConfBaseException) or _raised_in("omegaconf", error):
+        return f"The configuration cannot be read: {' '.join(str(error).split())}"
+    kedros = isinstance(error, MissingConfigException | KedroCliError | ValueError)
+    if (kedros or (isinstance(error, DatasetError) and error.__cause__ is None)) and _raised_in("kedro", error):
         return " ".join(str(error).split())
     return None
 
@@ -38,9 +60,9 @@ def _without_pydantic(message: str) -> str:
     return re.sub(r"\.? \[type=.*?\](?= |$)", ";", " ".join(kept)).rstrip("; .") + "."
 
 
-def _is_kedros(error: BaseException) -> bool:
-    """Whether Kedro raised the error itself: an unknown pipeline, namespace, node, tag or parameter key."""
+def _raised_in(package: str, error: BaseException) -> bool:
+    """Whether a package raised the error itself, as Kedro does for an unknown pipeline, namespace, node or tag."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("kedro.")
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(f"{package}.")

@@ -25,6 +25,9 @@ warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nod
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 HOOKS = (MlflowTrackingHook(), RunSummaryHook(), RunLockHook(), CheckCachesHook(), CheckParametersHook())
 
+# It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
+
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

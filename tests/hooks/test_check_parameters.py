@@ -1,8 +1,16 @@
 """A misspelt parameter is refused before anything runs."""
 
+from collections import UserDict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog, MemoryDataset
+from omegaconf import OmegaConf
 
 from aft.errors import SettingsError
 from aft.hooks.check_parameters import CheckParametersHook
@@ -15,12 +23,33 @@ def registered(monkeypatch):
     monkeypatch.setattr(pipelines, "_is_data_loaded", True, raising=False)
 
 
-def check(parameters: dict, **runtime_params: object) -> None:
-    catalog = DataCatalog({"parameters": MemoryDataset(parameters)})
-    CheckParametersHook().before_pipeline_run({"runtime_params": runtime_params}, catalog)
+@pytest.fixture(scope="module")
+def configured() -> dict:
+    """The parameters that ship."""
+    conf = Path(__file__).parents[2] / "conf"
+    soft = {"parameters": "soft", "globals": "soft"}
+    return OmegaConfigLoader(str(conf), env="smoke", base_env="base", merge_strategy=soft)["parameters"]
 
 
-def test_known_parameters_pass():
+@pytest.fixture
+def check(configured):
+    """Let the hook see a run with some parameters other than those that ship, and with runtime parameters."""
+
+    def checked(parameters: dict, **runtime_params: object) -> None:
+        changed: Any = OmegaConf.to_container(OmegaConf.merge(configured, parameters))
+        loader = UserDict({"globals": {"data": "data", "recipe": "pocket"}, "parameters": changed})
+        loader.runtime_params = runtime_params  # type: ignore[attr-defined]
+        catalog = DataCatalog({"parameters": MemoryDataset(changed)})
+        manager = _create_hook_manager()
+        manager.register(CheckParametersHook())
+        manager.hook.after_context_created(context=SimpleNamespace(config_loader=loader))
+        told = {"runtime_params": runtime_params}
+        manager.hook.before_pipeline_run(run_params=told, pipeline=None, catalog=catalog)
+
+    return checked
+
+
+def test_known_parameters_pass(check):
     check({"seed": 0, "training": {"epochs": 3}, "align": {"aft_dc": {"objective": {"beta": 0.1}}}})
 
 
@@ -36,7 +65,7 @@ def test_known_parameters_pass():
         ({"xyz": 1}, "'xyz'", "the parameters are align"),
     ],
 )
-def test_an_unknown_one_is_named_with_the_nearest_known(parameters, named, hint):
+def test_an_unknown_one_is_named_with_the_nearest_known(parameters, named, hint, check):
     with pytest.raises(SettingsError, match=r"There is no parameter") as caught:
         check(parameters)
     assert named in str(caught.value)
@@ -44,19 +73,19 @@ def test_an_unknown_one_is_named_with_the_nearest_known(parameters, named, hint)
 
 
 @pytest.mark.parametrize("seed", ["abc", -1, 1.5, True, None, 2**32])
-def test_a_seed_is_a_whole_number_that_numpy_takes(seed):
+def test_a_seed_is_a_whole_number_that_numpy_takes(seed, check):
     with pytest.raises(SettingsError, match="must be a whole number"):
         check({"seed": seed}, seed=seed)
 
 
-def test_a_seed_in_the_configuration_would_end_in_the_wrong_folder():
+def test_a_seed_in_the_configuration_would_end_in_the_wrong_folder(check):
     """Folders are named by the seed of the command line, 0 if there is none."""
     check({"seed": 7}, seed=7)
     with pytest.raises(SettingsError, match="--params=seed=7"):
         check({"seed": 7})
 
 
-def test_torchrun_would_run_everything_several_times(monkeypatch):
+def test_torchrun_would_run_everything_several_times(monkeypatch, check):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingsError, match=r"set launch\.processes"):
         check({})

@@ -19,7 +19,6 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.errors import SettingsError, StoreError
 from aft.files import digest
-from aft.hooks import mlflow_record
 from aft.hooks.mlflow_tracking import MlflowSettings, MlflowTrackingHook
 from aft.models.directory import ModelDirectory
 
@@ -281,6 +280,30 @@ def test_sigterm_closes_the_record_as_killed(recorded, project):
     assert family(project, "script@base seed 3") == {"script@base seed 3": "KILLED", "train aft": "KILLED"}
 
 
+def test_what_was_killed_is_closed_by_the_next_run_and_what_still_runs_is_not(tmp_path, run_with_hook):
+    """No hook is called for SIGKILL. One more run goes on meanwhile."""
+    waits = 'print("started", flush=True); time.sleep(300)'
+    processes = [start(tmp_path, waits, enabled=True)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        if len(processes) == 1:
+            process.kill()
+            process.wait()
+            processes.append(start(tmp_path, waits, enabled=True))
+    try:
+        run_with_hook(MlflowTrackingHook(), Pipeline([]), catalog_in(tmp_path), tmp_path, ON, pipeline_names=["next"])
+        statuses = sorted((run.info.run_name, run.info.status) for run in runs_of(tmp_path))
+    finally:
+        processes[1].kill()
+        processes[1].wait()
+    scripts = ["script@base seed 3", "train aft"]
+    ended = [
+        ("next@base seed 3", "FINISHED"),
+        *((name, status) for name in scripts for status in ("KILLED", "RUNNING")),
+    ]
+    assert statuses == ended
+
+
 def test_mlflow_is_not_imported_when_recording_is_off(tmp_path):
     """Nor is torch by the hooks; and nothing is written."""
     heavy = 'print(sorted({"mlflow", "torch"} & set(sys.modules)))'
@@ -361,11 +384,16 @@ def test_runners_of_several_processes_or_threads_are_refused(tmp_path, run_with_
 
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):
     """While one holds the lock the other waits, and says so when it has waited too long; a server needs no lock."""
-    monkeypatch.setattr(mlflow_record, "_PATIENCE_S", 0.05)
-    with mlflow_record._one_at_a_time("sqlite:///mlflow.db", tmp_path):
-        with mlflow_record._one_at_a_time("http://host", tmp_path):
+    from aft.hooks import mlflow_connection
+
+    monkeypatch.setattr(mlflow_connection, "_PATIENCE_S", 0.05)
+    with mlflow_connection._one_at_a_time("sqlite:///mlflow.db", tmp_path):
+        with mlflow_connection._one_at_a_time("http://host", tmp_path):
             pass
-        with pytest.raises(StoreError, match="Another run"), mlflow_record._one_at_a_time("sqlite:///x.db", tmp_path):
+        with (
+            pytest.raises(StoreError, match="Another run"),
+            mlflow_connection._one_at_a_time("sqlite:///x.db", tmp_path),
+        ):
             pass
 
 

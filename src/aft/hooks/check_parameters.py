@@ -1,6 +1,6 @@
-"""Refuse, before anything runs, a parameter that no node reads, a seed or label that cannot be one, and `torchrun`.
+"""Refuse, before anything runs, what cannot be meant: parameters, versions of datasets, names of folders, `torchrun`.
 
-A misspelt key must not silently leave the default in force.
+A misspelt key must not silently leave the default in force, and two names must not give one folder.
 """
 
 import os
@@ -10,30 +10,53 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 
 from aft.errors import SettingsError
+from aft.hooks.parameter_faults import faults
 
 _PREFIX = "params:"
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
+_TAKEN = "cache"  # what lies beside the folders of recipes and labels
 
 
 class CheckParametersHook:
-    """Compares the keys of all parameters with those that the project's nodes read."""
+    """Compares the parameters with what the project's nodes read, and what names folders with what can."""
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
-        """Raise `SettingsError` naming unknown keys and the nearest known ones, or what is wrong with seed or label."""
+    def after_context_created(self, context: KedroContext) -> None:
+        """Raise `SettingsError` naming each name of a folder and each parameter that is not what it must be."""
+        names, parameters = context.config_loader["globals"], context.config_loader["parameters"]
+        given = context.config_loader.runtime_params or {}
+        _check_folder(names.get("recipe"), "recipe", 'recipe: "{}" in globals.yml')
+        if not isinstance(names.get("data"), str) or not names["data"]:
+            raise SettingsError(f"data is {names.get('data')!r} in globals.yml, but must be the path of a folder.")
+        _check_seed(parameters.get("seed", 0), given)
+        _check_label(parameters.get("label"), given)
+        if "recipe" in given:
+            raise SettingsError("The recipe is chosen by --env; its name stands in its globals.yml.")
+        told = faults(parameters)
+        if told:
+            raise SettingsError(" ".join(told))
+
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any], load_versions: dict[str, str] | None) -> None:
+        """Raise `SettingsError` if a version is asked for where there is none."""
+        for name in load_versions or {}:
+            if not conf_catalog.get(name, {}).get("versioned"):
+                raise SettingsError(f"--load-versions names {name}, but that dataset has no versions; leave it out.")
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
+        """Raise `SettingsError` naming unknown keys and the nearest known ones, or what to set instead of torchrun."""
         if os.environ.get("WORLD_SIZE", "1") != "1":  # every process would write the same data
             raise SettingsError(
                 "Do not start a run with torchrun: set launch.processes, and training starts them itself."
             )
-        parameters, given = catalog.load("parameters"), run_params.get("runtime_params") or {}
-        _check_seed(parameters.get("seed", 0), given)
-        _check_label(parameters.get("label"), given)
-        check_known(parameters)
+        check_known(catalog.load("parameters"))
 
 
 def check_known(parameters: dict[str, Any]) -> None:
@@ -66,12 +89,27 @@ def _check_label(label: Any, runtime_params: dict[str, Any]) -> None:
     """Folders are named by the label of the command line."""
     if label != runtime_params.get("label"):
         raise SettingsError(f"Set the label on the command line (--params=label={label}), not in the configuration.")
-    if label is not None and not _LABEL.fullmatch(str(label)):
-        raise SettingsError(f"The label is {label!r}, but must be a name of letters, digits and _ . = - for a folder.")
+    if "label" in runtime_params:
+        _check_folder(label, "label", "--params='label=\"{}\"'")
+
+
+def _check_folder(name: Any, what: str, quoted: str) -> None:
+    """A folder is called exactly as a person wrote it: YAML makes one number of 1.10 and 1.1."""
+    if name is None:
+        raise SettingsError(f"The {what} is empty, but is the name of a folder.")
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"The {what} is read as {name!r} and not as text; put it in quotes, as in {quoted.format('1.10')}, or "
+            "choose a name that begins with a letter."
+        )
+    if not _FOLDER.fullmatch(name):
+        raise SettingsError(f"The {what} is {name!r}, but must be a name of letters, digits and _ . = - for a folder.")
+    if name == _TAKEN:
+        raise SettingsError(f"The {what} is '{name}', but the folder of that name holds what all runs share.")
 
 
 def _sentence(key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    near = get_close_matches(key, known, n=1, cutoff=0.6)
     top = sorted({name.split(".", 1)[0] for name in known})
     hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(top)}."
     return f"There is no parameter '{key}': {hint}"

@@ -4,28 +4,28 @@ A node belongs to the child run that its tag `run.<kind>.<variant>` names. What 
 the catalog, as `metadata: {mlflow: {log: metrics | history | artifact | table | data_hash}}`.
 """
 
-import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from aft import __version__
-from aft.errors import SettingsError, StoreError
+from aft.errors import SettingsError
 from aft.files import digest
-from aft.hooks.provenance import shown_uri, source_tags
+from aft.hooks.mlflow_alive import Alive, be_alive
+from aft.hooks.mlflow_connection import connected
+from aft.hooks.mlflow_outbox import Outbox
+from aft.hooks.provenance import source_tags
 from aft.models.directory import ModelDirectory
-from aft.pipelines.recorded import recorded_parameters, without_credentials
+from aft.pipelines.recorded import recorded_parameters
 from aft.training.run import kept_warnings
 
 if TYPE_CHECKING:
@@ -33,108 +33,117 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-logger = logging.getLogger(__name__)
-
 _KINDS = ("metrics", "history", "artifact", "table", "data_hash")
 _COMPARISON = "comparison"  # the one table whose figures are also metrics of the parent
 _METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not honour DO_NOT_TRACK=1
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # it tells of every step of making its database
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints a server's address with user and password
-}
 PARENT = "AFT_PARENT_RUN"  # environment variable: the id of the run in MLflow that a run belongs to, such as a study's
-_PATIENCE_S = 60  # how long a run waits while another one prepares the database
+_PATIENCE_S = 60  # how long what is missing is tried again when a run has ended
 
 Child = tuple[str, str]  # kind of work, variant
 
 
 @dataclass
 class RunRecord:
-    """One run in MLflow: its parent and its children, by explicit ids."""
+    """One run in MLflow: its parent and its children, by explicit ids. Trouble with MLflow does not stop the run."""
 
     client: "MlflowClient"
-    uri: str
+    outbox: Outbox
+    alive: Alive
     experiment_id: str
     parent: str
     parameters: Mapping[str, Any]
     catalog: CatalogProtocol
     kinds: Mapping[str, str]  # what to log of which dataset
     unsaved: dict[Child, set[str]]  # the outputs that a child still waits for
-    children: dict[Child, str] = field(default_factory=dict)
+    children: dict[Child, str] = field(default_factory=dict)  # those that MLflow has
+    opened: set[Child] = field(default_factory=set)
     finished: set[Child] = field(default_factory=set)
 
     def open_child(self, node: Node) -> None:
         """Open the child run that the node's tag names; children are opened when their first node starts."""
         child = _child_of(node)
-        if child is None or child in self.children:
+        if child is None or child in self.opened:
             return
+        self.opened.add(child)
         kind, variant = child
         tags = {"mlflow.parentRunId": self.parent, "kind": kind, "variant": variant, "seed": str(self.seed)}
-        with _explained(self.uri):
-            run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{kind} {variant}")
+        began = _now()
+
+        def create() -> None:
+            run = self.client.create_run(
+                self.experiment_id, start_time=began, tags=tags | self.alive.tags, run_name=f"{kind} {variant}"
+            )
             self.children[child] = run.info.run_id
-            _log_params(self.client, run.info.run_id, recorded_parameters(self.parameters, variant))
+
+        self.outbox.write(create)
+        self._write(child, partial(_log_params, self.client, recorded_parameters(self.parameters, variant)))
 
     def log(self, name: str, data: Any, node: Node) -> None:
         """Record a dataset that was saved, and finish the child run if it was the last one that it waited for."""
         child = _child_of(node)
-        run_id = self.children[child] if child else self.parent
-        with _explained(self.uri):
-            if isinstance(data, ModelDirectory):
-                key = "model_fingerprint" if child else f"model_fingerprint.{name}"
-                self.client.set_tag(run_id, key, data.fingerprint)
-                for number, sentence in enumerate(kept_warnings(data.path), start=1):
-                    self.client.set_tag(run_id, f"training_warning.{number}", sentence)
-            if name in self.kinds:
-                self._log_declared(name, data, run_id)
-            if child:
-                self._finish_if_last(child, name)
+        if isinstance(data, ModelDirectory):
+            tags = {"model_fingerprint" if child else f"model_fingerprint.{name}": data.fingerprint}
+            warnings = enumerate(kept_warnings(data.path), start=1)
+            tags |= {f"training_warning.{number}": sentence for number, sentence in warnings}
+            for key, value in tags.items():
+                self._write(child, partial(self.client.set_tag, key=key, value=value))
+        if name in self.kinds:
+            self._log_declared(name, data, child)
+        if child:
+            self._finish_if_last(child, name)
 
-    def close(self, status: str) -> None:
-        """Give the parent and every child that is still open their final status; never raises for MLflow's sake."""
-        still_open = [run_id for child, run_id in self.children.items() if child not in self.finished]
-        try:
-            with _explained(self.uri), _little_patience():
-                for run_id in (*still_open, self.parent):
-                    self.client.set_terminated(run_id, status)
-        except SettingsError as error:
-            logger.warning("The record of this run could not be closed. %s", error)
+    def close(self, status: str) -> int:
+        """Give the parent and every child that is still open their final status; how many records MLflow lacks."""
+        for child in (*(self.opened - self.finished), None):
+            self._terminate(child, status)
+        self.outbox.finish(_PATIENCE_S if status == "FINISHED" else 0)
+        missing = self.outbox.missing
+        self.alive.end(closed=not missing)
+        return missing
 
     @property
     def seed(self) -> int:
         """The seed of the run."""
         return self.parameters["seed"]
 
-    def _log_declared(self, name: str, data: Any, run_id: str) -> None:
+    def _write(self, child: Child | None, call: Callable[[str], object]) -> None:
+        """Let `call` write into the run of `child`, or into the parent."""
+        self.outbox.write(lambda: call(self.parent if child is None else self.children[child]))
+
+    def _log_declared(self, name: str, data: Any, child: Child | None) -> None:
         match self.kinds[name]:
             case "metrics":
-                self._log_metrics(run_id, _metrics(data))
+                self._log_metrics(child, _metrics(data))
             case "history":
-                self._log_metrics(run_id, _history(data, self.seed))
+                self._log_metrics(child, _history(data, self.seed))
             case "artifact":
-                self.client.log_artifact(run_id, str(_path_of(self.catalog, name)))
+                self._write(child, partial(self.client.log_artifact, local_path=str(_path_of(self.catalog, name))))
             case "table":
                 self._log_table(name, data)
             case "data_hash":
-                self.client.set_tag(self.parent, f"data_hash.{name}", digest(data["content_hash"].tolist()))
+                value = digest(data["content_hash"].tolist())
+                self._write(None, partial(self.client.set_tag, key=f"data_hash.{name}", value=value))
 
-    def _log_metrics(self, run_id: str, metrics: "Iterable[Metric]") -> None:
+    def _log_metrics(self, child: Child | None, metrics: "Iterable[Metric]") -> None:
         for some in _chunks(list(metrics), _METRICS_A_CALL):
-            self.client.log_batch(run_id, metrics=some)
+            self._write(child, partial(self.client.log_batch, metrics=some))
 
     def _log_table(self, name: str, table: "pd.DataFrame") -> None:
-        self.client.log_text(self.parent, table.to_csv(index=False), f"{name}.csv")
+        text = table.to_csv(index=False)
+        self._write(None, partial(self.client.log_text, text=text, artifact_file=f"{name}.csv"))
         if name == _COMPARISON:
             figures = table.set_index("variant").select_dtypes("number")
             rows = {f"{row}.{column}": figures.at[row, column] for row in figures.index for column in figures}
-            self._log_metrics(self.parent, _metrics(rows))
+            self._log_metrics(None, _metrics(rows))
 
     def _finish_if_last(self, child: Child, name: str) -> None:
         self.unsaved[child].discard(name)
         if not self.unsaved[child]:
-            self.client.set_terminated(self.children[child], "FINISHED")
             self.finished.add(child)
+            self._terminate(child, "FINISHED")
+
+    def _terminate(self, child: Child | None, status: str) -> None:
+        self._write(child, partial(self.client.set_terminated, status=status, end_time=_now()))
 
 
 def open_record(
@@ -145,14 +154,16 @@ def open_record(
     parameters = catalog.load("parameters")
     kinds = _kinds(pipeline, catalog)
     with connected(uri, experiment, project) as (client, experiment_id):
-        tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project)}
+        alive = be_alive(project, uri, experiment_id)
+        tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project), **alive.tags}
         if PARENT in os.environ:
             tags["mlflow.parentRunId"] = os.environ[PARENT]
         parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
-        _log_params(client, parent.info.run_id, recorded_parameters(parameters))
+        _log_params(client, recorded_parameters(parameters), parent.info.run_id)
     return RunRecord(
         client,
-        uri,
+        Outbox(uri),
+        alive,
         experiment_id,
         parent.info.run_id,
         parameters,
@@ -160,27 +171,6 @@ def open_record(
         kinds,
         _outputs_by_child(pipeline),
     )
-
-
-@contextmanager
-def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[MlflowClient, str]]":
-    """A client and the id of the experiment, which is made if it is not there.
-
-    Raises `SettingsError` if the tracking server or file cannot be used.
-    """
-    logger.info(
-        "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.",
-        experiment,
-        shown_uri(uri, project),
-    )
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    with _explained(uri), _little_patience(), _one_at_a_time(uri, project):
-        client = MlflowClient(tracking_uri=uri)
-        artifacts = (project / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-        yield client, _experiment(client, experiment, artifacts)
 
 
 def _run_name(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
@@ -229,7 +219,7 @@ def _metrics(values: Mapping[str, Any], step: int = 0) -> "Iterator[Metric]":
     """Metrics of the finite numbers among `values`."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
+    now = _now()
     for key, value in values.items():
         if math.isfinite(value):
             yield Metric(key, float(value), now, step)
@@ -245,7 +235,7 @@ def _history(data: "Mapping[str, pd.DataFrame] | pd.DataFrame", seed: int) -> "I
         yield from _metrics({str(name): value for name, value in row.items()}, step)
 
 
-def _log_params(client: "MlflowClient", run_id: str, parameters: Mapping[str, str]) -> None:
+def _log_params(client: "MlflowClient", parameters: Mapping[str, str], run_id: str) -> None:
     from mlflow.entities import Param
 
     for some in _chunks([Param(key, value) for key, value in parameters.items()], _PARAMS_A_CALL):
@@ -256,61 +246,6 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
-def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return client.create_experiment(name, artifact_location=artifacts)
-        except MlflowException:  # another machine's first run may have been quicker
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return found.experiment_id
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn MLflow's failures into one sentence that names the place, without its credentials, and the way out."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = shorten(without_credentials(str(error).replace(uri, without_credentials(uri))), 200)
-        raise SettingsError(
-            f"MLflow at {without_credentials(uri)} cannot be used: {reason.rstrip('.')}; correct tracking_uri or "
-            "experiment in mlflow.yml, or set enabled: false there (what was computed is kept)."
-        ) from error
-
-
-@contextmanager
-def _little_patience() -> Iterator[None]:
-    """Give a server that does not answer seconds instead of MLflow's minutes, unless the environment says otherwise."""
-    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    ours = {name: value for name, value in brief.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _one_at_a_time(uri: str, project: Path) -> Iterator[None]:
-    """Wait until no other run makes the tables of the same file: MLflow fails if two do it at once."""
-    lock = nullcontext()
-    if uri.startswith("sqlite:"):
-        (project / "mlartifacts").mkdir(exist_ok=True)
-        lock = FileLock(project / "mlartifacts" / ".lock", timeout=_PATIENCE_S)
-    try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise StoreError(
-            f"Another run has been preparing MLflow's database for {_PATIENCE_S} seconds; "
-            "wait until it has ended, or stop it, and run again."
-        ) from error
+def _now() -> int:
+    """The time as MLflow has it, in milliseconds."""
+    return int(time.time() * 1000)

@@ -4,10 +4,12 @@ What is recorded is declared in the catalog (see `aft.hooks.mlflow_record`); nod
 """
 
 import atexit
+import logging
 import os
 import re
 import signal
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aft.errors import SettingsError
+from aft.errors import IncompleteRecord, SettingsError
 from aft.hooks.mlflow_record import RunRecord, open_record
+
+logger = logging.getLogger(__name__)
 
 
 class MlflowSettings(BaseModel):
@@ -29,7 +33,7 @@ class MlflowSettings(BaseModel):
 
     enabled: bool
     tracking_uri: str | None
-    experiment: str
+    experiment: str = Field(min_length=1)
 
     def uri(self, project: Path) -> str:
         """Where runs are recorded: as set, else by the environment, else a file in the project's folder."""
@@ -49,6 +53,8 @@ def read_settings(context: KedroContext) -> MlflowSettings:
 
 class MlflowTrackingHook:
     """Opens the record when a run starts, feeds it, and closes it however the run ends."""
+
+    missing = 0  # how many records of the last run are not in MLflow
 
     def __init__(self) -> None:
         self._settings: MlflowSettings | None = None
@@ -70,6 +76,7 @@ class MlflowTrackingHook:
                 "MLflow records only the SequentialRunner: leave out --runner, or set enabled: false in mlflow.yml."
             )
         uri = self._settings.uri(Path(run_params["project_path"]))
+        self.missing = 0
         self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
         # Kedro tells hooks of an `Exception` only: Ctrl-C and SIGTERM must close the record themselves.
         atexit.register(self._close, "KILLED")
@@ -88,10 +95,17 @@ class MlflowTrackingHook:
         if self._record is not None:
             self._record.log(dataset_name, data, node)
 
-    @hook_impl
-    def after_pipeline_run(self) -> None:
-        """Close the record: all went well."""
+    @hook_impl(wrapper=True)
+    def after_pipeline_run(self) -> Generator[None, Any, Any]:
+        """Close the record: all went well. When all other hooks are through, too, tell of a record with gaps.
+
+        Raises `IncompleteRecord`, for the command's exit status.
+        """
         self._close("FINISHED")
+        result = yield
+        if self.missing:
+            raise IncompleteRecord(f"The results are complete; {missing_records(self.missing)}.")
+        return result
 
     @hook_impl
     def on_pipeline_error(self) -> None:
@@ -105,7 +119,14 @@ class MlflowTrackingHook:
         atexit.unregister(self._close)
         if signal.getsignal(signal.SIGTERM) is _exit:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        record.close(status)
+        self.missing = record.close(status)
+        if self.missing and status != "FINISHED":
+            logger.warning("The record of this run is not complete: %s.", missing_records(self.missing))
+
+
+def missing_records(number: int) -> str:
+    """How many records MLflow lacks, in words."""
+    return "1 record is missing in MLflow" if number == 1 else f"{number} records are missing in MLflow"
 
 
 def _exit(signum: int, frame: object) -> None:

@@ -1,9 +1,9 @@
 """The typed parameters of the pipelines: the core's settings, checked when a run starts; an unknown key is an error."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from aft.errors import SettingsError
@@ -97,6 +97,12 @@ class Labelling:
     ratings_file: str | None = None
     openai: Judge | None = None
 
+    def __post_init__(self) -> None:
+        if self.judge == "file" and self.ratings_file is None:
+            raise SettingsError("labelling.judge is 'file': set labelling.ratings_file to the ratings' file.")
+        if self.judge == "openai" and self.openai is None:
+            raise SettingsError("labelling.judge is 'openai': set labelling.openai.base_url and model.")
+
 
 @dataclass(config=_STRICT, frozen=True)
 class Evaluation:
@@ -116,3 +122,29 @@ class Evaluation:
             )
         if not 0 < self.level < 1 or self.resamples < 1:
             raise SettingsError("evaluation.level must lie between 0 and 1, and resamples be at least 1.")
+
+
+@dataclass(config=_STRICT, frozen=True)
+class AlignedVariant:
+    """What is set about one variant."""
+
+    objective: Variant
+
+
+_Folder = Annotated[str, Field(min_length=1)]
+KINDS: dict[str, Any] = {
+    "recipe": str,
+    "task": TaskChoice,
+    "test_sets": dict[str, TaskChoice],
+    "base_model": BaseModel,
+    "training": Training,
+    "launch": Launching,
+    "sample_from": Annotated[str | None, Field(min_length=1)],
+    "sampling": Sampling,
+    "sampler": Sampler,
+    "labelling": Labelling,
+    "align": dict[str, AlignedVariant],
+    "evaluation": Evaluation,
+    **dict.fromkeys(("model_cache", "sample_cache", "score_cache", "rating_cache"), _Folder),
+}
+"""What each parameter must be, by its first key, but for `seed` and `label`. Kedro checks those with a class only."""
