@@ -38,8 +38,8 @@ def score_responses(
     name and manifest say what they follow from: model, prompts, responses and precision. `token_budget`, the tokens
     that are scored side by side, bounds memory and decides nothing.
 
-    Raises `DataError` for a response to an unknown question, `NumericalError` if a score is not finite, and
-    `StoreError` if kept scores are not those of these responses.
+    Raises `DataError` for a response to an unknown question, `ModelError` if the model is not causal, `NumericalError`
+    if a score is not finite, and `StoreError` if kept scores are not those of these responses.
     """
     import numpy as np
     import pandas as pd
