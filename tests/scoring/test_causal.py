@@ -18,7 +18,7 @@ from aft.training.examples import Example
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+SHAPE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 def model_of(config: Any) -> Any:
