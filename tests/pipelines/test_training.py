@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aft.models.directory import ModelDirectory
+from aft.errors import DataError, SettingsError
+from aft.models.directory import ModelDirectory, publish
 from aft.models.tokens import encode_response
 from aft.pipelines.align_train.nodes import train_variant
-from aft.pipelines.parameters import Launching, Training, Variant
+from aft.pipelines.evaluate import nodes
+from aft.pipelines.parameters import Evaluation, Labelling, Launching, Sampler, Sampling, Training, Variant
 from aft.pipelines.tables import to_table
 from aft.pipelines.vft_train.nodes import train_vft
 from aft.tasks import Question
@@ -109,3 +111,131 @@ def test_dpo_compares_the_policy_with_a_reference_of_its_own_precision(precision
     training = dataclasses.replace(TRAINING, precision=precision)
     curve = train(Variant(term="dpo", start="vft", dpo_beta=10.0), training)[1]["seed_0"]
     assert curve["alignment_term"][0] == pytest.approx(2 * math.log(3), abs=2e-3)
+
+
+# --- nothing beyond the references ------------------------------------------------------------------------------------
+
+RANKING = {"feedback": "ranking"}
+SAME_AS_VFT: list[dict[str, Any]] = [
+    {"learn_positives": True},
+    {"term": "aft"},
+    {"term": "aft", "constraint": "detached"},
+    {"term": "aft", "constraint": "boundary", "beta": 0.3},
+    {"term": "rrhf", "imitate": "best"},
+    {"term": "dpo", "weight": 3.0},
+    {"term": "pro", **RANKING},
+    {"learn_positives": True, **RANKING},
+]
+
+
+def all_wrong(feedback: pd.DataFrame) -> pd.DataFrame:
+    """As the weakest model samples: no right response, no two ranks."""
+    return feedback.assign(is_correct=False, rank=0, rating_rank=0, rating=1.0)
+
+
+@pytest.mark.parametrize("objective", SAME_AS_VFT, ids=str)
+def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
+    objective: dict[str, Any],
+    train: Train,
+    feedback: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not trained again, nor kept again; its curve is VFT's, and one sentence says so."""
+    vft, its_curve = train()
+    variant = Variant(**objective)
+    monkeypatch.setattr("aft.training.run.fit", None)
+    found, curve = train(variant, feedback=all_wrong(feedback))
+    assert found == vft
+    pd.testing.assert_frame_equal(curve["seed_0"], its_curve["seed_0"])
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith(f"{variant.label} has nothing to learn from beyond the references (0 of 4 questions have ")
+    assert told.endswith("its model is VFT's.")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [{"start": "vft"}, {"vft_weight": 0.5}, {"vft_reduction": "sum"}, {"imitate": "best", **RANKING}],
+    ids=str,
+)
+def test_what_imitates_otherwise_is_trained_all_the_same(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And told that it only imitates: another start, another loss, or other responses than the references."""
+    vft, _ = train()
+    found, _ = train(Variant(term="aft", **objective), feedback=all_wrong(feedback))
+    assert found.path != vft.path and found.made_from["objective"]["term"] == "aft"
+    assert "aft has nothing to rank (0 of 4 questions have " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"term": "dpo", "start": "vft", "vft_weight": 0.0, "score_reduction": "sum", **RANKING},  # dpo_published
+        {"term": "pro", "imitate": "best", "vft_weight": 0.05, "vft_reduction": "pro", **RANKING},  # pro_published
+        {"term": "aft", "vft_weight": 0.0},
+    ],
+    ids=str,
+)
+def test_a_loss_that_is_zero_whatever_the_weights_is_refused(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame
+) -> None:
+    with pytest.raises(
+        DataError, match=r"has nothing to learn from: 0 of 4 questions have .*sampling\.samples.*easier"
+    ):
+        train(Variant(**objective), feedback=all_wrong(feedback))
+
+
+@pytest.mark.parametrize("objective", SAME_AS_VFT, ids=str)
+def test_a_single_question_with_two_ranks_is_something_to_align(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    ratings = feedback["rating_rank"].rsub(10).astype(float)
+    one = feedback["question_id"] == feedback["question_id"][0]
+    mixed = pd.concat([feedback.assign(rating=ratings)[one], all_wrong(feedback)[~one]])
+    variant = Variant(**objective)
+    assert train(variant, feedback=mixed)[0].made_from["objective"] == dataclasses.asdict(variant)
+    assert "nothing" not in caplog.text
+
+
+def test_the_model_of_vft_under_a_variants_name_is_evaluated(
+    train: Train, feedback: pd.DataFrame, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    """Published as the catalog does; under another name's own model the present objective still counts."""
+    objective = Variant(term="aft")
+    vft, _ = train()
+    same, own = train(objective, feedback=all_wrong(feedback))[0], train(objective)[0]
+    evaluation = Evaluation(Sampling(samples=1, greedy=True), ks=[1])
+
+    def identify(model: ModelDirectory, objective: Variant, training: Training = TRAINING) -> str:
+        questions = to_table(pocket_questions[8:])
+        settings = (training, objective, Sampling(samples=1), Sampler(), Labelling(), None, evaluation)
+        return nodes.identify(model, publish(vft, tmp_path / "vft"), questions, questions, *settings, seed=0)
+
+    published = publish(same, tmp_path / "aft")
+    assert identify(published, objective) == identify(own, objective)
+    with pytest.raises(SettingsError, match="trained with another objective than is set now"):
+        identify(own, Variant(term="aft", constraint="detached"))
+    with pytest.raises(SettingsError, match="trained with another training than is set now"):
+        identify(published, objective, dataclasses.replace(TRAINING, epochs=2))
+
+
+def test_held_out_groups_are_scored_under_the_token_budget_of_training(
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+    feedback: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budgets = []
+    monkeypatch.setattr(
+        "aft.scoring.responses.score_responses", lambda *given, **options: budgets.append(options["token_budget"])
+    )
+    evaluation, training = (
+        Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+        dataclasses.replace(TRAINING, token_budget=77),
+    )
+    nodes.assess(
+        pocket_directory, feedback, to_table(pocket_questions), evaluation, training, 0, "identity", str(tmp_path)
+    )
+    assert budgets == [77]

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.tables import by_id, to_questions
+from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
+
+if TYPE_CHECKING:
+    from aft.training.examples import Example
 
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 
@@ -31,16 +36,24 @@ def train_on(
     model_cache: str,
     launch: Launch,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash."""
-    from aft.training.examples import build_examples, refuse_held_out
+    """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
+
+    A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again.
+    """
+    from aft.training.examples import build_examples, effective_objective, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
 
     rows = to_questions(questions.train)
     refuse_held_out(rows, questions.held_out)
-    tokenizer, label = start.tokenizer(), f"train {objective.label}"
+    tokenizer = start.tokenizer()
+
+    def references(of: list[Question]) -> "list[Example]":
+        return build_examples(of, [], tokenizer, Objective(), training.max_tokens)
+
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
+    objective = effective_objective(objective, examples, lambda: references(rows))
     held_out = to_questions(watched(questions.validation))
-    probe = build_examples(held_out, [], tokenizer, Objective(), training.max_tokens) if held_out else []
+    probe, label = references(held_out) if held_out else [], f"train {objective.label}"
     trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe, launch=launch)
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 

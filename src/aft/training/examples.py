@@ -1,7 +1,7 @@
 """Training examples: a question, the responses to imitate and the group of responses to rank."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,39 @@ def build_examples(
     if not examples:
         raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
     return examples
+
+
+def effective_objective(
+    objective: Objective, examples: Sequence[Example], references: Callable[[], Sequence[Example]]
+) -> Objective:
+    """What `objective` comes to on its examples: plain VFT if they hold nothing beyond the references, which is told.
+
+    `references` gives the examples of plain VFT on the same questions. Raises `DataError` if the loss would be 0
+    whatever the weights: nothing to rank, and no weight on what is imitated.
+    """
+    questions = {example.question_id for example in examples}
+    if objective.term != "none":
+        extra = any(example.candidates for example in examples)
+        lacking = "right and wrong samples" if objective.feedback == "binary" else "samples of different ratings"
+    else:
+        extra = not objective.learn_positives or len(examples) > len(questions)
+        lacking = "a right sample that differs from the reference"
+    if extra:
+        return objective
+    why = f"0 of {len(questions)} questions have {lacking}"
+    if objective.vft_weight == 0 or objective.vft_reduction == "pro":
+        raise DataError(
+            f"{objective.label} has nothing to learn from: {why}, and what is imitated has no weight without them; "
+            "draw more samples (sampling.samples), or take a stronger base model or an easier task."
+        )
+    alike = (objective.start, objective.vft_weight, objective.vft_reduction) == ("base", 1, "mean")
+    if alike and fingerprint(examples) == fingerprint(references()):
+        logger.warning(
+            "%s has nothing to learn from beyond the references (%s): its model is VFT's.", objective.label, why
+        )
+        return Objective()
+    logger.warning("%s has nothing to rank (%s): it only imitates.", objective.label, why)
+    return objective
 
 
 _Row = Mapping[Any, Any]  # of the feedback table

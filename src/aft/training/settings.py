@@ -94,6 +94,14 @@ class Objective:
                 self.imitate == "best" and self.term == "none",
                 "imitate: best needs the groups of an alignment term; RFT is learn_positives.",
             ),
+            (
+                self.vft_reduction == "pro" and self.term == "none",
+                "vft_reduction: pro weighs by the groups of an alignment term: set term, or another reduction.",
+            ),
+            (
+                self.vft_weight == 0 and (self.term == "none" or self.weight == 0),
+                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one.",
+            ),
         ]
         for contradicts, message in contradictions:
             if contradicts:

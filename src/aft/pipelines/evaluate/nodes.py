@@ -20,6 +20,7 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.pipelines.variants import BASELINE, COMPARED
 from aft.sampling.settings import SamplerSettings
+from aft.training.settings import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,10 @@ def identify(
 
     Raises `SettingsError` if the model was trained under other settings than the present ones.
     """
-    present = {"training": asdict(training), "objective": asdict(objective), "seed": seed}
+    # A variant that had nothing to learn from beyond the references has VFT's model.
+    is_vfts = model.fingerprint == vft_model.fingerprint and model.made_from.get("objective") == asdict(Objective())
+    trained = Objective() if is_vfts else objective
+    present = {"training": asdict(training), "objective": asdict(trained), "seed": seed}
     other = [name for name, value in present.items() if model.made_from.get(name) != value]
     if other:
         raise SettingsError(
