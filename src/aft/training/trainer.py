@@ -264,10 +264,10 @@ class AlignmentTrainer(Trainer):
         return sharding.whole(norm)
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """All weights if each process has but a part of them. Every process must ask."""
+        """All weights, in the first process and none in the others, if each has but a part. Every process must ask."""
         if self.zero3 is not None:
             return self.zero3.whole_weights()
-        return sharding.whole_weights(self.model) if self.sharded else None  # type: ignore[arg-type]
+        return sharding.whole_for_first(self.model.state_dict()) if self.sharded else None  # type: ignore[union-attr]
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

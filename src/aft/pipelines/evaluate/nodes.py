@@ -21,6 +21,7 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.pipelines.variants import BASELINE, COMPARED
 from aft.sampling.settings import SamplerSettings
+from aft.training.settings import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ def identify(
     The code is in it, that which trained the model included. Raises `SettingsError` if the model was trained under
     other settings than the present ones.
     """
-    present = {"training": deciding(training), "objective": asdict(objective), "seed": seed}
+    # A variant that had nothing to learn from beyond the references has VFT's model.
+    is_vfts = model.fingerprint == vft_model.fingerprint and model.made_from.get("objective") == asdict(Objective())
+    trained = Objective() if is_vfts else objective
+    present = {"training": deciding(training), "objective": asdict(trained), "seed": seed}
     other = [name for name, value in present.items() if model.made_from.get(name) != value]
     if other:
         raise SettingsError(
@@ -153,6 +157,7 @@ def assess(
     assessment_groups: pd.DataFrame,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
+    training: Training,
     seed: int,
     identity: str,
     score_cache: str,
@@ -161,7 +166,10 @@ def assess(
     from aft.scoring.responses import score_responses
 
     questions, precision = by_id(test_questions), evaluation.sampling.precision
-    scores = score_responses(model, assessment_groups, questions, "score held-out groups", precision, Path(score_cache))
+    label, budget = "score held-out groups", training.token_budget
+    scores = score_responses(
+        model, assessment_groups, questions, label, precision, Path(score_cache), token_budget=budget
+    )
     scored = assessment_groups[["question_id", "sample_index", "is_correct"]]
     return {seed_key(seed): scored.assign(score=scores, identity=identity)}
 
