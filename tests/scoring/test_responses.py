@@ -10,7 +10,7 @@ import torch
 from aft.errors import DataError, NumericalError, StoreError
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.models.tokens import encode_prompt
-from aft.scoring import responses as module
+from aft.scoring import paths
 from aft.scoring.responses import score_responses
 from aft.tasks import get_task
 
@@ -34,8 +34,9 @@ def by_id(pocket_questions):
 def scored(pocket_directory, by_id, tmp_path):
     """Score a table, by the pocket model if nothing else is said."""
 
-    def run(rows, model=pocket_directory, precision="float32", questions=by_id):
-        return score_responses(model, rows, questions, "test", precision, tmp_path / "scores")
+    def run(rows, model=pocket_directory, precision="float32", questions=by_id, budget=8192, **how):
+        store = tmp_path / "scores"
+        return score_responses(model, rows, questions, "test", precision, store, token_budget=budget, **how)
 
     return run
 
@@ -58,7 +59,7 @@ def finished(tmp_path):
     return sorted(path for path in (tmp_path / "scores").iterdir() if path.is_dir())
 
 
-def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory, scored, monkeypatch):
+def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory, scored):
     """Whatever is scored beside it: few tokens at a time, the rows keep their scores and their order."""
     model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
     expected = []
@@ -69,9 +70,8 @@ def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory,
             logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
         steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
         expected.append(sum(steps) / len(steps))
-    monkeypatch.setattr(module, "_BUDGET", 60)
     before = table.copy(deep=True)
-    found = scored(table)
+    found = scored(table, budget=60)
     assert found.tolist() == pytest.approx(expected, abs=1e-4) and found.dtype == np.float64
     pd.testing.assert_frame_equal(table, before)
 
@@ -93,6 +93,42 @@ def test_scores_are_made_once(table, scored, loads, tmp_path):
     assert len(finished(tmp_path)) == 1 and loads == ["float32"]
     again = scored(table.assign(response="another text").reset_index(drop=True))
     assert again.tolist() == found.tolist() and loads == ["float32"]
+
+
+def test_the_token_budget_bounds_each_pass_and_is_no_part_of_the_key(table, scored, loads, monkeypatch):
+    """Under one of 60 tokens no pass reads more; under another the kept scores are found, without a model."""
+    passes: list[int] = []
+    original = paths.shared_sums
+
+    def count(model, groups, *rest, **options):
+        passes.append(sum(group.cost for group in groups))
+        return original(model, groups, *rest, **options)
+
+    monkeypatch.setattr(paths, "shared_sums", count)
+    found = scored(table, budget=60)
+    assert len(passes[2:]) > 1 and max(passes[2:]) <= 60, "the first two are the trial of the model"
+    assert scored(table, budget=8192).tolist() == found.tolist() and len(loads) == 1
+
+
+def test_scores_under_autocast_are_those_of_training(table, by_id, pocket_directory, scored, loads):
+    """Float32 weights, a bfloat16 forward pass; kept apart from those of bfloat16 weights, which are others."""
+    model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+    loads.clear()
+    found = {how: scored(table, precision="bfloat16", autocast=how) for how in (False, True)}
+    assert loads == ["bfloat16", "float32"]
+    expected = []
+    for row in table.itertuples():
+        prompt = encode_prompt(tokenizer, get_task("pocket").prompt(by_id[row.question_id]))
+        response = [int(token) for token in row.token_ids]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].float()
+        steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
+        expected.append(sum(steps) / len(steps))
+    assert found[True].tolist() == pytest.approx(expected, abs=1e-2)
+    assert found[False].tolist() != pytest.approx(expected, abs=1e-2)
+    assert scored(table, precision="bfloat16").tolist() == found[False].tolist() and len(loads) == 2
+    assert scored(table, autocast=True).tolist() == scored(table).tolist(), "in float32 both are the same"
+    assert len(loads) == 3
 
 
 @pytest.mark.parametrize("change", ["precision", "model", "one row less", "another token", "another prompt", "order"])
@@ -200,5 +236,7 @@ def test_scores_that_are_not_finite_are_not_kept(table, pocket_directory, by_id,
         model.get_input_embeddings().weight.fill_(float("nan"))
     save_model(model, pocket_tokenizer, tmp_path / "broken")
     with pytest.raises(NumericalError, match="scores that are not finite, pocket/train/"):
-        score_responses(open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores")
+        score_responses(
+            open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores", token_budget=99
+        )
     assert not [path for path in (tmp_path / "scores").iterdir() if path.is_dir() and not path.name.startswith(".")]

@@ -12,6 +12,7 @@ from typing import Any
 import killed_runs
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.scoring import head
@@ -58,8 +59,17 @@ def seven_steps(scenario: dict[str, Any], folder: Path) -> dict[str, Any]:
     sharding: Sharding = scenario.get("sharding", "none") if collectives.count() > 1 else "none"
     objective = Objective(**scenario.get("objective", {}))
     job = Job(killed_runs.ragged_examples(13), chosen, objective, 3, "test", PROBE, card="")
+    optimizers: list[Any] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: optimizers.append(optimizer))
     curve = fit_weights(model, job, folder, sharding=sharding).curve
-    return {"curve": curve, "model": model, "weights": checkpoints.trained_weights(model, parallel.choose(sharding))}
+    hook.remove()
+    ways = parallel.choose(sharding)
+    weights, (moments, _) = checkpoints.trained_weights(model, ways), checkpoints.optimizer_state(optimizers[0], ways)
+    kept = {"weights": weights, "moments": moments}
+    return {
+        **{"curve": curve, "model": model, "weights": weights},
+        "kept": {what: sum(tensor.numel() for tensor in tensors.values()) for what, tensors in kept.items()},
+    }
 
 
 def hash_of(weights: dict[str, torch.Tensor]) -> str:
@@ -78,7 +88,9 @@ def main() -> None:
         if "sharding" not in scenario:
             own = {n: w.detach() for n, w in shown["model"].named_parameters()}
             assert len(set(collectives.gathered(hash_of(own)))) == 1, "the processes have gone apart"
+        kept = collectives.gathered(shown["kept"])
         if collectives.is_first():
+            (folder / "kept.json").write_text(json.dumps(kept), encoding="utf-8")
             for kind, run in {"at once": shown, "resumed": again}.items():
                 (folder / f"{kind}.json").write_text(json.dumps(run["curve"]))
                 save_file(

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from aft.errors import NumericalError
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.training import loop
+from aft.scoring import head
 from aft.training.examples import Example
 from aft.training.job import Job
 from aft.training.run import CURVE_COLUMNS
@@ -298,6 +299,34 @@ def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_pa
     first, second = seen[:12], seen[12:]
     assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]
     assert first != second
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "how", [{}, {"token_budget": 60}, {"token_budget": 1}, {"scoring": "naive"}, {"scoring": "two_pass"}]
+)
+def test_every_weight_has_a_gradient_in_the_first_step(
+    how, precision, small_llama, ragged_examples, tmp_path, monkeypatch
+):
+    """The head's logits in chunks, which only a model with a plain head allows: it is tried out before the first step.
+
+    Under autocast a trial, which has no graph, would leave casts of the weights without one to the step (torch 2.6).
+    """
+    tried = []
+    original = head._try_head
+    model = small_llama(tied=False)
+
+    def remember(model):
+        tried.append((len(seen.gradients), torch.is_autocast_enabled("cpu")))
+        return original(model)
+
+    monkeypatch.setattr(head, "_try_head", remember)
+    monkeypatch.setattr(head, "_MOST_LOGITS", 9 * 64)  # more than the trials of the path need
+    objective = Objective(term="aft", constraint="detached")
+    with Steps(model) as seen:
+        train(model, ragged_examples(8), objective, tmp_path, HELD_OUT, precision=precision, monitor_every=1, **how)
+    assert all(gradient.any() for gradient in seen.gradients[0].values())
+    assert tried == ([] if how.get("scoring") == "naive" else [(0, False)])
 
 
 # --- the probe --------------------------------------------------------------------------------------------------------

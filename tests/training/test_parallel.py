@@ -94,6 +94,16 @@ def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_first_process_keeps_what_is_gathered(name, apart):
+    """Weights and the state of the optimiser, sharded or not."""
+    first, second = json.loads((apart / name / "kept.json").read_text())
+    assert second == {"weights": 0, "moments": 0}
+    numbers = sum(tensor.numel() for tensor in load_file(apart / name / "at once.safetensors").values())
+    assert first["weights"] == numbers
+    assert first["moments"] > numbers  # two for each weight, and counts of steps
+
+
 @given(costs=st.lists(st.integers(1, 500), max_size=24), n=st.integers(1, 6))
 def test_every_group_is_read_once_and_loads_are_alike(costs, n):
     """No process has more than the least loaded one and its last, so smallest, group."""

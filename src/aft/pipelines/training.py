@@ -39,22 +39,38 @@ def train_on(
     refuse_held_out(rows, questions.held_out)
     tokenizer, label = start.tokenizer(), f"train {objective.label}"
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
-    watched = to_questions(questions.validation.head(PROBE_SIZE))
-    probe = build_examples(watched, [], tokenizer, Objective(), training.max_tokens) if watched else []
+    held_out = to_questions(watched(questions.validation))
+    probe = build_examples(held_out, [], tokenizer, Objective(), training.max_tokens) if held_out else []
     trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe, launch=launch)
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
 def with_reference_scores(
-    feedback: pd.DataFrame, vft_model: ModelDirectory, train_questions: pd.DataFrame, score_cache: Path
+    feedback: pd.DataFrame,
+    vft_model: ModelDirectory,
+    train_questions: pd.DataFrame,
+    training: TrainingSettings,
+    score_cache: Path,
 ) -> pd.DataFrame:
-    """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants."""
+    """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants.
+
+    They are made in the precision in which the policy is trained: else the two would differ by rounding alone.
+    """
     from aft.scoring.responses import score_responses
 
     scores = score_responses(
-        vft_model, feedback, by_id(train_questions), "score with the reference model", "float32", score_cache
+        *(vft_model, feedback, by_id(train_questions), "score with the reference model", training.precision),
+        score_cache,
+        token_budget=training.token_budget,
+        autocast=True,
     )
     return feedback.assign(reference_score=scores)
+
+
+def watched(validation: pd.DataFrame) -> pd.DataFrame:
+    """The first `PROBE_SIZE` validation questions, as many of each dataset as there are, in the table's order."""
+    turn = validation.groupby("dataset").cumcount()  # the first of every dataset come first, then the second ones
+    return validation.loc[turn.sort_values(kind="stable").index[:PROBE_SIZE]].sort_index()
 
 
 def seed_key(seed: int | str) -> str:

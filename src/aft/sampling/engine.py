@@ -75,8 +75,8 @@ def generate(
 ) -> list[list[Response]]:
     """The responses to each request, greedy first if wanted, then samples 0 ... k-1; `end` is the end-of-sequence id.
 
-    Raises `ModelError` if a response could outgrow the model's positions, and `NumericalError` with the question id if
-    the model gives logits that are not finite.
+    Raises `ModelError` if a response could outgrow the model's positions or the model is not causal, and
+    `NumericalError` with the question id if the model gives logits that are not finite.
     """
     if not requests:
         return []
@@ -126,9 +126,11 @@ def _parts(requests: Sequence[Request], k: int, slots: int) -> list[_Part]:
 
 def _why_not_slots(model: "PreTrainedModel") -> str | None:
     """Why the model's attention cannot be replaced by that of `Slots`; found out once for every model."""
+    from aft.scoring.causal import check_causal
     from aft.scoring.paths import why_not_packed
 
     if model not in _reasons:
+        check_causal(model)
         _reasons[model] = why_not_packed(model)
     return _reasons[model]
 

@@ -8,16 +8,19 @@ They do not depend on how many processes train, nor on how weights are sharded, 
 process has its own.
 """
 
+import itertools
 import json
 import logging
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch  # noqa: TID253
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from aft.files import finish_directory, is_intact, writing
 from aft.training.parallel import Parallel, collectives
@@ -94,16 +97,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tup
 def _on_first_rank(tensors: Tensors, parallel: Parallel) -> Tensors:
     kept = {}
     for name, tensor in tensors.items():
-        together = parallel.whole(tensor)
+        together = parallel.whole(tensor)  # the others drop it at once: they hold one whole tensor at a time
         if collectives.is_first():
-            kept[name] = together.contiguous()
+            kept[name] = (together if together is tensor else together.cpu()).contiguous()
     return kept
 
 
 @torch.no_grad()
 def load_weights(checkpoint: Path, model: "PreTrainedModel") -> None:
     """Give a model, whole as yet, the weights of a checkpoint."""
-    take_weights(model, load_file(checkpoint / WEIGHTS))
+    take_weights(model, dict(_tensors_of(checkpoint / WEIGHTS)))
 
 
 @torch.no_grad()
@@ -120,11 +123,14 @@ def load_state(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     parallel: Parallel,
 ) -> list[dict[str, float]]:
-    """Restore optimiser, schedule and this process's random states; the curve so far."""
+    """Restore optimiser, schedule and this process's random states; the curve so far.
+
+    Of sharded weights a process holds one whole moment at a time, and keeps its part.
+    """
     content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**load_file(checkpoint / OPTIMIZER), **content["numbers"]}.items():
+    for key, value in itertools.chain(_tensors_of(checkpoint / OPTIMIZER), content["numbers"].items()):
         index, name = key.split("/", 1)
         own = parallel.like(value, weights[int(index)]) if isinstance(value, torch.Tensor) else value
         state.setdefault(int(index), {})[name] = own
@@ -137,6 +143,13 @@ def load_state(
     schedule.load_state_dict(content["schedule"])
     _restore_random_states(content["random"])
     return content["curve"]
+
+
+def _tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file by name, one at a time."""
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            yield name, file.get_tensor(name)
 
 
 def _random_states() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from aft.errors import DataError
 from aft.files import digest
 from aft.models.tokens import encode_prompt, encode_response
@@ -90,11 +92,12 @@ def _by_question(
 ) -> dict[str, list[_Row]]:
     """The feedback rows of each question that the objective can read."""
     groups: dict[str, list[_Row]] = {question.question_id: [] for question in questions}
+    ratings = ("rating_rank", "rating") if _reads_ratings(objective) else ("rating_rank",)
     unrated = 0
     for row in feedback:
         if row["question_id"] not in groups:
             raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
-        if objective.feedback == "ranking" and not row["rating_rank"] >= 0:  # missing, as None, NaN or NA's False
+        if objective.feedback == "ranking" and not all(_is_given(row[name]) for name in ratings):
             unrated += 1
         else:
             groups[row["question_id"]].append(row)
@@ -105,6 +108,15 @@ def _by_question(
             raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
         raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
     return groups
+
+
+def _is_given(value: Any) -> bool:
+    """Whether a field has a value: a missing one is None, NaN or <NA>, after the table and the column that it is of."""
+    return not pd.isna(value)
+
+
+def _reads_ratings(objective: Objective) -> bool:
+    return objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
 
 
 def _rank_of(row: _Row, objective: Objective) -> int:
@@ -146,16 +158,21 @@ def _ranked_example(
         samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
     if len(set(ranks)) < 2:  # nothing to compare: the alignment term is 0 whatever their scores
         return Example(question.question_id, prompt, [target])
-    reads_ratings = objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
     return Example(
         question.question_id,
         prompt,
         [target],
         samples,
         ranks,
-        ratings=[float(row["rating"]) for row in rows] if reads_ratings else [],
-        reference_scores=[float(row["reference_score"]) for row in rows] if objective.term == "dpo" else [],
+        ratings=[float(row["rating"]) for row in rows] if _reads_ratings(objective) else [],
+        reference_scores=[_reference_score(row) for row in rows] if objective.term == "dpo" else [],
     )
+
+
+def _reference_score(row: _Row) -> float:
+    if not _is_given(row["reference_score"]):
+        raise DataError(f"A sample of {row['question_id']} has no score under the reference model; score them again.")
+    return float(row["reference_score"])
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

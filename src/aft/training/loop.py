@@ -102,7 +102,6 @@ def _prepare(model: "PreTrainedModel", job: Job, sharding: Sharding) -> paths.Pa
     if sharding == "full" and settings.optimizer == "adafactor":
         raise SettingsError("The optimizer adafactor does not know sharded weights: set adamw or sgd.")
     logger.info("%s: responses are scored on the path '%s'.", job.label, path)
-    head.has_plain_head(model)  # tried out, and remembered, while weights are whole and nothing is autocast
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return path

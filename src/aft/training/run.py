@@ -14,6 +14,7 @@ from aft.files import Description, build_once, write_atomically, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import CARD, model_card
 from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.training.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
 from aft.training.job import Job
@@ -110,7 +111,8 @@ def train_once(
     def build(directory: Path) -> None:
         job = Job(list(read()), settings, objective, seed, label, list(probe), card)
         if together is None:
-            fit(job, load, directory)
+            with cleared():
+                fit(job, load, directory)
         else:
             together(job, directory)
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began

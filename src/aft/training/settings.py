@@ -62,7 +62,7 @@ class Objective:
     imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
     vft_weight: float = 1.0  # of the VFT term
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
-    # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples
+    # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
     distinct_equations: bool = False  # RFT: of the right samples with the same equations learn one only
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question

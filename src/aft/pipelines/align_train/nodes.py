@@ -25,7 +25,7 @@ def train_variant(
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
     if objective.term == "dpo":
-        feedback = with_reference_scores(feedback, vft_model, train_questions, Path(score_cache))
+        feedback = with_reference_scores(feedback, vft_model, train_questions, training, Path(score_cache))
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
     return train_on(start, questions, feedback, training, objective, seed, model_cache, launch)

@@ -149,6 +149,7 @@ def assess(
     assessment_groups: pd.DataFrame,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
+    training: Training,
     seed: int,
     identity: str,
     score_cache: str,
@@ -157,7 +158,10 @@ def assess(
     from aft.scoring.responses import score_responses
 
     questions, precision = by_id(test_questions), evaluation.sampling.precision
-    scores = score_responses(model, assessment_groups, questions, "score held-out groups", precision, Path(score_cache))
+    label, budget = "score held-out groups", training.token_budget
+    scores = score_responses(
+        model, assessment_groups, questions, label, precision, Path(score_cache), token_budget=budget
+    )
     scored = assessment_groups[["question_id", "sample_index", "is_correct"]]
     return {seed_key(seed): scored.assign(score=scores, identity=identity)}
 

@@ -26,6 +26,7 @@ def prepare(model: "PreTrainedModel") -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    head.has_plain_head(model)  # tried out, and remembered, while the weights are whole
     mesh = init_device_mesh(model.device.type, (collectives.count(),))
     layers = set(getattr(model, "_no_split_modules", None) or ())
     for module in list(model.modules()):
@@ -47,10 +48,10 @@ def add_up(model: "PreTrainedModel") -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a sharded tensor, on the CPU; of any other, itself. Collective: call it on every rank."""
+    """The whole of a sharded tensor, on its device; of any other, itself. Collective: call it on every rank."""
     from torch.distributed.tensor import DTensor
 
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
