@@ -12,8 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from aft.errors import NumericalError
 from aft.models.adapters import LoraSettings, add_adapter
-from aft.training import loop
 from aft.scoring import head
+from aft.training import loop
 from aft.training.examples import Example
 from aft.training.job import Job
 from aft.training.run import CURVE_COLUMNS
