@@ -1,6 +1,7 @@
 """What Kedro is told of the project."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from kedro.framework.session import KedroSession
@@ -27,4 +28,4 @@ def test_a_plugin_that_reads_the_same_file_is_left_out(name, tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     bootstrap_project(ROOT)
     with KedroSession.create(ROOT) as session:
-        session.load_context()
+        cast(KedroSession, session).load_context()

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from aft.training import loop
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.settings import Objective, TrainingSettings
-from aft.training.trainer import AlignmentTrainer
 
 STEPS = 10
 BOUNDARY = Objective(term="aft", constraint="boundary")
@@ -50,13 +51,12 @@ def questions() -> list[Example]:
 
 def train(model: Any, examples: list[Example], objective: Objective, folder: Path, **how: Any) -> Run:
     usual = {"epochs": 9, "max_steps": STEPS, "learning_rate": 1e-3, "batch_size": 8, "warmup": 0.2}
-    trainer = AlignmentTrainer(model, examples, TrainingSettings(**usual, **how), objective, 3, folder, "test")
     start = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-    passes = []
-    original = trainer._backward
-    trainer._backward = lambda *given: passes.append(None) or original(*given)  # type: ignore[method-assign]
-    trainer.train()
-    curve = [row for row in trainer.state.log_history if "loss" in row]
+    passes, original = [], loop._one_pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_one_pass", lambda *given: passes.append(None) or original(*given))
+        job = Job(examples, TrainingSettings(**usual, **how), objective, 3, "test", [], card="")
+        curve = loop.fit_weights(model, job, folder).curve
     weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     return Run(curve, start, weights, len(passes))
 

@@ -117,7 +117,7 @@ class TestUnknownTokens:
         moved = {**vocabulary, last: len(vocabulary) + 1}
         holed = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(moved)), bos_token=first)
         holed.add_tokens(["new"])
-        added = holed.convert_tokens_to_ids("new")
+        added: Any = holed.convert_tokens_to_ids("new")
         known = known_tokens(holed)
         assert known == {*range(len(vocabulary) - 1), len(vocabulary) + 1, added}
         assert known != set(range(len(holed)))

@@ -39,15 +39,16 @@ def ragged_examples(killed_runs: Any) -> Any:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every trainer that is made during the test, in order; what was made last is the last one."""
-    from aft.training import trainer
+    """Optimiser and schedule of every run that is made during the test, in order."""
+    from aft.training import loop
 
     made: list[Any] = []
+    original = loop.make_schedule
 
-    class Recorded(trainer.AlignmentTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
+    def recorded(optimizer: Any, *args: Any) -> Any:
+        schedule = original(optimizer, *args)
+        made.append((optimizer, schedule))
+        return schedule
 
-    monkeypatch.setattr(trainer, "AlignmentTrainer", Recorded)
+    monkeypatch.setattr(loop, "make_schedule", recorded)
     return made

@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aft.models.pocket import build_tokenizer
-from aft.training import checkpoints, run, trainer
+from aft.training import checkpoints, loop, run
 from aft.training.examples import Example
 from aft.training.settings import Objective, TrainingSettings
 
@@ -73,8 +73,8 @@ def kill_at(moment: str, call: int) -> None:
     """Kill this process just before the n-th call of the function that stands for a moment."""
     checkpoints.shutil = SimpleNamespace(rmtree=shutil.rmtree)  # type: ignore[assignment]  # its own: others remove too
     owner, name = {
-        "forward": (trainer.AlignmentTrainer, "_backward"),  # of one pass over some questions
-        "half a checkpoint": (checkpoints, "save_optimizer"),  # weights are written, the optimiser's state is not
+        "forward": (loop, "_one_pass"),  # of one pass over some questions
+        "half a checkpoint": (checkpoints, "save_file"),  # of two for each: its weights', then its optimiser's
         "no manifest": (checkpoints, "finish_directory"),
         "two checkpoints": (checkpoints.shutil, "rmtree"),  # the new one has its name, the older is still there
         "model": (run, "save_model"),  # all steps are done

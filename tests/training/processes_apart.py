@@ -4,7 +4,6 @@ Batches of five questions: one process reads three of them and the other two, of
 """
 
 import hashlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,13 +12,16 @@ from typing import Any
 import killed_runs
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.scoring import head
-from aft.training import checkpoints, processes
+from aft.training import checkpoints, parallel
 from aft.training.examples import Example
-from aft.training.settings import Objective, TrainingSettings
-from aft.training.trainer import AlignmentTrainer
+from aft.training.job import Job
+from aft.training.loop import fit_weights
+from aft.training.parallel import collectives
+from aft.training.settings import Objective, Sharding, TrainingSettings
 
 USUAL: dict[str, Any] = {"epochs": 9, "max_steps": 7, "learning_rate": 0.01, "batch_size": 5}
 USUAL |= {"checkpoint_every": 4, "monitor_every": 4}
@@ -37,11 +39,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "sharded, logits in chunks": {"sharding": "full", "most_logits": 64 * 3, "objective": {"term": "aft"}},
     "sharded lora": {"sharding": "full", "settings": {"lora": {"rank": 2}}, "objective": {"term": "aft"}},
 }
-if importlib.util.find_spec("deepspeed"):
-    ours = [name for name in SCENARIOS if name.startswith("sharded")]
-    SCENARIOS |= {name.replace("sharded", "zero3"): {**SCENARIOS[name], "sharding": "zero3"} for name in ours}
-    SCENARIOS["zero3, tied"] = {**SCENARIOS["zero3"], "tied": True, "settings": {"gradient_checkpointing": True}}
-    SCENARIOS["zero3"]["resumes"] = "sharded"  # what FSDP2 began
+SCENARIOS["sharded, tied"] = {**SCENARIOS["sharded"], "tied": True, "settings": {"gradient_checkpointing": True}}
 
 
 def is_tied(scenario: dict[str, Any]) -> bool:
@@ -49,7 +47,7 @@ def is_tied(scenario: dict[str, Any]) -> bool:
     return scenario.get("tied", "sharding" not in scenario)
 
 
-def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = None) -> dict[str, Any]:
+def seven_steps(scenario: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train and give the curve and all weights, whole, in the first process."""
     settings = dict(scenario.get("settings", {}))
     lora = settings.pop("lora", None)
@@ -58,26 +56,18 @@ def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = No
     if chosen.lora:
         model = add_adapter(model, chosen.lora, 0)
     head._MOST_LOGITS = scenario.get("most_logits", 2**25)  # type: ignore[attr-defined]
-    trainer = AlignmentTrainer(
-        *(
-            model,
-            killed_runs.ragged_examples(13),
-            chosen,
-            Objective(**scenario.get("objective", {})),
-            3,
-            folder,
-            "test",
-        ),
-        sharding=scenario.get("sharding", "none") if processes.count() > 1 else "none",
-    )
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    weights = trainer.whole_weights()
-    curve = [row for row in trainer.state.log_history if "loss" in row]
-    moments: Any = checkpoints.optimizer_state(trainer.optimizer, trainer.lr_scheduler)[0]  # type: ignore[arg-type]
-    kept = {"weights": {} if weights is None else weights, "moments": moments}
+    sharding: Sharding = scenario.get("sharding", "none") if collectives.count() > 1 else "none"
+    objective = Objective(**scenario.get("objective", {}))
+    job = Job(killed_runs.ragged_examples(13), chosen, objective, 3, "test", PROBE, card="")
+    optimizers: list[Any] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: optimizers.append(optimizer))
+    curve = fit_weights(model, job, folder, sharding=sharding).curve
+    hook.remove()
+    ways = parallel.choose(sharding)
+    weights, (moments, _) = checkpoints.trained_weights(model, ways), checkpoints.optimizer_state(optimizers[0], ways)
+    kept = {"weights": weights, "moments": moments}
     return {
-        "curve": curve,
-        "weights": model.state_dict() if weights is None else weights,
+        **{"curve": curve, "model": model, "weights": weights},
         "kept": {what: sum(tensor.numel() for tensor in tensors.values()) for what, tensors in kept.items()},
     }
 
@@ -94,19 +84,19 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         folder = root / name
         shown = seven_steps(scenario, folder)
-        latest = checkpoints.latest(root / scenario.get("resumes", name))
-        again = seven_steps(scenario, folder, resume=latest)
+        again = seven_steps(scenario, folder)  # from the checkpoint after step 4
         if "sharding" not in scenario:
-            assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
-        kept = processes.gathered(shown["kept"])
-        if processes.is_first():
-            (folder / "kept.json").write_text(json.dumps(kept))
+            own = {n: w.detach() for n, w in shown["model"].named_parameters()}
+            assert len(set(collectives.gathered(hash_of(own)))) == 1, "the processes have gone apart"
+        kept = collectives.gathered(shown["kept"])
+        if collectives.is_first():
+            (folder / "kept.json").write_text(json.dumps(kept), encoding="utf-8")
             for kind, run in {"at once": shown, "resumed": again}.items():
                 (folder / f"{kind}.json").write_text(json.dumps(run["curve"]), encoding="utf-8")
                 save_file(
                     {k: v.clone().contiguous() for k, v in run["weights"].items()}, folder / f"{kind}.safetensors"
                 )
-        processes.wait_for_all()
+        collectives.wait_for_all()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from aft.files import finish_directory
 from aft.models.adapters import LoraSettings
 from aft.models.pocket import build_tokenizer
-from aft.training import checkpoints, trainer
+from aft.training import checkpoints, loop
+from aft.training.parallel import replicated
 from aft.training.run import train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -32,8 +34,8 @@ SCENARIOS = {
     "at an epoch's end": {"moment": "forward", "call": 5, "resumed": 4},
     "between two passes": {"moment": "forward", "call": 23, "resumed": 6, "token_budget": 1},
     "at an epoch's end, accumulating": {"moment": "forward", "call": 14, "resumed": 4, "token_budget": 1},
-    "in the first checkpoint": {"moment": "half a checkpoint", "call": 1, "resumed": None},
-    "in a checkpoint": {"moment": "half a checkpoint", "call": 2, "resumed": 2},
+    "in the first checkpoint": {"moment": "half a checkpoint", "call": 2, "resumed": None},
+    "in a checkpoint": {"moment": "half a checkpoint", "call": 4, "resumed": 2},
     "before a manifest": {"moment": "no manifest", "call": 2, "resumed": 2},
     "with two checkpoints": {"moment": "two checkpoints", "call": 1, "resumed": 4},
     "after the last step": {"moment": "model", "call": 1, "resumed": 8},
@@ -61,7 +63,7 @@ def killed(killed_runs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(killed_runs, tmp_path_factory):
-    """The same runs without an interruption, each made once: the model and the trainer at its end."""
+    """The same runs without an interruption, each made once: the model, and optimiser and schedule at its end."""
     finished = {}
 
     def run(dropout, token_budget, trained):
@@ -80,20 +82,21 @@ def without_speed(curve):
 
 def assert_same_state(one, other):
     """Equal to the last bit: states of optimiser and schedule."""
-    ours, theirs = one.optimizer.state_dict(), other.optimizer.state_dict()
+    (optimizer, schedule), (its_optimizer, its_schedule) = one, other
+    ours, theirs = optimizer.state_dict(), its_optimizer.state_dict()
     assert ours["param_groups"] == theirs["param_groups"]
     assert ours["state"].keys() == theirs["state"].keys() and ours["state"]
     for index, values in ours["state"].items():
         for name, tensor in values.items():
             assert torch.equal(tensor, theirs["state"][index][name]), (index, name)
-    assert one.lr_scheduler.state_dict() == other.lr_scheduler.state_dict()
+    assert schedule.state_dict() == its_schedule.state_dict()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_killed_run_ends_as_an_uninterrupted_one(name, killed, killed_runs, uninterrupted, trained, tmp_path, caplog):
     scenario = DEFAULTS | SCENARIOS[name]
     options = (scenario["dropout"], scenario["token_budget"])
-    expected, its_trainer = uninterrupted(*options, trained)
+    expected, its_state = uninterrupted(*options, trained)
     shutil.copytree(killed / name, tmp_path, dirs_exist_ok=True)
     with caplog.at_level("INFO", "aft"):
         resumed = killed_runs.ten_steps(tmp_path, *options)
@@ -104,7 +107,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(name, killed, killed_runs, un
     assert (resumed.directory.path / weights).read_bytes() == (expected.directory.path / weights).read_bytes()
     assert without_speed(resumed.curve) == without_speed(expected.curve)
     assert [row["step"] for row in resumed.curve] == list(range(1, 11))
-    assert_same_state(trained[-1], its_trainer)
+    assert_same_state(trained[-1], its_state)
     assert {path.name for path in resumed.directory.path.iterdir()} == {
         path.name for path in expected.directory.path.iterdir()
     }
@@ -120,7 +123,7 @@ def test_a_damaged_checkpoint_is_passed_over(killed_runs, uninterrupted, trained
     """A run that fails in step 7 leaves checkpoint 6; one byte of it changed, the next run starts anew, and says so."""
     workspace = tmp_path / "workspace"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(7))
+        patch.setattr(loop, "add_gradient", fails_at(7))
         killed_runs.ten_steps(workspace, 0.0, 8192)
     (checkpoint,) = workspace.glob(".*.partial/checkpoints/checkpoint-*")
     assert checkpoint.name == "checkpoint-6"
@@ -135,15 +138,15 @@ def test_a_damaged_checkpoint_is_passed_over(killed_runs, uninterrupted, trained
 
 
 def fails_at(call):
-    """A `training_step` that fails at its n-th call."""
-    original, calls = trainer.AlignmentTrainer.training_step, itertools.count(1)
+    """An `add_gradient` that fails at its n-th call."""
+    original, calls = loop.add_gradient, itertools.count(1)
 
-    def training_step(self, *args, **kwargs):
+    def add_gradient(*args):
         if next(calls) == call:
             raise RuntimeError("power cut")
-        return original(self, *args, **kwargs)
+        return original(*args)
 
-    return training_step
+    return add_gradient
 
 
 def test_no_pickle_is_ever_written(killed):
@@ -195,7 +198,7 @@ def test_a_run_continues_bit_by_bit_with_every_optimiser_and_adapter(settings, s
         pytest.importorskip("peft")
     expected = six_steps(tmp_path / "whole", settings)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(6))
+        patch.setattr(loop, "add_gradient", fails_at(6))
         six_steps(tmp_path / "cut", settings)
     (checkpoint,) = (tmp_path / "cut").glob(".*.partial/checkpoints/checkpoint-*")
     assert checkpoint.name == "checkpoint-4"
@@ -208,8 +211,8 @@ def test_a_run_continues_bit_by_bit_with_every_optimiser_and_adapter(settings, s
             assert (resumed.directory.path / name).read_bytes() == (expected.directory.path / name).read_bytes(), name
     assert without_speed(resumed.curve) == without_speed(expected.curve)
     assert len(resumed.curve) == 6
-    whole, *_, its = (one for one in trained if one.state.global_step == 6)
-    ours, theirs = its.optimizer.state_dict(), whole.optimizer.state_dict()
+    (whole, _), _, (its, _) = trained  # at once, stopped, resumed
+    ours, theirs = its.state_dict(), whole.state_dict()
     assert ours["param_groups"] == theirs["param_groups"]
     assert ours["state"].keys() == theirs["state"].keys() and bool(ours["state"]) == (
         settings.get("optimizer") != "sgd"
@@ -224,11 +227,10 @@ def test_a_checkpoint_of_an_adapter_holds_the_adapter_only(six_steps, tmp_path):
     """Rank 2 of seven layers of 16 and 32: (16 + 16) x 4 + (16 + 32) x 3 = 272 rows of two float32 each."""
     pytest.importorskip("peft")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(trainer.AlignmentTrainer, "training_step", fails_at(4))
+        patch.setattr(loop, "add_gradient", fails_at(4))
         six_steps(tmp_path, {"lora": LORA})
     (checkpoint,) = tmp_path.glob(".*.partial/checkpoints/checkpoint-*")
-    assert not list(checkpoint.glob("model*"))
-    weights = load_file(checkpoint / "adapter_model.safetensors")
+    weights = load_file(checkpoint / checkpoints.WEIGHTS)
     assert sum(tensor.numel() for tensor in weights.values()) == 2 * 272
     moments = load_file(checkpoint / checkpoints.OPTIMIZER)
     assert sum(tensor.numel() for name, tensor in moments.items() if name.endswith("/exp_avg")) == 2 * 272
@@ -270,12 +272,18 @@ def test_finishing_a_checkpoint_removes_the_older_ones(tmp_path):
 
 
 def save_state(folder: Path) -> None:
-    parameter = torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.AdamW([parameter])
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    parameter.grad = torch.ones(3)
+    model: Any = torch.nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    model.weight.grad = torch.ones(1, 3)
     optimizer.step()
-    checkpoints.save_optimizer(folder, *checkpoints.optimizer_state(optimizer, scheduler))
+    checkpoints.save(folder, model, optimizer, schedule, replicated, [{"step": 1.0}])
+
+
+def load_state(folder: Path) -> list[dict[str, float]]:
+    optimizer = torch.optim.AdamW(torch.nn.Linear(3, 1, bias=False).parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    return checkpoints.load_state(folder / "checkpoint-1", optimizer, schedule, replicated)
 
 
 @pytest.mark.parametrize("draw", [random.gauss, np.random.standard_normal, lambda *_: torch.rand(3).tolist()])
@@ -286,11 +294,14 @@ def test_random_states_come_back(draw, tmp_path):
     save_state(tmp_path)
     expected = [draw(*arguments) for _ in range(5)]
     [draw(*arguments) for _ in range(3)]
-    checkpoints.restore_random_states(tmp_path)
+    assert load_state(tmp_path) == [{"step": 1.0}]
     assert [draw(*arguments) for _ in range(5)] == expected
 
 
-def test_a_checkpoint_holds_the_optimiser_in_safetensors_and_json(tmp_path):
+def test_a_checkpoint_is_safetensors_and_json(tmp_path):
     save_state(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.OPTIMIZER, checkpoints.STATE}
-    assert json.loads((tmp_path / checkpoints.STATE).read_text("utf-8"))["param_groups"][0]["betas"] == [0.9, 0.999]
+    folder = tmp_path / "checkpoint-1"
+    assert {path.name for path in folder.iterdir()} == {
+        *(checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.STATE, "manifest.json")
+    }
+    assert json.loads((folder / checkpoints.STATE).read_text())["param_groups"][0]["betas"] == [0.9, 0.999]

@@ -1,7 +1,6 @@
 """Training in processes of their own: started, ended, resumed, and told of in the words of the process that failed."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -24,10 +23,7 @@ from aft.training.settings import Launch, Objective, TrainingSettings
 
 SOURCE = Path(__file__).parents[2] / "src"
 TWO = Launch(processes=2)
-BY_DEEPSPEED = pytest.param(
-    Launch(processes=2, sharding="zero3"),
-    marks=pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed"),
-)
+SHARDED = Launch(processes=2, sharding="full")
 SETTINGS = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=3, checkpoint_every=2)
 EXAMPLES = [Example(f"q{i}", [0, 5, 6 + i], [[7, 8 + i, 1]], [[9, 1], [10, i + 4, 1]], [0, 1]) for i in range(7)]
 AFT = Objective(term="aft", constraint="detached")
@@ -45,11 +41,11 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
     bare = [Example("held out", [5], [[7, 1]], [], [], [], [])]
     job = Job(full, settings, AFT, 3, "label", bare, "# card")
     start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
-    write_job(tmp_path / "job", job, start, "zero3")
-    assert read_job(tmp_path / "job") == (job, start, "zero3")
+    write_job(tmp_path / "job", job, start, "full")
+    assert read_job(tmp_path / "job") == (job, start, "full")
 
 
-@pytest.mark.parametrize("launch", [TWO, BY_DEEPSPEED])
+@pytest.mark.parametrize("launch", [TWO, SHARDED])
 def test_two_processes_train_what_one_trains(launch, pocket_directory, tmp_path):
     """The same key, so that either finds the other's model; one writer, a whole curve, nothing left of the job."""
     alone = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "one", "x", probe=PROBE)
@@ -64,13 +60,7 @@ def test_two_processes_train_what_one_trains(launch, pocket_directory, tmp_path)
     assert all(torch.allclose(weights[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
 
 
-def test_deepspeed_that_is_not_installed_is_named(pocket_directory, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(SettingsError, match=r"DeepSpeed is not installed: pip install 'aft\[deepspeed\]'"):
-        train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "x", launch=Launch(2, sharding="zero3"))
-
-
-@pytest.mark.parametrize("launch", [TWO, BY_DEEPSPEED])
+@pytest.mark.parametrize("launch", [TWO, SHARDED])
 def test_the_error_of_a_process_is_the_error_of_the_run(launch, pocket_directory, tmp_path):
     """A learning rate of 1e30 makes the second step's scores infinite or not a number."""
     settings = dataclasses.replace(SETTINGS, learning_rate=1e30, max_grad_norm=1e30)

@@ -16,7 +16,7 @@ from aft.errors import ModelError, NumericalError, SettingsError
 from aft.models.adapters import LoraSettings
 from aft.models.card import model_card
 from aft.models.directory import open_model, publish
-from aft.training import trainer
+from aft.training import loop
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS, train, train_once
 from aft.training.settings import Objective, TrainingSettings
@@ -163,15 +163,15 @@ def test_a_model_from_before_there_was_a_monitor_has_no_warnings(start):
 def test_a_failed_run_leaves_no_model(start, tmp_path, monkeypatch):
     """The loss turns NaN in step 3 of 4; a rerun continues from the checkpoint of step 2 and is whole."""
     whole = start().curve
-    original = trainer.objective_loss
-    with monkeypatch.context() as patch, pytest.raises(NumericalError, match="not finite at step 2"):
+    original = loop.objective_loss
+    with monkeypatch.context() as patch, pytest.raises(NumericalError, match="The loss of step 3 is not finite"):
         calls = itertools.count(1)
 
         def nan_at_the_third_call(*options):
             loss, metrics = original(*options)
             return loss * math.nan if next(calls) == 3 else loss, metrics
 
-        patch.setattr(trainer, "objective_loss", nan_at_the_third_call)
+        patch.setattr(loop, "objective_loss", nan_at_the_third_call)
         start(seed=5)
     finished = [path for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith(".")]
     assert len(finished) == 1, "only the first run's"

@@ -1,9 +1,19 @@
-"""Checkpoints that are whole or absent, in safetensors and JSON only, and from which a run continues bit by bit."""
+"""Checkpoints that are whole or absent, in safetensors and JSON only, and from which a run continues bit by bit.
 
+    checkpoint-<step>/weights.safetensors      the weights that training changes, by name: of LoRA the adapter's only
+    checkpoint-<step>/optimizer.safetensors    the optimiser's moments, by "number of the weight/name"
+    checkpoint-<step>/training_state.json      groups, schedule, random states of every process, the curve so far
+
+They do not depend on how many processes train, nor on how weights are sharded, but for the random states, of which each
+process has its own.
+"""
+
+import itertools
 import json
 import logging
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +22,16 @@ import torch  # noqa: TID253
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aft.files import finish_directory, is_intact
-from aft.models.adapters import has_adapter, save_adapter
-from aft.training.processes import gathered, rank
-from aft.training.sharding import like, whole_for_first
-from aft.training.zero3 import Zero3
+from aft.files import finish_directory, is_intact, writing
+from aft.training.parallel import Parallel, collectives
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
-OPTIMIZER, STATE = "optimizer.safetensors", "training_state.json"
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "training_state.json"
+Tensors = dict[str, torch.Tensor]
 
 
 def latest(directory: Path) -> Path | None:
@@ -40,6 +48,30 @@ def step_of(path: Path) -> int:
     return int(path.name.rsplit("-", 1)[1])
 
 
+def save(
+    directory: Path,
+    model: "PreTrainedModel",
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    parallel: Parallel,
+    curve: list[dict[str, float]],
+) -> None:
+    """Write a checkpoint after the last step of `curve`. Collective: call it on every rank; the first one writes."""
+    step = len(curve)
+    staged, final = directory / f".checkpoint-{step}.partial", directory / f"checkpoint-{step}"
+    weights = trained_weights(model, parallel)
+    tensors, state = optimizer_state(optimizer, parallel)
+    state |= {"schedule": schedule.state_dict(), "random": collectives.gathered(_random_states()), "curve": curve}
+    if collectives.is_first():
+        with writing(staged):
+            staged.mkdir(parents=True, exist_ok=True)
+            save_file(weights, staged / WEIGHTS)
+            save_file(tensors, staged / OPTIMIZER)
+            (staged / STATE).write_text(json.dumps(state), encoding="utf-8")
+        finish(staged, final)
+    collectives.wait_for_all()
+
+
 def finish(staged: Path, final: Path) -> None:
     """Rename a written checkpoint to its final name and remove the older ones: one is enough to continue."""
     finish_directory(staged, final, {"kind": "checkpoint", "step": step_of(final)})
@@ -48,79 +80,76 @@ def finish(staged: Path, final: Path) -> None:
             shutil.rmtree(older)
 
 
-def save_weights(directory: Path, model: "PreTrainedModel", weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the weights that training changes: those of the adapter if there is one, else all.
-
-    `weights` holds them if the model has but a part of them.
-    """
-    if has_adapter(model):
-        save_adapter(model, directory, weights)
-    else:
-        model.save_pretrained(directory, state_dict=weights)
+def trained_weights(model: "PreTrainedModel", parallel: Parallel) -> Tensors:
+    """The weights that training changes, whole, by name, on the first rank; others get none. Collective."""
+    return _on_first_rank({n: w.detach() for n, w in model.named_parameters() if w.requires_grad}, parallel)
 
 
-Tensors = dict[str, torch.Tensor]
-
-
-def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> tuple[Tensors, dict[str, Any]]:
-    """States of optimiser and schedule and all random states: tensors, and what JSON can say. Every process must ask.
-
-    They do not depend on how many processes train, but for the random states, of which each has its own. The first
-    process, which writes them, gets the tensors, on the CPU if they were sharded; the others add their parts to each
-    and get none, so that the whole state stands in memory once and not once per process.
-    """
-    if isinstance(optimizer, Zero3):
-        values, groups = optimizer.whole_state()
-    else:
-        state = optimizer.state_dict()
-        values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
-        groups = state["param_groups"]
+def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tuple[Tensors, dict[str, Any]]:
+    """The optimiser's tensors, whole, on the first rank, and what JSON can say of its state. Collective."""
+    state = optimizer.state_dict()
+    values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
     tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-    kept = {name: value.contiguous() for name, value in whole_for_first(tensors).items()}
-    return kept, {
-        "param_groups": groups,
-        "numbers": {name: value for name, value in values.items() if name not in tensors},
-        "scheduler": scheduler.state_dict(),
-        "random": gathered(_random_states()),
-    }
+    numbers = {name: value for name, value in values.items() if name not in tensors}
+    return _on_first_rank(tensors, parallel), {"param_groups": state["param_groups"], "numbers": numbers}
 
 
-def save_optimizer(directory: Path, tensors: Tensors, content: dict[str, Any]) -> None:
-    """Write what `optimizer_state` gives."""
-    save_file(tensors, directory / OPTIMIZER)
-    (directory / STATE).write_text(json.dumps(content), encoding="utf-8")
+def _on_first_rank(tensors: Tensors, parallel: Parallel) -> Tensors:
+    kept = {}
+    for name, tensor in tensors.items():
+        together = parallel.whole(tensor)  # the others drop it at once: they hold one whole tensor at a time
+        if collectives.is_first():
+            kept[name] = (together if together is tensor else together.cpu()).contiguous()
+    return kept
 
 
-def load_optimizer(directory: Path, optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> None:
-    """Restore what `save_optimizer` wrote, but for the random states.
+@torch.no_grad()
+def load_weights(checkpoint: Path, model: "PreTrainedModel") -> None:
+    """Give a model, whole as yet, the weights of a checkpoint."""
+    take_weights(model, dict(_tensors_of(checkpoint / WEIGHTS)))
 
-    Of weights that FSDP2 shards a process holds one whole tensor at a time, and keeps its part.
+
+@torch.no_grad()
+def take_weights(model: "PreTrainedModel", weights: Tensors) -> None:
+    """Give a whole model the weights of these names."""
+    own = dict(model.named_parameters())
+    for name, tensor in weights.items():
+        own[name].copy_(tensor)
+
+
+def load_state(
+    checkpoint: Path,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    parallel: Parallel,
+) -> list[dict[str, float]]:
+    """Restore optimiser, schedule and this process's random states; the curve so far.
+
+    Of sharded weights a process holds one whole moment at a time, and keeps its part.
     """
-    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-
-    def put(key: str, value: Any) -> None:
+    for key, value in itertools.chain(_tensors_of(checkpoint / OPTIMIZER), content["numbers"].items()):
         index, name = key.split("/", 1)
-        if isinstance(value, torch.Tensor) and not isinstance(optimizer, Zero3):
-            value = like(value, parameters[int(index)])  # AdamW's moments are sharded as the weights are
-        state.setdefault(int(index), {})[name] = value
-
-    with safe_open(directory / OPTIMIZER, "pt") as file:
-        for key in file.keys():  # noqa: SIM118
-            put(key, file.get_tensor(key))
-    for key, value in content["numbers"].items():
-        put(key, value)
+        own = parallel.like(value, weights[int(index)]) if isinstance(value, torch.Tensor) else value
+        state.setdefault(int(index), {})[name] = own
     pairs = ("betas", "eps")  # which JSON makes lists
     groups = [
         {name: tuple(value) if name in pairs and isinstance(value, list) else value for name, value in group.items()}
         for group in content["param_groups"]
     ]
-    if isinstance(optimizer, Zero3):
-        optimizer.take_parts(state, groups)
-    else:
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    scheduler.load_state_dict(content["scheduler"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    schedule.load_state_dict(content["schedule"])
+    _restore_random_states(content["random"])
+    return content["curve"]
+
+
+def _tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file by name, one at a time."""
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            yield name, file.get_tensor(name)
 
 
 def _random_states() -> dict[str, Any]:
@@ -134,10 +163,9 @@ def _random_states() -> dict[str, Any]:
     }
 
 
-def restore_random_states(directory: Path) -> None:
-    """Set the random states of Python, numpy and torch to those of a checkpoint, and of this process in it."""
-    of_all = json.loads((directory / STATE).read_text(encoding="utf-8"))["random"]
-    states = of_all[rank() % len(of_all)]
+def _restore_random_states(of_all: list[dict[str, Any]]) -> None:
+    """Set the random states of Python, numpy and torch to this process's among those of a checkpoint."""
+    states = of_all[collectives.rank() % len(of_all)]
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

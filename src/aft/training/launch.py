@@ -33,11 +33,7 @@ def fit_together(job: Job, start: ModelDirectory, directory: Path, launch: Launc
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from aft.training.zero3 import check_installed
-
     _check_devices(launch)
-    if launch.sharding == "zero3":
-        check_installed()
     folder = directory / JOB
     (folder / ERROR).unlink(missing_ok=True)
     write_job(folder, job, start, launch.sharding)

@@ -41,8 +41,8 @@ def objective_loss(
     """The examples' share of the loss, and metrics, detached, that add up over the parts of a step.
 
     `sums_R` holds the summed log-probability of every response: of each example its targets, then its candidates. The
-    metrics are `vft_term` and, under an alignment term, `alignment_term`, `constraint_term`, the examples' share of the
-    means `score_positive`, `score_negative` and `margin`, and `comparable`, their share of the comparable questions.
+    metrics are `vft_term` and, under an alignment term, `alignment_term`, `constraint_term` and the examples' share of
+    the means `score_positive`, `score_negative` and `margin`.
     """
     sizes = [(len(example.targets), len(example.candidates)) for example in examples]
     is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
@@ -64,7 +64,6 @@ def objective_loss(
         ):
             if count:  # else there is no mean: NaN
                 metrics[name] = count / total * told[name]
-        metrics["comparable"] = told["comparable"] / max(totals.comparable, 1)
     return loss, metrics
 
 

@@ -60,7 +60,7 @@ def train(
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where and how it is
+    `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. Where and how it is
     trained does not count: a run that one process began, several can end, or one under a smaller token budget.
     `provenance` stands on the model's card, see `model_card`.
     """
@@ -141,8 +141,9 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
 
     Each of several processes calls this; the first one writes.
     """
-    from aft.training import checkpoints, processes
-    from aft.training.trainer import AlignmentTrainer
+    from aft.training import checkpoints, parallel
+    from aft.training.loop import fit_weights
+    from aft.training.parallel import collectives
 
     work = directory / "checkpoints"
     if (directory / CURVE).exists():  # written last: only the directory's name was still missing
@@ -155,28 +156,23 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     _check_lengths(model, [*job.examples, *job.probe])
     if lora is not None:
         model = add_adapter(model, lora, job.seed)
-    trainer = AlignmentTrainer(
-        model, job.examples, job.settings, job.objective, job.seed, work, job.label, job.probe, sharding=sharding
-    )
-    checkpoint = processes.gathered(checkpoints.latest(work))[0]
-    if checkpoint is not None:
-        logger.info("%s: continuing from step %d.", job.label, checkpoints.step_of(checkpoint))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    weights = trainer.whole_weights()
-    if processes.is_first():
-        if weights is not None:  # the model has but a part of them
+    fitted = fit_weights(model, job, work, sharding=sharding)
+    weights = checkpoints.trained_weights(model, parallel.choose(sharding))
+    if collectives.is_first():
+        if sharding == "full":  # the model has but a part of them
             model = load()[0]
             model = model if lora is None else add_adapter(model, lora, job.seed)
-            model.load_state_dict(weights)
+            checkpoints.take_weights(model, weights)
         if lora is not None:
             save_adapter(model, directory / ADAPTER)
             model = merge_adapter(model)
         save_model(model, tokenizer, directory)
         write_card(directory, job.card)
-        write_json(directory / WARNINGS, trainer.warnings)
-        write_json(directory / CURVE, _curve(trainer.state.log_history))
+        write_json(directory / WARNINGS, fitted.warnings)
+        curve = [{name: row[name] for name in CURVE_COLUMNS if name in row} for row in fitted.curve]
+        write_json(directory / CURVE, curve)
         shutil.rmtree(work, ignore_errors=True)
-    processes.wait_for_all()
+    collectives.wait_for_all()
 
 
 def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:
@@ -191,7 +187,3 @@ def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> Non
         raise ModelError(
             f"A row has {longest} tokens, but the model has {limit} positions: lower max_tokens to {limit}."
         )
-
-
-def _curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [{name: row[name] for name in CURVE_COLUMNS if name in row} for row in history if "loss" in row]

@@ -121,7 +121,7 @@ class Objective:
         return self.term if self.constraint == "none" else f"{self.term}+{self.constraint}"
 
 
-Sharding = Literal["none", "full", "zero3"]
+Sharding = Literal["none", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Launch:
     processes: int = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
     machines: int = 1  # each other machine is told by the log what to run
     rendezvous: str | None = None  # host:port of the first machine, at which the others find it
-    sharding: Sharding = "none"  # full = every process keeps a part of all weights (FSDP2); zero3 = so by DeepSpeed
+    sharding: Sharding = "none"  # full = every process keeps a part of all weights (FSDP2)
 
     def __post_init__(self) -> None:
         if min(self.processes, self.machines) < 1:

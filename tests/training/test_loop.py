@@ -1,4 +1,4 @@
-"""The step of the trainer against loops without padding or batches, and what it refuses."""
+"""A step of the training loop against loops without padding or batches, and what it refuses."""
 
 import copy
 import math
@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from aft.errors import NumericalError
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.scoring import head
+from aft.training import loop
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import CURVE_COLUMNS
 from aft.training.settings import Objective, TrainingSettings
-from aft.training.trainer import AlignmentTrainer
 
 PLAIN = Objective()
 TERMS = {"alignment_term", "constraint_term"}
@@ -29,27 +30,30 @@ def settings(**changes):
     return TrainingSettings(**usual | changes)
 
 
-def train(model, examples, objective, folder, callbacks=(), probe=(), **changes):
-    trainer = AlignmentTrainer(model, examples, settings(**changes), objective, 3, folder, "test", probe)
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    trainer.train()
-    return trainer
+def train(model, examples, objective, folder, probe=(), **changes):
+    """The curve of a run."""
+    job = Job(examples, settings(**changes), objective, 3, "test", list(probe), card="")
+    return loop.fit_weights(model, job, folder).curve
 
 
-def curve(trainer):
-    return [row for row in trainer.state.log_history if "loss" in row]
+class Steps:
+    """Of each optimiser step within: the optimiser, and the gradients that it is given, by name."""
 
+    def __init__(self, model):
+        self.model, self.gradients = model, []
+        self.optimizer: Any = None
 
-class Gradients(TrainerCallback):
-    """The gradients of each step, as the optimiser is given them."""
+    def __enter__(self):
+        self.hook = register_optimizer_step_pre_hook(self.before)
+        return self
 
-    def __init__(self):
-        self.steps = []
+    def __exit__(self, *_):
+        self.hook.remove()
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        assert model is not None
-        self.steps.append({name: weights.grad.clone() for name, weights in model.named_parameters()})
+    def before(self, optimizer, *_):
+        self.optimizer = optimizer
+        own = self.model.named_parameters()
+        self.gradients.append({name: weights.grad.clone() for name, weights in own if weights.grad is not None})
 
 
 # --- the reference: one response at a time ----------------------------------------------------------------------------
@@ -95,7 +99,7 @@ def test_the_vft_loss_is_the_mean_over_all_response_tokens(small_llama, ragged_e
     expected = vft_loss(model, examples)
     means = [vft_loss(model, [example]) for example in examples]
     assert abs(torch.stack(means).mean() - expected) > 1e-3, "else this test could not tell the two means apart"
-    (row,) = curve(train(model, examples, PLAIN, tmp_path))
+    (row,) = train(model, examples, PLAIN, tmp_path)
     assert row["loss"] == row["vft_term"] == pytest.approx(expected.item(), abs=1e-6)
 
 
@@ -103,7 +107,7 @@ def test_the_last_token_of_a_response_counts(small_llama, tmp_path):
     """-log P of one token, the end: the only one of the response."""
     model = small_llama()
     expected = -model(input_ids=torch.tensor([[5, 6, 1]])).logits[0, 1].log_softmax(0)[1].item()
-    (row,) = curve(train(model, [Example("q", [5, 6], [[1]])], PLAIN, tmp_path))
+    (row,) = train(model, [Example("q", [5, 6], [[1]])], PLAIN, tmp_path)
     assert row["loss"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -123,12 +127,12 @@ def test_a_step_has_the_gradient_of_vft_plus_weighted_alignment(
     expected = vft_loss(reference, examples) + 0.7 * alignment
     expected.backward()
 
-    seen = Gradients()
     objective = Objective(term="aft", constraint=constraint, weight=0.7)
-    (row,) = curve(train(model, examples, objective, tmp_path, [seen], **how))
+    with Steps(model) as seen:
+        (row,) = train(model, examples, objective, tmp_path, **how)
     assert row["loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert row["alignment_term"] + row["constraint_term"] == pytest.approx(alignment.item(), abs=1e-5)
-    (gradients,) = seen.steps
+    (gradients,) = seen.gradients
     for name, weights in reference.named_parameters():
         torch.testing.assert_close(gradients[name], weights.grad, rtol=1e-4, atol=1e-6)
 
@@ -139,7 +143,7 @@ def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, t
     examples = ragged_examples(19)
     models = [small_llama() for _ in range(2)]
     curves = [
-        curve(train(model, examples, objective, tmp_path / str(budget), batch_size=8, token_budget=budget))
+        train(model, examples, objective, tmp_path / str(budget), batch_size=8, token_budget=budget)
         for model, budget in zip(models, (8192, 1), strict=True)
     ]
     assert [len(rows) for rows in curves] == [3, 3]
@@ -153,12 +157,12 @@ def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, t
 
 def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
     """VFT has no alignment columns; a step without a comparable pair has no scores; `margin` is of means."""
-    plain, *_ = curve(train(small_llama(), ragged_examples(4), PLAIN, tmp_path / "plain"))
+    plain, *_ = train(small_llama(), ragged_examples(4), PLAIN, tmp_path / "plain")
     assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES | PROBED
 
     boundary = Objective(term="aft", constraint="boundary", weight=2.0)
     paired = [e for e in ragged_examples(12) if len(set(e.ranks)) == 2]
-    (full,) = curve(train(small_llama(), paired, boundary, tmp_path / "full"))
+    (full,) = train(small_llama(), paired, boundary, tmp_path / "full")
     assert set(CURVE_COLUMNS) - full.keys() == PROBED
     together = full["vft_term"] + 2 * (full["alignment_term"] + full["constraint_term"])
     assert full["loss"] == pytest.approx(together, abs=1e-5)
@@ -169,7 +173,7 @@ def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
         assert full[name] == pytest.approx(sum(scores) / len(scores), abs=1e-5)
 
     alike = [e for e in ragged_examples(12) if len(set(e.ranks)) < 2]
-    (empty,) = curve(train(small_llama(), alike, boundary, tmp_path / "empty"))
+    (empty,) = train(small_llama(), alike, boundary, tmp_path / "empty")
     assert set(CURVE_COLUMNS) - empty.keys() == SCORES | PROBED
     assert empty["alignment_term"] == empty["constraint_term"] == 0
     assert empty["loss"] == empty["vft_term"]
@@ -177,43 +181,45 @@ def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
 
 def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero(small_llama, ragged_examples, tmp_path):
     """Ten steps, a share of .3: 0, 1/3, 2/3 of the peak, then (10 - step) / 7 of it; the next would have 0."""
-    trainer = train(small_llama(), ragged_examples(10), PLAIN, tmp_path, batch_size=1, learning_rate=0.01, warmup=0.3)
+    model = small_llama()
+    with Steps(model) as seen:
+        rows = train(model, ragged_examples(10), PLAIN, tmp_path, batch_size=1, learning_rate=0.01, warmup=0.3)
     expected = [0, 0.01 / 3, 0.02 / 3, *(0.01 * (10 - step) / 7 for step in range(3, 10))]
-    assert [row["learning_rate"] for row in curve(trainer)] == pytest.approx(expected)
-    optimizer: Any = trainer.optimizer
-    assert {group["lr"] for group in optimizer.param_groups} == {0.0}
+    assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
+    assert {group["lr"] for group in seen.optimizer.param_groups} == {0.0}
 
 
 def test_the_gradient_is_scaled_down_to_the_norm(small_llama, ragged_examples, tmp_path):
     """The curve tells the norm before; the optimiser is given .01, and in the same direction."""
-    free, clipped = Gradients(), Gradients()
-    train(small_llama(), ragged_examples(8), PLAIN, tmp_path / "free", [free])
-    (row,) = curve(train(small_llama(), ragged_examples(8), PLAIN, tmp_path / "clipped", [clipped], max_grad_norm=0.01))
+    models = [small_llama() for _ in range(2)]
+    with Steps(models[0]) as free:
+        train(models[0], ragged_examples(8), PLAIN, tmp_path / "free")
+    with Steps(models[1]) as clipped:
+        (row,) = train(models[1], ragged_examples(8), PLAIN, tmp_path / "clipped", max_grad_norm=0.01)
 
     def norm(gradients):
         return torch.cat([gradient.flatten() for gradient in gradients.values()]).norm().item()
 
-    assert row["grad_norm"] == pytest.approx(norm(free.steps[0]), rel=1e-5)
-    assert norm(clipped.steps[0]) == pytest.approx(0.01, rel=1e-3)
+    assert row["grad_norm"] == pytest.approx(norm(free.gradients[0]), rel=1e-5)
+    assert norm(clipped.gradients[0]) == pytest.approx(0.01, rel=1e-3)
 
 
 # --- optimisers and adapters ------------------------------------------------------------------------------------------
 
 
 def first_step(model, examples, folder, **changes):
-    """The trainer after one step at a learning rate of .01, the weights before it and the gradients, by name."""
+    """The optimiser after one step at a learning rate of .01, the weights before it and the gradients, by name."""
     before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
-    seen = Gradients()
-    trainer = train(model, examples, PLAIN, folder, [seen], learning_rate=0.01, **changes)
-    return trainer, before, seen.steps[0]
+    with Steps(model) as seen:
+        train(model, examples, PLAIN, folder, learning_rate=0.01, **changes)
+    return seen.optimizer, before, seen.gradients[0]
 
 
 def test_the_default_optimiser_is_fused_adamw(small_llama, ragged_examples, tmp_path):
     """Every weight whose gradient is well above AdamW's 1e-8 goes lr x sign(gradient) in the first step."""
     model = small_llama()
-    trainer, before, gradients = first_step(model, ragged_examples(8), tmp_path)
-    optimizer: Any = trainer.optimizer
-    assert type(optimizer.optimizer) is torch.optim.AdamW and optimizer.param_groups[0]["fused"] is True
+    optimizer, before, gradients = first_step(model, ragged_examples(8), tmp_path)
+    assert type(optimizer) is torch.optim.AdamW and optimizer.param_groups[0]["fused"] is True
     for name, weights in model.named_parameters():
         clear = gradients[name].abs() > 1e-4
         moved = (weights.detach() - before[name])[clear]
@@ -230,8 +236,7 @@ def test_sgd_follows_the_gradient(small_llama, ragged_examples, tmp_path):
 def test_adafactor_keeps_rows_and_columns(small_llama, ragged_examples, tmp_path):
     """It keeps n + m numbers of an n x m matrix; in the first step a vector goes lr x sign(gradient), as with AdamW."""
     model = small_llama()
-    trainer, before, gradients = first_step(model, ragged_examples(8), tmp_path, optimizer="adafactor")
-    optimizer: Any = trainer.optimizer
+    optimizer, before, gradients = first_step(model, ragged_examples(8), tmp_path, optimizer="adafactor")
     for name, weights in model.named_parameters():
         kept = {key: value.numel() for key, value in optimizer.state[weights].items() if key.startswith("exp_avg")}
         if weights.dim() == 2:
@@ -255,49 +260,41 @@ def test_training_an_adapter_moves_the_adapter_only(how, adapted, small_llama, r
     model, plain = adapted(), small_llama()
     before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
     objective = Objective(term="aft", constraint="boundary")
-    trainer = train(model, ragged_examples(8), objective, tmp_path / "lora", batch_size=4, learning_rate=0.01, **how)
-    optimizer: Any = trainer.optimizer
-    held = {id(weights) for group in optimizer.param_groups for weights in group["params"]}
+    with Steps(model) as seen:
+        rows = train(model, ragged_examples(8), objective, tmp_path / "lora", batch_size=4, learning_rate=0.01, **how)
+    held = {id(weights) for group in seen.optimizer.param_groups for weights in group["params"]}
     assert held == {id(weights) for name, weights in model.named_parameters() if "lora_" in name}
     moved = {name for name, weights in model.named_parameters() if not torch.equal(weights, before[name])}
     assert moved == {name for name in before if "lora_" in name}
-    expected = curve(train(plain, ragged_examples(8), objective, tmp_path / "plain", batch_size=4, **how))
-    assert curve(trainer)[0]["loss"] == pytest.approx(expected[0]["loss"], abs=1e-6)
+    expected = train(plain, ragged_examples(8), objective, tmp_path / "plain", batch_size=4, **how)
+    assert rows[0]["loss"] == pytest.approx(expected[0]["loss"], abs=1e-6)
 
 
 def test_gradient_checkpointing_reaches_an_adapter(adapted, ragged_examples, tmp_path):
     """The embeddings that go in need no gradient; the layers are computed again all the same, to the same gradients."""
     steps = []
     for checkpointing in (False, True):
-        seen = TrainableGradients()
         model = adapted(dropout=0.3)
         torch.manual_seed(0)
         changes = {"gradient_checkpointing": checkpointing}
-        train(model, ragged_examples(8), PLAIN, tmp_path / str(checkpointing), [seen], **changes)
-        steps.append(seen.steps[0])
+        with Steps(model) as seen:
+            train(model, ragged_examples(8), PLAIN, tmp_path / str(checkpointing), **changes)
+        steps.append(seen.gradients[0])
     for name, gradient in steps[0].items():
         torch.testing.assert_close(steps[1][name], gradient, msg=name)
     assert any(gradient.abs().max() > 1e-3 for gradient in steps[0].values())
 
 
-class TrainableGradients(Gradients):
-    """Of those weights that have one."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        assert model is not None
-        self.steps.append({n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None})
-
-
 def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_path, monkeypatch):
-    """Every question once an epoch, and not in the same order: the trainer tells the sampler the epoch."""
+    """Every question once an epoch, and not in the same order: the order is of the epoch."""
     seen = []
-    original = AlignmentTrainer.training_step
+    original = loop.add_gradient
 
-    def remember(self, model, inputs, *args, **kwargs):
-        seen.extend(example.question_id for example in inputs["examples"])
-        return original(self, model, inputs, *args, **kwargs)
+    def remember(model, batch, *args):
+        seen.extend(example.question_id for example in batch)
+        return original(model, batch, *args)
 
-    monkeypatch.setattr(AlignmentTrainer, "training_step", remember)
+    monkeypatch.setattr(loop, "add_gradient", remember)
     train(small_llama(), ragged_examples(12), PLAIN, tmp_path, batch_size=2, epochs=2)
     first, second = seen[:12], seen[12:]
     assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]
@@ -317,18 +314,18 @@ def test_every_weight_has_a_gradient_in_the_first_step(
     """
     tried = []
     original = head._try_head
+    model = small_llama(tied=False)
 
     def remember(model):
-        tried.append((len(seen.steps), torch.is_autocast_enabled("cpu")))
+        tried.append((len(seen.gradients), torch.is_autocast_enabled("cpu")))
         return original(model)
 
     monkeypatch.setattr(head, "_try_head", remember)
     monkeypatch.setattr(head, "_MOST_LOGITS", 9 * 64)  # more than the trials of the path need
-    seen = Gradients()
     objective = Objective(term="aft", constraint="detached")
-    model = small_llama(tied=False)
-    train(model, ragged_examples(8), objective, tmp_path, [seen], HELD_OUT, precision=precision, monitor_every=1, **how)
-    assert all(gradient.any() for gradient in seen.steps[0].values())
+    with Steps(model) as seen:
+        train(model, ragged_examples(8), objective, tmp_path, HELD_OUT, precision=precision, monitor_every=1, **how)
+    assert all(gradient.any() for gradient in seen.gradients[0].values())
     assert tried == ([] if how.get("scoring") == "naive" else [(0, False)])
 
 
@@ -341,23 +338,20 @@ HELD_OUT = [Example("h0", [5, 6, 7], [[8, 9, 1], [9, 1]]), Example("h1", [6], [[
 def test_the_held_out_perplexity_is_that_of_the_weights_after_the_step(how, small_llama, ragged_examples, tmp_path):
     """The mean over responses of exp(-mean log-probability), after steps 2 and 4 of 5; the other rows have none."""
 
-    class Reference(TrainerCallback):
-        def __init__(self):
-            self.perplexities = []
+    model, expected = small_llama(), []
 
-        @torch.no_grad()
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            scores = [log_probabilities(model, e.prompt, r).mean().item() for e in HELD_OUT for r in e.targets]
-            self.perplexities.append(sum(math.exp(-score) for score in scores) / 3)
+    @torch.no_grad()
+    def after_step(*_):
+        scores = [log_probabilities(model, e.prompt, r).mean().item() for e in HELD_OUT for r in e.targets]
+        expected.append(sum(math.exp(-score) for score in scores) / 3)
 
-    expected = Reference()
-    trainer = train(
-        *(small_llama(), ragged_examples(10), Objective(term="aft"), tmp_path, [expected], HELD_OUT),
-        **{"batch_size": 2, "learning_rate": 0.01, "monitor_every": 2, **how},
-    )
-    found = {row["step"]: row["held_out_perplexity"] for row in curve(trainer) if "held_out_perplexity" in row}
-    assert found == {step: pytest.approx(expected.perplexities[step - 1], rel=1e-5) for step in (2, 4)}
-    assert abs(found[2] - expected.perplexities[0]) > 1e-3, "else this test could not tell the steps apart"
+    hook = register_optimizer_step_post_hook(after_step)
+    changes = {"batch_size": 2, "learning_rate": 0.01, "monitor_every": 2, **how}
+    rows = train(model, ragged_examples(10), Objective(term="aft"), tmp_path, HELD_OUT, **changes)
+    hook.remove()
+    found = {row["step"]: row["held_out_perplexity"] for row in rows if "held_out_perplexity" in row}
+    assert found == {step: pytest.approx(expected[step - 1], rel=1e-5) for step in (2, 4)}
+    assert abs(found[2] - expected[0]) > 1e-3, "else this test could not tell the steps apart"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -371,10 +365,10 @@ def test_a_probe_changes_nothing_of_the_training(how, precision, small_llama, ra
         np.random.seed(1)
         model = small_llama(dropout=0.3, tied=False)
         changes = {"batch_size": 2, "monitor_every": 1, "precision": precision, **how}
-        trainer = train(model, ragged_examples(8), Objective(term="aft"), tmp_path / folder, probe=probe, **changes)
-        rows = [{name: row[name] for name in row.keys() - PROBED - {"tokens_per_s"}} for row in curve(trainer)]
+        curve = train(model, ragged_examples(8), Objective(term="aft"), tmp_path / folder, probe=probe, **changes)
+        rows = [{name: row[name] for name in row.keys() - PROBED - {"tokens_per_s"}} for row in curve]
         states = (torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state()))
-        probed = sum("held_out_perplexity" in row for row in curve(trainer))
+        probed = sum("held_out_perplexity" in row for row in curve)
         return model, rows, states, [module.training for module in model.modules()], probed
 
     (plain, *its, none), (watched, *others, four) = run("plain", ()), run("watched", HELD_OUT)
@@ -390,13 +384,13 @@ def test_the_probe_is_scored_without_dropout(small_llama, ragged_examples, tmp_p
     with torch.no_grad():
         scores = [log_probabilities(model, e.prompt, r).mean().item() for e in HELD_OUT for r in e.targets]
     changes = {"batch_size": 2, "warmup": 0.5, "monitor_every": 1}
-    first, _ = curve(train(model, ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, **changes))
+    first, _ = train(model, ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, **changes)
     assert first["learning_rate"] == 0
     assert first["held_out_perplexity"] == pytest.approx(sum(math.exp(-score) for score in scores) / 3, rel=1e-5)
 
 
 def test_nothing_is_probed_on_request(small_llama, ragged_examples, tmp_path):
-    rows = curve(train(small_llama(), ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, monitor_every=None))
+    rows = train(small_llama(), ragged_examples(4), PLAIN, tmp_path, probe=HELD_OUT, monitor_every=None)
     assert not PROBED & rows[0].keys()
 
 
@@ -408,7 +402,9 @@ def test_nan_weights_stop_the_run_and_name_the_questions(small_llama, tmp_path):
     with torch.no_grad():
         model.model.norm.weight[0] = math.nan
     examples = [Example(f"pocket/train/{i}", [5, 6], [[7, 1]]) for i in range(3)]
-    with pytest.raises(NumericalError, match=r"step 0; its questions are pocket/train/\d, .*pocket/train/\d;"):
+    with pytest.raises(
+        NumericalError, match=r"step 1 is not finite; its questions are pocket/train/\d, .*pocket/train/\d;"
+    ):
         train(model, examples, PLAIN, tmp_path, checkpoint_every=1)
     assert not list(tmp_path.glob("*")), "no checkpoint of broken weights"
 

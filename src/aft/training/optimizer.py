@@ -1,0 +1,42 @@
+"""The optimiser of a run and the schedule of its learning rate."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch  # noqa: TID253
+
+from aft.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimiser over all weights that are trained; only matrices decay, no bias and no norm."""
+    from transformers import Adafactor
+
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate)
+    return Adafactor(groups, lr=settings.learning_rate, scale_parameter=False, relative_step=False)
+
+
+def warmup_steps(settings: TrainingSettings, total: int) -> int:
+    """Optimiser steps until the learning rate has its peak."""
+    return math.ceil(settings.warmup * total)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, total: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear: from 0 to the peak over the warm-up, then down to 0 at the end of all `total` steps."""
+    from transformers import get_linear_schedule_with_warmup
+
+    return get_linear_schedule_with_warmup(optimizer, warmup_steps(settings, total), total)
