@@ -197,12 +197,13 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", d
     from transformers import GenerationConfig
 
     given: Any = model.generation_config
+    pad = given.pad_token_id
     ends = given.eos_token_id if isinstance(given.eos_token_id, list) else [given.eos_token_id]
     ends = list(dict.fromkeys(token for token in (*ends, tokenizer.eos_token_id) if token is not None))
     model.generation_config = GenerationConfig(
         bos_token_id=given.bos_token_id,
         eos_token_id=ends[0] if len(ends) == 1 else ends or None,
-        pad_token_id=None if given.pad_token_id in (None, -1) else given.pad_token_id,  # -1: some models' "none"
+        pad_token_id=pad if pad is not None and pad >= 0 else None,  # -1 is how some models say that there is none
     )
     with writing(directory):
         model.save_pretrained(directory, safe_serialization=True)
