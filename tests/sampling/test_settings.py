@@ -67,10 +67,10 @@ def test_greedy_alone_is_allowed() -> None:
             for value in (True, 1.5, "2", None, 10**20)
         ),
         *(
-            (partial(ClusterSettings, workers=1, gpus_per_worker=value), "gpus_per_worker must be a")
+            (partial(ClusterSettings, **{"workers": 1, "gpus_per_worker": value}), "gpus_per_worker must be a")
             for value in (True, "1", None, 1e-300, 1.5, 1e300, float("inf"))
         ),
-        *((partial(ClusterSettings, workers=1, address=value), "address must be") for value in ("", 5)),
+        *((partial(ClusterSettings, **{"workers": 1, "address": value}), "address must be") for value in ("", 5)),
         (lambda: SamplerSettings(engine="remote"), "engine must be local or server"),  # type: ignore[arg-type]
         (lambda: ServerSettings("http://localhost/v1", "m", timeout_s=True), "timeout_s"),
         (lambda: ServerSettings("http://localhost/v1", "m", retries=10**20), "retries"),
