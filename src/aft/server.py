@@ -39,9 +39,8 @@ class Connection:
             )
         if not (isinstance(self.model, str) and self.model):
             raise SettingsError("model must name a model that the server at base_url serves.")
-        if not (
-            isinstance(self.api_key_env, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env)
-        ):  # nor here: it may be the key itself
+        named = isinstance(self.api_key_env, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env)
+        if not named:  # nor here: it may be the key itself
             raise SettingsError("api_key_env must be the name of an environment variable, not the key.")
         check_whole("concurrency", self.concurrency, 1, 10_000)
         check_whole("retries", self.retries, 0, 1000)
@@ -185,9 +184,8 @@ def read_json(content: bytes) -> Any:
 def only_choice(body: Any) -> Any:
     """The one choice of a completion; None if there are several, or none."""
     choices = at(body, "choices")
-    return (
-        choices[0] if isinstance(choices, list) and len(choices) == 1 and at(choices, 0, "index") in (None, 0) else None
-    )
+    is_one = isinstance(choices, list) and len(choices) == 1 and at(choices, 0, "index") in (None, 0)
+    return choices[0] if is_one else None
 
 
 def at(value: Any, *path: str | int) -> Any:

@@ -466,10 +466,13 @@ def test_a_candidate_that_is_longer_than_the_judges_context_is_unrated_and_the_o
     long = FEEDBACK["response"].iloc[1]
     server.error = {"message": "This model's maximum context length is 64 tokens.", "code": 400}
     server.plan = lambda _, body: "400" if judge_server.fenced(body["messages"][1]["content"]) == long else None
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, replace(settings, attempts=1), tmp_path)
+    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert ratings.isna().tolist() == [False, True, False, False]
-    assert (report["requests"], report["unrated"]) == (WANTED, 1)
-    assert "1 candidates are unrated, every answer was malformed or they are too long" in caplog.text
+    assert (report["requests"], report["malformed"], report["unrated"]) == (WANTED, 0, 1)
+    assert "1 candidates are unrated: " in caplog.text and "judge's context, as 3 requests were." in caplog.text
+    server.plan = faults()  # now it has room
+    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    assert ratings.notna().all() and (report["requests"], report["reused"]) == (3, WANTED - 3)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def rate_with_server(
     logger.info("%s rated %d candidates: %s.", settings.model, len(texts), report)
     if unrated:
         logger.warning(
-            "%d candidates are unrated, every answer was malformed or they are too long: see %s, and raise attempts to "
-            "ask again.",
-            *(unrated, judge.path),
+            "%d candidates are unrated: every answer was malformed (see %s, and raise attempts to ask again), or they "
+            "are longer than the judge's context, as %d requests were.",
+            *(unrated, judge.path, judge.counts["too_long"]),
         )
     return ratings, report
 
@@ -127,6 +127,9 @@ class _Judge:
     async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:
         while not answer.is_finished(self.settings.attempts):
             completion = await complete(client, self.settings, question, response, _seed(answer))
+            if completion is None:  # not kept: a judge with more room is asked again
+                self.counts.update(requests=1, too_long=1)
+                return
             rating = read_rating(completion.text) if completion.is_whole else None
             answer = replace(answer, rating=rating, attempts=answer.attempts + 1, text=completion.text)
             tokens = completion.prompt_tokens, completion.completion_tokens

@@ -11,7 +11,6 @@ from aft.tasks import Question
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_TOO_LONG = "(The server refuses this candidate as longer than its context.)"
 _MOST_TOKENS = 10**9  # of one request: what a server counts beyond is no count
 
 
@@ -28,8 +27,11 @@ class Completion:
 
 async def complete(
     client: "AsyncOpenAI", settings: JudgeSettings, question: Question, response: str, seed: int
-) -> Completion:
-    """Ask for the rating of one response, once; raises what `rate_with_server` tells of."""
+) -> Completion | None:
+    """Ask for the rating of one response, once; None if it is too long for the judge.
+
+    Raises what `rate_with_server` tells of.
+    """
     from openai import APIError
 
     messages: Any = judge_messages(question, response)
@@ -45,8 +47,8 @@ async def complete(
             **limit,
         )
     except APIError as error:
-        if is_too_long(error):  # this candidate's fault alone: it is unrated, as if the answer was malformed
-            return Completion(_TOO_LONG, is_whole=False, retries=0, prompt_tokens=0, completion_tokens=0)
+        if is_too_long(error):
+            return None
         errand = Errand(
             server="The judge",
             model="chat model",

@@ -35,7 +35,7 @@ class JudgeSettings(Connection):
             raise SettingsError(f"token_limit must be {' or '.join(get_args(TokenLimit))}.")
         for price in self.prices:
             if price is not None:
-                check_number("Prices, or null where they are unknown, each", price, 0, 1_000_000)
+                check_number("Prices (null where they are unknown)", price, 0, 1_000_000)
 
     @property
     def prices(self) -> tuple[float | None, float | None]:
