@@ -103,13 +103,13 @@ def kedro(project: Path, *arguments: str) -> Finished:
         "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
     }
     began = time.perf_counter()
-    with (project / "log.txt").open("w") as log:
+    with (project / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "kedro", *arguments], cwd=project, env=environment, stdout=log, stderr=log
         )
         _, status, usage = os.wait4(process.pid, 0)  # unlike `wait` it tells what the process used
     wall = time.perf_counter() - began
-    text = (project / "log.txt").read_text()
+    text = (project / "log.txt").read_text(encoding="utf-8")
     if status:
         raise RuntimeError(f"kedro {' '.join(arguments)} failed:\n{text[-4000:]}")
     return Finished(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)

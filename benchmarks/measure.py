@@ -97,7 +97,7 @@ def peak_mib(run: Callable[[], object], device: str = "cpu") -> float:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed earlier goes back to the system, so that it counts anew
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to the present
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark falls to the present
         before = _status_mib("VmRSS")
         run()
         return _status_mib("VmHWM") - before
@@ -106,7 +106,7 @@ def peak_mib(run: Callable[[], object], device: str = "cpu") -> float:
 
 
 def _status_mib(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
@@ -140,4 +140,4 @@ def write_json(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows to a file, if one is wanted; what could not be measured is null."""
     if path is not None:
         known = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
-        path.write_text(json.dumps(known, indent=2) + "\n")
+        path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

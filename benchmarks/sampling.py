@@ -89,7 +89,7 @@ def main() -> None:
     _print(rows)
     if arguments.json:
         about = {name: getattr(arguments, name) for name in ("device", "dtype", "threads", "shape")}
-        arguments.json.write_text(json.dumps([{**about, **row} for row in rows], indent=2) + "\n")
+        arguments.json.write_text(json.dumps([{**about, **row} for row in rows], indent=2) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -198,7 +198,7 @@ def _measured(run: Callable[..., list[int]], model: PreTrainedModel, case: Case,
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of the process's memory counts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak of the process's memory counts anew
     cpu, wall = time.process_time(), time.perf_counter()
     lengths = run(model, case, seed)
     if cuda:
@@ -213,7 +213,7 @@ def _peak_mib() -> float:
     status = Path("/proc/self/status")
     if not os.access(status, os.R_OK):
         return math.nan
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 

@@ -11,12 +11,13 @@ instead. It needs the core only (torch, transformers); a run that was interrupte
 import argparse
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from measure import matmul_rate
 
+from aft.code import deciding
 from aft.files import digest
 from aft.models.directory import publish
 from aft.models.tokens import end_token
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         precision="bfloat16" if _device() == "cuda" else "float32",
     )
     description = {
-        **{"kind": "small decoder", "size": options.size, "texts": digest(texts), "training": asdict(settings)},
+        **{"kind": "small decoder", "size": options.size, "texts": digest(texts), "training": deciding(settings)},
         "vocabulary": digest(tokenizer.get_vocab()),
     }
     trained = train_once(

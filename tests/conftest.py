@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import hypothesis
 import pytest
 import torch
 
+from aft.files import PATIENCE
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
 from aft.tasks import Question, pocket
@@ -89,7 +91,7 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [sys.executable, "-c", code, *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         started.append(process)
         return process
@@ -98,6 +100,29 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def edit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Have a rule edited in a room: what runs stays as it is, but the source that `aft.code` sees is a changed copy."""
+    from aft import code
+
+    def edit(room: str) -> None:
+        package = tmp_path / "edited" / room
+        shutil.copytree(SOURCE / "aft", package, ignore=shutil.ignore_patterns("__pycache__"))
+        with (package / room / "__init__.py").open("a", encoding="utf-8") as file:
+            file.write("# edited\n")
+        monkeypatch.setattr(code, "_PACKAGE", package)
+        code.source_hash.cache_clear()
+
+    yield edit
+    code.source_hash.cache_clear()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds a lock taken gives up at once."""
+    monkeypatch.setenv(PATIENCE, "0")
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 import errno
 import json
 import logging
+import math
 import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,19 +19,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aft import files
-from aft.errors import ModelError, StoreError
+from aft.errors import AftError, ModelError, SettingsError, StoreError
 from aft.files import (
     MANIFEST,
+    PATIENCE,
     build_once,
+    check_seal,
     digest,
     finish_directory,
     hash_file,
     is_intact,
     locked,
+    lost_files,
+    patience_s,
     read_manifest,
     remove_leftovers,
+    usable_folder,
+    with_seal,
     write_atomically,
     write_json,
+    write_sealed,
     writing,
 )
 
@@ -57,8 +66,8 @@ def names(directory: Path) -> list[str]:
 
 def fill(directory: Path, content: str = "weights") -> None:
     (directory / "part").mkdir(exist_ok=True)
-    (directory / "part" / "a.bin").write_text(content)
-    (directory / "b.txt").write_text("text")
+    (directory / "part" / "a.bin").write_text(content, encoding="utf-8")
+    (directory / "b.txt").write_text("text", encoding="utf-8")
 
 
 def never(directory: Path) -> None:
@@ -88,22 +97,22 @@ class TestDigest:
 class TestWriteAtomically:
     def test_writes_and_leaves_nothing_else(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "folder" / "table.txt"
-        write_atomically(path, lambda staged: staged.write_text("one"))
-        write_atomically(path, lambda staged: staged.write_text("two"))
-        assert path.read_text() == "two"
+        write_atomically(path, lambda staged: staged.write_text("one", encoding="utf-8"))
+        write_atomically(path, lambda staged: staged.write_text("two", encoding="utf-8"))
+        assert path.read_text(encoding="utf-8") == "two"
         assert names(path.parent) == ["table.txt"]
 
     def test_an_exception_leaves_the_old_content(self, tmp_path: Path) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
 
         def half(staged: Path) -> None:
-            staged.write_text("ha")
+            staged.write_text("ha", encoding="utf-8")
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             write_atomically(path, half)
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["table.txt"]
 
     def test_the_bytes_are_synced_before_the_name_changes(
@@ -120,12 +129,12 @@ class TestWriteAtomically:
         self, tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         with limit_file_size(10_000), pytest.raises(StoreError) as caught:
-            write_atomically(path, lambda staged: staged.write_text("x" * 20_000))
+            write_atomically(path, lambda staged: staged.write_text("x" * 20_000, encoding="utf-8"))
         assert "disk is full" in str(caught.value) and str(path) in str(caught.value)
         assert one_sentence(str(caught.value))
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["table.txt"]
 
     @pytest.mark.parametrize(
@@ -146,17 +155,17 @@ class TestWriteAtomically:
             raise OSError(number, os.strerror(number))
 
         path = tmp_path / "a.json"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         monkeypatch.setattr(os, "fsync", fails)
         with pytest.raises(StoreError, match=told) as caught:
             write_json(path, {"a": 1})
         assert one_sentence(str(caught.value))
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["a.json"]
 
     def test_kill_9_leaves_the_old_content(self, tmp_path: Path, start_python: Start) -> None:
         path = tmp_path / "table.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         code = """
 import os, sys
 from pathlib import Path
@@ -167,7 +176,7 @@ def half(staged):
 write_atomically(Path(sys.argv[1]), half)
 """
         assert start_python(code, path).wait() == -signal.SIGKILL
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert len(names(tmp_path)) == 2  # the unfinished file is there under another name
         remove_leftovers(tmp_path)
         assert names(tmp_path) == ["table.txt"]
@@ -184,6 +193,127 @@ class TestWriting:
             raise FileNotFoundError(errno.ENOENT, "no such file")
         with pytest.raises(ModelError), writing(Path("model")):
             raise ModelError("Cannot be read: Permission denied (os error 13).")
+
+    @pytest.mark.parametrize(
+        "place", ["file/below", "file/below/that", "loop/a", "n" * 300, "folder", "null\0byte", "half\ud800"]
+    )
+    def test_a_place_where_nothing_can_be_written_is_one_sentence(self, tmp_path: Path, place: str) -> None:
+        (tmp_path / "file").write_text("no folder")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "loop").symlink_to("loop")
+        with pytest.raises(StoreError, match="Cannot write") as caught:
+            write_json(tmp_path / place, {})
+        assert one_sentence(str(caught.value))
+
+    def test_a_missing_file_that_was_only_to_be_read_is_no_such_place(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            write_atomically(tmp_path / "new", lambda staged: (tmp_path / "elsewhere" / "input").read_text())
+
+
+class TestUsableFolder:
+    def test_a_folder_is_made_and_left_as_it_is(self, tmp_path: Path) -> None:
+        assert usable_folder(str(tmp_path / "a" / "b"), "model_cache") == tmp_path / "a" / "b"
+        assert names(tmp_path / "a" / "b") == []
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *("/dev/null", "/dev/null/x", "/proc/x", "/etc/passwd", "", " ", 5, None, True, ["a"]),
+            *("n" * 300, "null\0byte", "half\ud800"),
+        ],
+    )
+    def test_what_is_none_is_one_sentence_that_names_the_setting(self, value: Any) -> None:
+        with pytest.raises(AftError) as caught:
+            usable_folder(value, "model_cache")
+        told = str(caught.value)
+        assert told.startswith("model_cache ") and told.endswith(".") and "\n" not in told
+
+
+class TestSeal:
+    """A file and what its seal says of it, at every moment."""
+
+    WAY_OUT = "run ingest"
+
+    def write(self, path: Path, content: str) -> None:
+        write_sealed(path, lambda staged: staged.write_text(content))
+
+    def test_a_file_is_what_was_written_until_it_is_changed(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "table.csv"
+        for content in ("one", "two"):
+            self.write(path, content)
+            check_seal(path, self.WAY_OUT)
+        path.write_text("one")
+        with pytest.raises(StoreError, match=r"table\.csv has changed since it was written; run ingest\.$"):
+            check_seal(path, self.WAY_OUT)
+
+    def test_other_tools_can_check_it(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "table.csv", "one")
+        done = subprocess.run(["sha256sum", "-c", ".table.csv.sha256"], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0
+
+    def test_looking_for_a_missing_file_makes_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="is missing"):
+            check_seal(tmp_path / "new" / "table.csv", self.WAY_OUT)
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("before", ["old", None])
+    @pytest.mark.parametrize("call", range(1, 7))
+    def test_killed_at_any_rename_it_is_whole_or_absent(
+        self, tmp_path: Path, start_python: Start, before: str | None, call: int
+    ) -> None:
+        """Of seal, file and seal, just before and just after: what is there is accepted, and nothing counts as lost."""
+        path = tmp_path / "table.csv"
+        if before is not None:
+            self.write(path, before)
+        code = """
+import os, sys
+from pathlib import Path
+from aft import files
+replace, calls = Path.replace, []
+def killed(self, target):
+    for place in ("before", "after"):
+        if place == "after":
+            replace(self, target)
+        calls.append(place)
+        if len(calls) == int(sys.argv[2]):
+            os.kill(os.getpid(), 9)
+Path.replace = killed
+files.write_sealed(Path(sys.argv[1]), lambda staged: staged.write_text("new"))
+"""
+        assert start_python(code, path, call).wait() == -signal.SIGKILL
+        expected = before if call < 4 else "new"
+        assert (path.read_text() if path.exists() else None) == expected
+        assert lost_files(tmp_path) == []
+        if expected is not None:
+            check_seal(path, self.WAY_OUT)
+        self.write(path, "newer")
+        check_seal(path, self.WAY_OUT)
+        assert names(tmp_path) == [".lock", ".table.csv.sha256", "table.csv"]
+
+    def test_processes_that_write_one_file_end_with_a_whole_one(self, tmp_path: Path, start_python: Start) -> None:
+        """Two of them write it over and over, and this one finds no moment at which it is not what somebody wrote."""
+        path = tmp_path / "comparison.csv"
+        self.write(path, "mine")
+        code = """
+import sys
+from pathlib import Path
+from aft.files import write_sealed
+for number in range(12):
+    write_sealed(Path(sys.argv[1]), lambda staged: staged.write_text(f"{sys.argv[2]} {number}" * 1000))
+"""
+        processes = [start_python(code, path, name) for name in ("one", "other")]
+        while any(process.poll() is None for process in processes):
+            check_seal(path, self.WAY_OUT)
+        assert [process.returncode for process in processes] == [0, 0]
+        check_seal(path, self.WAY_OUT)
+        assert names(tmp_path) == [".comparison.csv.sha256", ".lock", "comparison.csv"]
+
+    def test_a_file_that_is_gone_is_lost(self, tmp_path: Path) -> None:
+        for name in ("seed_0.parquet", "seed_1.parquet"):
+            self.write(tmp_path / name, "rows")
+        (tmp_path / "seed_1.parquet").unlink()
+        assert lost_files(tmp_path) == [tmp_path / "seed_1.parquet"]
+        assert lost_files(tmp_path / "nowhere") == []
 
 
 class TestFinishDirectory:
@@ -207,7 +337,7 @@ class TestFinishDirectory:
     def test_an_earlier_directory_is_replaced_as_a_whole(self, tmp_path: Path) -> None:
         final = tmp_path / "model"
         final.mkdir()
-        (final / "stale.txt").write_text("of an earlier run")
+        (final / "stale.txt").write_text("of an earlier run", encoding="utf-8")
         finish_directory(self.staged(tmp_path), final, MADE_FROM)
         assert names(final) == ["b.txt", MANIFEST, "part"]
         assert names(tmp_path) == ["model"]
@@ -238,12 +368,12 @@ files.finish_directory(Path(sys.argv[1]), Path(sys.argv[2]), {})
         assert is_intact(final) == (renames == 1)
         assert final.exists() == (renames == 1)
         finish_directory(tmp_path / ".model.partial", final, MADE_FROM)  # the next run gets through
-        assert (final / "part" / "a.bin").read_text() == "new"
+        assert (final / "part" / "a.bin").read_text(encoding="utf-8") == "new"
         assert names(tmp_path) == ["model"]
 
     def test_leftovers_of_killed_writes_are_not_kept(self, tmp_path: Path) -> None:
         staged = self.staged(tmp_path)
-        (staged / ".curve.json.4242.partial").write_text("ha")
+        (staged / ".curve.json.4242.partial").write_text("ha", encoding="utf-8")
         finish_directory(staged, tmp_path / "model", MADE_FROM)
         assert names(tmp_path / "model") == ["b.txt", MANIFEST, "part"]
 
@@ -268,10 +398,26 @@ class TestManifest:
         ],
     )
     def test_what_is_not_a_whole_manifest_of_ours_is_none(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / "a.bin").write_text("a")
+        (tmp_path / "a.bin").write_text("a", encoding="utf-8")
         (tmp_path / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
         assert read_manifest(tmp_path) is None
         assert not is_intact(tmp_path)
+
+    def test_a_changed_byte_makes_it_none_or_says_the_same(self, tmp_path: Path) -> None:
+        """Each byte of it in turn: what is not told apart by its seal is spelt otherwise and means the same."""
+        fill(tmp_path)
+        write_json(tmp_path / MANIFEST, with_seal({"made_from": MADE_FROM, "files": {"b.txt": "0"}}))
+        whole, expected = (tmp_path / MANIFEST).read_bytes(), read_manifest(tmp_path)
+        assert expected is not None and expected["made_from"] == MADE_FROM
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << place % 8
+            (tmp_path / MANIFEST).write_bytes(changed)
+            assert read_manifest(tmp_path) in (None, expected), place
+
+    def test_one_without_a_seal_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / MANIFEST).write_text(json.dumps({"made_from": MADE_FROM, "files": {}}))
+        assert read_manifest(tmp_path) is None
 
     def test_no_directory_has_none(self, tmp_path: Path) -> None:
         assert read_manifest(tmp_path / "nowhere") is None
@@ -296,10 +442,10 @@ class TestBuildOnce:
         """Between the look at the directory and the lock another process may have built it."""
 
         @contextmanager
-        def late(path: Path) -> Iterator[None]:
+        def late(path: Path, what: str) -> Iterator[None]:
             monkeypatch.undo()
             build_once(tmp_path, MADE_FROM, fill)
-            with locked(path):
+            with locked(path, what):
                 yield
 
         monkeypatch.setattr(files, "locked", late)
@@ -308,25 +454,29 @@ class TestBuildOnce:
     def test_another_description_is_another_directory(self, tmp_path: Path) -> None:
         one = build_once(tmp_path, {"seed": 1}, lambda directory: fill(directory, "one"))
         two = build_once(tmp_path, {"seed": 2}, lambda directory: fill(directory, "two"))
-        assert ((one / "part/a.bin").read_text(), (two / "part/a.bin").read_text()) == ("one", "two")
+        assert ((one / "part/a.bin").read_text("utf-8"), (two / "part/a.bin").read_text(encoding="utf-8")) == (
+            "one",
+            "two",
+        )
 
-    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
-    def test_a_damaged_directory_is_rebuilt(self, tmp_path: Path, damage: str) -> None:
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+    @pytest.mark.parametrize("name", ["part/a.bin", MANIFEST])
+    def test_a_damaged_directory_is_rebuilt(self, tmp_path: Path, name: str, damage: str) -> None:
         made = build_once(tmp_path, MADE_FROM, fill)
-        target = made / MANIFEST if damage == "manifest" else made / "part" / "a.bin"
+        target = made / name
         content = bytearray(target.read_bytes())
         if damage == "flip":
-            content[0] ^= 1
+            content[len(content) // 2] ^= 1
             target.write_bytes(content)
         elif damage == "remove":
             target.unlink()
         else:
             target.write_bytes(content[: len(content) // 2])
-        (made / "stale").write_text("not of the build")
+        (made / "stale").write_text("not of the build", encoding="utf-8")
         assert build_once(tmp_path, MADE_FROM, fill) == made
         assert is_intact(made)
         assert names(made) == ["b.txt", MANIFEST, "part"]
-        assert (made / "part" / "a.bin").read_text() == "weights"
+        assert (made / "part" / "a.bin").read_text(encoding="utf-8") == "weights"
 
     def test_a_failed_build_is_nothing_finished(self, tmp_path: Path) -> None:
         def fails(directory: Path) -> None:
@@ -360,14 +510,18 @@ build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
         assert not (tmp_path / digest(MADE_FROM)).exists()
 
         def build(directory: Path) -> None:
-            assert names(directory) == ["step_1"]
+            assert names(directory) == [MANIFEST, "step_1"]
+            assert json.loads((directory / MANIFEST).read_text()) == {"made_from": MADE_FROM}, "what it is going to be"
             (directory / "step_2").write_text("done by the second process")
 
         made = build_once(tmp_path, MADE_FROM, build)  # refused if the killed process still held the lock
         assert names(made) == [MANIFEST, "step_1", "step_2"]
         assert is_intact(made)
 
-    def test_a_second_process_is_refused_until_the_first_ends(self, tmp_path: Path, start_python: Start) -> None:
+    @pytest.mark.usefixtures("impatient")
+    def test_without_patience_a_second_process_is_refused_until_the_first_ends(
+        self, tmp_path: Path, start_python: Start
+    ) -> None:
         code = """
 import json, sys, time
 from pathlib import Path
@@ -381,20 +535,70 @@ build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
         assert first.stdout is not None and first.stdout.readline() == "building\n"
         with pytest.raises(StoreError, match="Another run") as caught:
             build_once(tmp_path, MADE_FROM, never)
-        assert str(tmp_path) in str(caught.value)
+        assert "the test;" in str(caught.value), "it names what is being made"
         build_once(tmp_path, {"seed": 2}, fill)  # other things may be built meanwhile
         first.kill()
         first.wait()
         assert is_intact(build_once(tmp_path, MADE_FROM, fill))
 
+    def test_a_second_process_waits_says_so_and_reuses_what_the_first_made(
+        self, tmp_path: Path, start_python: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first one builds until this process lets it; the second builds nothing."""
+        monkeypatch.setenv(PATIENCE, "100")
+        code = """
+import json, logging, sys, time
+from pathlib import Path
+from aft import files
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
+files._MOMENT_S = 0.2
+def build(directory):
+    print("building", flush=True)
+    while not Path(sys.argv[3]).exists():
+        time.sleep(0.01)
+files.build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
+"""
+        go = tmp_path / "go"
+        arguments = (tmp_path / "cache", json.dumps({"kind": "pocket base model"}), go)
+        first = start_python(code, *arguments)
+        assert first.stdout is not None and first.stdout.readline() == "building\n"
+        second = start_python(code, *arguments)
+        assert second.stdout is not None
+        assert second.stdout.readline().startswith("Waiting for another run that makes the pocket base model (")
+        go.touch()
+        told = second.stdout.read()
+        assert (first.wait(), second.wait()) == (0, 0)
+        assert "Reusing" in told and "building" not in told
+
 
 class TestLocked:
+    def test_waits_as_long_as_it_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(PATIENCE, "0.2")
+        began = time.monotonic()
+        lock = tmp_path / ".vft.lock"
+        with locked(lock), pytest.raises(StoreError, match="vft; wait") as caught, locked(lock):
+            pass
+        assert time.monotonic() - began >= 0.2
+        assert str(tmp_path / "vft") in str(caught.value), "the lock's name tells what is made"
+
+    @pytest.mark.parametrize("told", ["soon", "nan", "-1", "-inf", "", "1s"])
+    def test_a_patience_that_is_none_is_one_sentence(self, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(PATIENCE, told)
+        with pytest.raises(SettingsError, match=PATIENCE) as caught:
+            patience_s()
+        assert one_sentence(str(caught.value))
+
+    def test_without_one_it_has_no_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(PATIENCE, raising=False)
+        assert patience_s() == math.inf
+
     def test_is_free_again_after_an_exception(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="inside"), locked(tmp_path / "new" / ".lock"):
             raise ValueError("inside")
         with locked(tmp_path / "new" / ".lock"):
             pass
 
+    @pytest.mark.usefixtures("impatient")
     def test_refuses_a_second_holder_in_the_same_process(self, tmp_path: Path) -> None:
         with locked(tmp_path / ".lock"), pytest.raises(StoreError, match="Another run"), locked(tmp_path / ".lock"):
             pass

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from aft.errors import StoreError
-from aft.server import run, side_by_side
+from aft.server import read_json, run, side_by_side
 
 
 @pytest.mark.parametrize("most", [1, 3, 20])
@@ -26,8 +26,11 @@ def test_all_are_done_and_never_more_at_a_time(most: int) -> None:
 
 
 def test_the_first_failure_is_raised_as_it_is_and_nothing_more_is_begun() -> None:
-    """Two at a time: the third fails while the fourth is under way, which is cancelled; the fifth is never made."""
-    begun, cancelled = [], []
+    """Two at a time: the third fails while the fourth is under way, which is cancelled; the fifth is never made.
+
+    Only the first two count as done.
+    """
+    begun, cancelled, heard = [], [], []
 
     async def work(number: int) -> None:
         begun.append(number)
@@ -40,5 +43,11 @@ def test_the_first_failure_is_raised_as_it_is_and_nothing_more_is_begun() -> Non
             raise
 
     with pytest.raises(StoreError, match="gone"):
-        run(side_by_side((work(number) for number in range(10)), 2))
-    assert begun == [0, 1, 2, 3] and cancelled == [3]
+        run(side_by_side((work(number) for number in range(10)), 2, lambda: heard.append(1)))
+    assert begun == [0, 1, 2, 3] and cancelled == [3] and len(heard) == 2
+
+
+def test_an_answer_that_is_far_too_long_is_none() -> None:
+    """64 MiB: a hundred bytes for each of 600,000 tokens."""
+    assert read_json(b"[" + b" " * 1000 + b"]") == []
+    assert read_json(b"[" + b" " * 2**26 + b"]") is None

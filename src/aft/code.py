@@ -1,8 +1,13 @@
-"""Which code a result follows from: a hash of its source, so that an edited rule is never answered from a cache."""
+"""What a result follows from, for the key that it is kept under: the source of its rooms, and the settings that decide.
+
+An edited rule is never answered from a cache, and a setting that only says how a thing is computed makes nothing anew.
+"""
 
 import hashlib
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parent
 
@@ -21,3 +26,15 @@ def source_hash(*rooms: str) -> str:
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def deciding(settings: Any) -> Any:
+    """The settings that decide a result, by name: all fields but those that their class lists in `HOW`.
+
+    What these say, how a thing is computed, changes it by the rounding of sums at most. Settings in settings are told
+    in the same way, and any other value is itself.
+    """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return settings
+    how = getattr(settings, "HOW", ())
+    return {one.name: deciding(getattr(settings, one.name)) for one in fields(settings) if one.name not in how}

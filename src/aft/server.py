@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Coroutine, Iterable
@@ -16,6 +15,8 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
+_LONGEST_BODY = 2**26  # bytes: a longer answer is none
+_TOO_LONG = re.compile(r"context[ _](?:length|size|window)|maximum model length", re.IGNORECASE)
 _NO_KEY = "no-key-is-set"  # a server that needs no key takes any, and the client insists on one
 
 
@@ -36,16 +37,27 @@ class Connection:
                 "base_url must be an http or https address such as http://localhost:8000/v1, without user, password, "
                 "query or fragment; the key comes from the environment variable that api_key_env names."
             )
-        if not self.model:
+        if not (isinstance(self.model, str) and self.model):
             raise SettingsError("model must name a model that the server at base_url serves.")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # nor here: it may be the key itself
+        if not (
+            isinstance(self.api_key_env, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env)
+        ):  # nor here: it may be the key itself
             raise SettingsError("api_key_env must be the name of an environment variable, not the key.")
-        if self.concurrency < 1:
-            raise SettingsError("concurrency must be at least 1.")
-        if self.retries < 0:
-            raise SettingsError("retries must be at least 0.")
-        if not 0 < self.timeout_s < math.inf:
-            raise SettingsError("timeout_s must be a number of seconds above 0.")
+        check_whole("concurrency", self.concurrency, 1, 10_000)
+        check_whole("retries", self.retries, 0, 1000)
+        check_number("timeout_s", self.timeout_s, 0.001, 86_400)
+
+
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Raise `SettingsError` unless a setting is a whole number in its range; a truth value is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise SettingsError(f"{name} must be at least {least} and at most {most}, a whole number.")
+
+
+def check_number(name: str, value: object, least: float, most: float) -> None:
+    """Raise `SettingsError` unless a setting is a number in its range; NaN and a truth value are none."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise SettingsError(f"{name} must be a number of at least {least:g} and at most {most:g}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +105,17 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 async def side_by_side(
     works: Iterable[Coroutine[Any, Any, None]], most: int, done: Callable[[], object] = lambda: None
 ) -> None:
-    """Do all the works, at most so many at a time, and call `done` after each; the first failure ends all of it.
+    """Do all the works, at most so many at a time, and call `done` after each that succeeds.
 
-    A work is taken from the iterable when there is room for it, and none after a failure.
+    The first failure ends all of it. A work is taken from the iterable when there is room for it, and none after a
+    failure.
     """
     free = asyncio.Semaphore(most)
 
-    def finish(_: asyncio.Task[None]) -> None:
+    def finish(task: asyncio.Task[None]) -> None:
         free.release()
-        done()
+        if not task.cancelled() and task.exception() is None:
+            done()
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -153,12 +167,27 @@ def explain(error: "APIError", connection: Connection, key: str, errand: Errand)
     )
 
 
+def is_too_long(error: "APIError") -> bool:
+    """Whether a request is refused as longer than the model's context: in OpenAI's, vLLM's or llama.cpp's words."""
+    words = [at(error.body, name) for name in ("code", "type", "message")]
+    refused = getattr(error, "status_code", None) in (400, 413, 422)
+    return refused and any(isinstance(one, str) and _TOO_LONG.search(one) is not None for one in words)
+
+
 def read_json(content: bytes) -> Any:
-    """What JSON says; None if it is not JSON."""
+    """What JSON says; None if it is not JSON, or far too long for an answer."""
     try:
-        return json.loads(content)
+        return json.loads(content) if len(content) <= _LONGEST_BODY else None
     except (ValueError, RecursionError):
         return None
+
+
+def only_choice(body: Any) -> Any:
+    """The one choice of a completion; None if there are several, or none."""
+    choices = at(body, "choices")
+    return (
+        choices[0] if isinstance(choices, list) and len(choices) == 1 and at(choices, 0, "index") in (None, 0) else None
+    )
 
 
 def at(value: Any, *path: str | int) -> Any:
@@ -175,11 +204,14 @@ def _words(error: "APIError", key: str) -> str:
     """The first line of what the server says about an error, in brackets and without the key; nothing if it is mute."""
     message = at(error.body, "message")
     line = message.strip().split("\n", 1)[0].rstrip(".") if isinstance(message, str) else ""
-    return f" ({line.replace(key, '***')[:200]})" if line else ""
+    told = line.replace(key, "***")[:200]
+    return f" ({''.join(one if one.isprintable() else '?' for one in told)})" if line else ""
 
 
-def _is_plain_url(text: str) -> bool:
+def _is_plain_url(text: object) -> bool:
     """Whether an address is one of a web server and holds nothing secret."""
+    if not isinstance(text, str):
+        return False
     try:
         url = urlsplit(text)
         secret = url.username is not None or url.password is not None or "?" in text or "#" in text

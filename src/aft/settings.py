@@ -4,8 +4,10 @@ import logging
 import os
 import warnings
 
+from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
+from aft.hooks.run_lock import RunLockHook
 from aft.hooks.run_summary import RunSummaryHook
 
 # No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
@@ -31,7 +33,7 @@ logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda told: "No n
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()
-HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), CheckParametersHook())
+HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), CheckCachesHook(), CheckParametersHook())
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -14,7 +14,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 def run_script(name: str, *options: object) -> str:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / name), *map(str, options)], capture_output=True, text=True, check=False
+        [sys.executable, str(BENCHMARKS / name), *map(str, options)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -36,7 +39,7 @@ def test_align_step_measures_every_path(tmp_path):
     rows = tmp_path / "rows.json"
     tiny = ("--P", 9, "--C", 7, "--k", 4, "--repeats", 1, "--token-budget", 40, "--variants", "aft_dc")
     shown = run_script("align_step.py", *tiny, "--paths", *paths, "--json", rows)
-    measured = {row["path"]: row for row in json.loads(rows.read_text())}
+    measured = {row["path"]: row for row in json.loads(rows.read_text(encoding="utf-8"))}
     assert list(measured) == paths
     assert measured["naive"]["times_naive"] == 1
     for path, row in measured.items():
@@ -50,7 +53,7 @@ def test_end_to_end_measures_a_run(end_to_end, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(end_to_end, "STARTS", 1)
     rows = tmp_path / "rows.json"
     end_to_end.main(["--env", "smoke", "--json", str(rows)])
-    (row,) = json.loads(rows.read_text())
+    (row,) = json.loads(rows.read_text(encoding="utf-8"))
     assert 0 < row["ingest_s"] < row["wall_s"]
     assert min(row["start_s"], row["cpu_s"], row["peak_mib"]) > 0
     assert "this tree" in capsys.readouterr().out

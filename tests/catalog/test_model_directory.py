@@ -13,7 +13,8 @@ from aft.models.directory import ModelDirectory
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> ModelDirectoryDataset:
-    return ModelDirectoryDataset(filepath=str(tmp_path / "06_models" / "vft"))
+    metadata = {"kedro-viz": {"layer": "vft"}}
+    return ModelDirectoryDataset(filepath=str(tmp_path / "06_models" / "vft"), metadata=metadata)
 
 
 def test_what_is_saved_is_loaded(dataset: ModelDirectoryDataset, pocket_directory: ModelDirectory) -> None:
@@ -26,21 +27,23 @@ def test_what_is_saved_is_loaded(dataset: ModelDirectoryDataset, pocket_director
 
 
 def test_a_model_that_was_not_made_is_told(dataset: ModelDirectoryDataset) -> None:
-    with pytest.raises(DatasetError, match="run the pipeline that makes it"):
+    with pytest.raises(DatasetError, match="run vft_train, which makes it"):
         dataset.load()
 
 
-@pytest.mark.parametrize("damage", ["removed", "changed", "no manifest"])
+@pytest.mark.parametrize("damage", ["removed", "changed", "no manifest", "another manifest"])
 def test_a_model_that_is_not_whole_is_refused(
     dataset: ModelDirectoryDataset, pocket_directory: ModelDirectory, damage: str
 ) -> None:
     dataset.save(pocket_directory)
     folder = dataset.load().path
-    name = MANIFEST if damage == "no manifest" else "model.safetensors"
+    name = MANIFEST if "manifest" in damage else "model.safetensors"
     content = (folder / name).read_bytes()
     (folder / name).unlink()  # not through the link: the source stays whole
     if damage == "changed":
         (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "another manifest":
+        (folder / name).write_bytes(content.replace(b'"given model"', b'"given_model"'))
     with pytest.raises(
         DatasetError, match="run the pipeline that made it again" if damage == "changed" else "finished"
     ):

@@ -54,7 +54,7 @@ class Project:
             cwd=ROOT,
             env=self.environment(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
 
@@ -78,8 +78,8 @@ def make_project(folder: Path) -> Project:
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "conf/local").mkdir(exist_ok=True)
     for path in folder.glob("conf/*/globals.yml"):
-        name = next(line for line in path.read_text().splitlines() if line.startswith("recipe:"))
-        path.write_text(f"data: {folder / 'data'}\n{name}\n")
+        name = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("recipe:"))
+        path.write_text(f"data: {folder / 'data'}\n{name}\n", encoding="utf-8")
     return Project(folder)
 
 
@@ -89,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("finished"))
     done = project.run()
     assert done.returncode == 0, done.stderr[-4000:]
-    (project.folder / "log.txt").write_text(done.stderr)
+    (project.folder / "log.txt").write_text(done.stderr, encoding="utf-8")
     return project
 
 

@@ -40,8 +40,8 @@ def test_missing_and_malformed_data_file(fresh, tmp_path):
     options = ("--pipelines=ingest", f"--params=task.settings.path={folder}")
     refused(fresh.run(*options, env="gsm8k"), "train.jsonl")
     good = json.dumps({"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"})
-    (folder / "train.jsonl").write_text(f"{good}\n{{broken\n")
-    (folder / "test.jsonl").write_text(good + "\n")
+    (folder / "train.jsonl").write_text(f"{good}\n{{broken\n", encoding="utf-8")
+    (folder / "test.jsonl").write_text(good + "\n", encoding="utf-8")
     refused(fresh.run(*options, env="gsm8k"), "train.jsonl", "2")
 
 

@@ -17,7 +17,7 @@ def write_rows(path, split, count):
         }
         for i in range(1, count + 1)
     ]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
 def test_the_recipe_goes_through_all_stages(finished, fresh, tmp_path):

@@ -63,10 +63,12 @@ def harness_samples(model: ModelDirectory, questions: list[Question], folder: Pa
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
     rows = [{"prompt": pocket.prompt(question), "answer": question.answer} for question in questions]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = re.search(r"```yaml\n(task: aft_pocket\n.*?)```", PAGE.read_text(), re.DOTALL)
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = re.search(r"```yaml\n(task: aft_pocket\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
-    (folder / "aft_pocket.yaml").write_text(found[1].replace("questions.jsonl", f'"{folder / "questions.jsonl"}"'))
+    (folder / "aft_pocket.yaml").write_text(
+        found[1].replace("questions.jsonl", f'"{folder / "questions.jsonl"}"'), "utf-8"
+    )
     chat = model.tokenizer().init_kwargs.get("aft_prompt_style") == "chat"
     arguments = {"pretrained": str(model.path), "dtype": "float32", **({"add_bos_token": False} if chat else {})}
     done: Any = simple_evaluate(

@@ -89,7 +89,7 @@ def check_consistency(notebook, finished):
     overview = text_of(notebook, "overview")
     assert all(f">{name}<" in overview for name in (BASELINE, *COMPARED))
     assert "probability of a token" in text_of(notebook, "cases")
-    figures = json.loads((finished.data / "08_reporting/smoke/seed_0/metrics/vft.json").read_text())
+    figures = json.loads((finished.data / "08_reporting/smoke/seed_0/metrics/vft.json").read_text(encoding="utf-8"))
     assert f">{1 - figures['assessment_accuracy']:.3f}<" in overview  # scores that tie would part the two
 
 

@@ -28,14 +28,14 @@ def test_the_comparison_has_every_variant_on_the_same_questions(finished):
 
 
 def test_the_report_stands_alone(finished):
-    page = (finished.data / "08_reporting/smoke/report.html").read_text()
+    page = (finished.data / "08_reporting/smoke/report.html").read_text(encoding="utf-8")
     assert all(name in page for name in MODELS)
     assert page.count("data:image/png;base64,") == 4
     assert str(finished.folder) not in page and "<script" not in page
 
 
 def test_the_summary_shows_the_table_and_where_everything_is(finished):
-    log = (finished.folder / "log.txt").read_text()
+    log = (finished.folder / "log.txt").read_text(encoding="utf-8")
     for shown in (*MODELS, "report.html", "comparison.csv", "mlflow ui", "kedro viz"):
         assert shown in log
 
@@ -139,7 +139,7 @@ def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(finished
     before = (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes()
     done = fresh.run("--pipelines=variants", "--to-outputs=align.pro_dc.metrics", "--params=label=ranked")
     assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads((fresh.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text())
+    figures = json.loads((fresh.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text(encoding="utf-8"))
     assert 0 <= figures["accuracy"] <= 1
     feedback = pd.read_parquet(fresh.data / "05_model_input/ranked/seed_0/feedback.parquet")
     assert feedback["rating"].between(1, 10).all()
@@ -154,7 +154,7 @@ def test_one_more_round_samples_from_the_aligned_model(finished, fresh):
     done = fresh.run(*options)
     assert done.returncode == 0, done.stderr[-2000:]
     name = "04_feature/{}/seed_0/candidates.json"
-    one, two = (json.loads((fresh.data / name.format(label)).read_text()) for label in ("smoke", "round2"))
+    one, two = (json.loads((fresh.data / name.format(label)).read_text("utf-8")) for label in ("smoke", "round2"))
     assert {shard["path"] for shard in one["shards"]}.isdisjoint(shard["path"] for shard in two["shards"])
 
 
@@ -164,12 +164,12 @@ def test_other_test_sets_are_answered_beside_the_recipes_own(finished, fresh):
     sets = fresh.folder / "conf/smoke/parameters_sets.yml"
     chosen = "{family: pocket, settings: {name: %s, phrasing: %s, test: 10, train: 1, validation: 1}}"
     first, listed = chosen % ("pocket_first", "question_first"), chosen % ("pocket_list", "list")
-    sets.write_text(f"test_sets:\n  first: {first}\n  listed: {listed}\n")
+    sets.write_text(f"test_sets:\n  first: {first}\n  listed: {listed}\n", encoding="utf-8")
     options = ("--pipelines=variants", "--to-outputs=align.vft.metrics", "--params=label=sets")
     done = fresh.run(*options)
     assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads((fresh.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text())
+    figures = json.loads((fresh.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text(encoding="utf-8"))
     assert {"accuracy_first", "accuracy_listed", "accuracy_validation"} <= figures.keys()
-    sets.write_text("test_sets: {broken: {settings: {}}}\n")
+    sets.write_text("test_sets: {broken: {settings: {}}}\n", encoding="utf-8")
     refused = fresh.run(*options)
     assert refused.returncode != 0 and "broken.family" in refused.stderr.splitlines()[-1]

@@ -22,7 +22,7 @@ tiny:
 
 @pytest.fixture(scope="module")
 def project(studied: Any) -> Any:
-    (studied.folder / "conf/smoke/studies.yml").write_text(STUDY)
+    (studied.folder / "conf/smoke/studies.yml").write_text(STUDY, encoding="utf-8")
     return studied
 
 
@@ -34,8 +34,8 @@ def test_a_study_from_nothing_to_its_page(project: Any, tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *("figure.png", "orderings.csv", "study.json", "study.md", "table.csv")
     }
-    assert json.loads((folder / "study.json").read_text())["seeds"] == [3]
-    assert "a second round is above the first" in (folder / "study.md").read_text()
+    assert json.loads((folder / "study.json").read_text(encoding="utf-8"))["seeds"] == [3]
+    assert "a second round is above the first" in (folder / "study.md").read_text(encoding="utf-8")
 
     again = project.studies("run", "tiny", "--jobs", "1")
     assert again.returncode == 0, again.stderr[-4000:]
@@ -43,7 +43,7 @@ def test_a_study_from_nothing_to_its_page(project: Any, tmp_path: Path) -> None:
 
     page = tmp_path / "results.md"
     assert project.studies("document", "--output", str(page)).returncode == 0
-    assert "## Tiny rounds" in page.read_text()
+    assert "## Tiny rounds" in page.read_text(encoding="utf-8")
     assert (tmp_path / "figures/study_tiny.png").is_file()
 
 
@@ -73,8 +73,19 @@ def test_unknown_studies_are_answered_with_the_list(project: Any) -> None:
 @pytest.mark.e2e
 def test_a_cell_that_fails_names_its_log(project: Any) -> None:
     broken = STUDY.replace("tiny:", "broken:").replace("seeds: [3]", "seeds: [3]\n  params: {labelling.judge: file}")
-    (project.folder / "conf/smoke/studies_broken.yml").write_text(broken)
+    (project.folder / "conf/smoke/studies_broken.yml").write_text(broken, encoding="utf-8")
     done = project.studies("run", "broken", "--jobs", "1")
     assert done.returncode == 1
     assert "set labelling.ratings_file" in done.stderr and "study_log.txt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("content", "words"), [("- tiny", "cannot be read"), ("tiny: {title: T", "cannot be read"), ("a/b: {}", "'a/b'")]
+)
+def test_a_file_that_names_no_studies_is_answered_in_a_sentence(fresh: Any, content: str, words: str) -> None:
+    (fresh.folder / "conf/smoke/studies.yml").write_text(content)
+    done = fresh.studies("list")
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr

@@ -29,6 +29,13 @@ def test_auroc_of_one_kind_says_nothing():
     assert math.isnan(auroc([], []))
 
 
+@pytest.mark.parametrize("measure", [auroc, reliability])
+def test_a_response_without_a_label_is_refused(measure):
+    """NaN is not zero, and numpy takes it for true."""
+    with pytest.raises(DataError, match="no label"):
+        measure([-1.0, -2.0], [1.0, math.nan])
+
+
 @given(responses)
 def test_auroc_counts_pairs(samples):
     right = [score for score, flag in samples if flag]

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from aft.errors import DataError, SettingsError
+from aft.evaluation import statistics
 from aft.evaluation.compare import comparison_table, greedy_correctness, paired_differences
-from aft.evaluation.statistics import bootstrap_interval
 
 # Right or wrong by question (four kinds of question, ten of each) and seed. Over both seeds, aft is right 1, 1, 0.5
 # and 1 times on them, vft 1, 0, 0.5 and 0.5 times; so the differences are 0, 1, 0 and 0.5, their mean 0.375.
@@ -72,12 +72,26 @@ def test_accuracy_is_the_mean_over_seeds_with_its_deviation():
     assert column(rows, "seeds") == {"vft": "0 1", "aft": "0 1"}
 
 
-def test_the_interval_over_seeds_is_of_each_questions_mean():
-    """Of aft, ten questions have .5 and thirty 1: √(.0469 / 40) = .0342, times 1.96 is .067 on either side."""
+def test_the_interval_over_seeds_is_of_seeds_and_questions():
+    """Of aft, one seed has .75, the other 1. Each alone fills a quarter of the replicates: the lowest tenth of those of
+    the first, 2.5 % of all, ends at .75 - 1.28 · √(.1875 / 40) = .662.
+    """
     row = compare()["aft"]
-    means = [1.0] * 20 + [0.5] * 10 + [1.0] * 10
-    assert (row["low"], row["high"]) == bootstrap_interval(means, **LEVEL)
-    assert row["high"] - row["low"] == pytest.approx(2 * 0.067, abs=0.01)
+    right = [[1.0] * 20 + [0.0] * 10 + [1.0] * 10, [1.0] * 40]
+    assert (row["accuracy"], row["low"], row["high"]) == statistics.two_level_bootstrap(right, **LEVEL)
+    assert row["low"] == pytest.approx(0.662, abs=0.03)
+    assert row["high"] == 1.0
+
+
+def test_a_difference_that_seeds_disagree_on_is_not_certain():
+    """dc wins ten questions of 40 under one seed and loses ten under the other: 0, and beyond -.25 and +.25.
+
+    Of the questions' means over seeds half are ±.5: that alone would give ± 1.96 · √(.125 / 40) = .11.
+    """
+    dc = tables({0: [1, 1, 0, 1], 1: [1, 0, 0, 0]})
+    (row,) = paired_differences({"vft": tables(VFT), "dc": dc}, **LEVEL).to_dict("records")
+    assert row["difference"] == 0
+    assert row["difference_low"] < -0.25 and row["difference_high"] > 0.25
 
 
 def test_the_interval_of_one_seed_is_wilsons():
@@ -88,18 +102,19 @@ def test_the_interval_of_one_seed_is_wilsons():
     assert math.isnan(row["std_over_seeds"])
 
 
-def test_the_difference_is_paired_by_question():
-    """Mean .375; of the differences 0, 1, 0, .5 the variance is .171875: √(.171875 / 40) · 1.96 = .1285.
+def test_the_difference_is_paired_by_question_and_seed():
+    """Mean .375, of .25 and .5 under the two seeds. Each alone fills a quarter of the replicates, so the ends are those
+    of a tenth of their own: .25 - 1.28 · √(.1875 / 40) = .162 and .5 + 1.28 · √(.25 / 40) = .601.
 
     McNemar: on seed 0 aft alone is right on ten questions, on seed 1 on twenty, vft alone never: p = 2 · 2^-10 and
     2 · 2^-20.
     """
     row = compare()["aft"]
     assert row["difference"] == pytest.approx(0.375)
-    assert row["difference_low"] == pytest.approx(0.375 - 0.1285, abs=0.02)
-    assert row["difference_high"] == pytest.approx(0.375 + 0.1285, abs=0.02)
+    assert row["difference_low"] == pytest.approx(0.162, abs=0.03)
+    assert row["difference_high"] == pytest.approx(0.601, abs=0.03)
     assert row["mcnemar_p"] == "0.002 1.9e-06"
-    assert row["shared_seeds"] == 2
+    assert row["shared_seeds"] == "0 1"
 
 
 def test_the_baseline_does_not_differ_from_itself():
@@ -140,19 +155,34 @@ def test_every_other_figure_is_a_mean_over_seeds():
     ]
 
 
-def test_the_interval_of_assessment_accuracy_is_over_questions():
-    """Over the seeds q has .75 for vft, and p has 1: the draws are pp, pq, qp and qq, so the ends are .75 and 1."""
+def test_the_interval_of_assessment_accuracy_is_over_seeds_and_questions():
+    """Under vft q has .5 and 1 by seed, p has 1 under both: of q alone and the first seed .5, of p alone 1."""
     other = pd.DataFrame([("p", True, 0.0), ("p", False, -1.0)], columns=["question_id", "is_correct", "score"])
     of_vft = {seed: pd.concat([rows, other], ignore_index=True) for seed, rows in GROUPS["vft"].items()}
     rows = compare(groups_of={**GROUPS, "vft": of_vft})
-    assert (rows["vft"]["assessment_low"], rows["vft"]["assessment_high"]) == (0.75, 1.0)
+    assert (rows["vft"]["assessment_low"], rows["vft"]["assessment_high"]) == (0.5, 1.0)
     assert (rows["aft"]["assessment_low"], rows["aft"]["assessment_high"]) == (1.0, 1.0)
+
+
+def test_assessment_accuracy_and_its_interval_are_over_the_same_questions():
+    """Nine questions have a pair under seed 0 only (all lost), one under seed 1 only (won): by seed 0 and 1, so 1/2.
+
+    Over questions it would be 1/10, with an interval that leaves out 1/2.
+    """
+    lost = pd.concat([groups(1.0).assign(question_id=f"lost {i}") for i in range(9)], ignore_index=True)
+    row = compare(groups_of={**GROUPS, "aft": {0: lost, 1: groups(-1.0)}})["aft"]
+    assert (row["assessment_accuracy"], row["assessment_low"], row["assessment_high"]) == (0.5, 0.0, 1.0)
+
+
+def test_a_seed_without_a_pair_has_no_part_in_assessment_accuracy():
+    row = compare(groups_of={**GROUPS, "aft": {0: groups(), 1: groups(-1.0)}})["aft"]
+    assert (row["assessment_accuracy"], row["assessment_low"], row["assessment_high"]) == (1.0, 1.0, 1.0)
 
 
 def test_groups_without_a_pair_have_no_assessment_interval():
     one_kind = {0: groups(), 1: groups()}
     row = compare(groups_of={**GROUPS, "aft": one_kind})["aft"]
-    assert math.isnan(row["assessment_low"]) and math.isnan(row["assessment_high"])
+    assert all(math.isnan(row[f"assessment_{name}"]) for name in ("accuracy", "low", "high"))
     assert row["accuracy"] == 0.875
 
 
@@ -172,7 +202,7 @@ def test_a_variant_that_lacks_a_seed_is_compared_on_the_shared_ones():
     only = {1: table(AFT[1])}
     rows = compare({"vft": tables(VFT), "aft": only}, {**GROUPS, "aft": {1: GROUPS["aft"][1]}})
     row = rows["aft"]
-    assert (row["difference"], row["shared_seeds"], row["mcnemar_p"]) == (0.5, 1, "1.9e-06")
+    assert (row["difference"], row["shared_seeds"], row["mcnemar_p"]) == (0.5, "1", "1.9e-06")
     assert (row["seeds"], row["accuracy"]) == ("1", 1.0)
     assert row["difference_high"] - row["difference_low"] == pytest.approx(2 * 0.155, abs=0.03)
     assert rows["vft"]["accuracy"] == 0.5
@@ -218,18 +248,18 @@ OTHERS = {
 
 
 def test_other_sets_have_accuracies_intervals_and_paired_differences():
-    """Validation: vft 1/2 and 1/2, aft 1 and 1/2, so .5 on ten of twenty questions: .25, with √(.0625 / 20) · 1.96 =
-    .11 on either side. The other set: aft is right on all ten on one seed of two: .5 for each, and no width.
+    """Validation: vft 1/2 and 1/2, aft 1 and 1/2, so +.5 under one seed and 0 under the other. The other set: aft is
+    right on all ten on one seed of two: anything from 0 to 1.
     """
     rows = compare(others=OTHERS)
     assert column(rows, "accuracy_validation") == {"vft": 0.5, "aft": 0.75}
     assert column(rows, "accuracy_ood") == {"vft": 0.0, "aft": 0.5}
     aft = rows["aft"]
-    assert (aft["validation_low"], aft["validation_high"]) == bootstrap_interval([1.0] * 10 + [0.5] * 10, **LEVEL)
-    assert aft["validation_difference"] == 0.25
-    assert aft["validation_difference_low"] == pytest.approx(0.25 - 0.11, abs=0.03)
-    assert aft["validation_difference_high"] == pytest.approx(0.25 + 0.11, abs=0.03)
-    assert [aft[f"ood_{end}"] for end in ("low", "high", "difference_low", "difference_high")] == [0.5] * 4
+    validation = statistics.two_level_bootstrap([[1.0] * 20, [1.0] * 10 + [0.0] * 10], **LEVEL)
+    assert (aft["accuracy_validation"], aft["validation_low"], aft["validation_high"]) == validation
+    assert (aft["validation_difference"], aft["validation_difference_low"]) == (0.25, 0)
+    assert aft["validation_difference_high"] == pytest.approx(0.5 + 1.28 * math.sqrt(0.25 / 20), abs=0.06)
+    assert [aft[f"ood_{end}"] for end in ("low", "high", "difference_low", "difference_high")] == [0, 1, 0, 1]
     assert rows["vft"]["validation_difference"] == rows["vft"]["ood_difference"] == 0
 
 

@@ -84,7 +84,7 @@ def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
         "figures.accuracy_figure(pd.DataFrame([row])); assert 'matplotlib' in sys.modules;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
 
 

@@ -59,6 +59,44 @@ def test_predictions_carry_the_mean_log_probability():
     assert table.index.tolist() == [0, 1]
 
 
+def test_a_question_without_a_response_is_a_wrong_greedy_answer_without_score():
+    labelled = pd.DataFrame(
+        {
+            **{
+                "question_id": ["a", "b"],
+                "sample_index": [-1, -1],
+                "response": ["x", "y"],
+                "is_correct": [True, False],
+            },
+            **{
+                "extracted_answer": pd.Series(["7", None], dtype="str"),
+                "sum_logprob": [-3.0, -1.0],
+                "n_tokens": [6, 4],
+            },
+        }
+    )
+    table = predictions(labelled, ["z", "a", "y", "b"])
+    assert table[:2].equals(predictions(labelled, ["a", "b"])) and table[:2].equals(predictions(labelled))
+    assert table["question_id"].tolist() == ["a", "b", "z", "y"] and table["sample_index"].tolist() == [-1] * 4
+    assert table["is_correct"].tolist() == [True, False, False, False]
+    assert table[2:][["response", "extracted_answer", "score"]].isna().all(axis=None)
+    assert table.dtypes.equals(predictions(labelled).dtypes)
+
+
+def test_a_question_without_a_response_is_wrong_in_every_figure_that_counts_questions():
+    """Two more: accuracy 2 of 6 and three of six without an answer; maj@k and others as by hand, times 2 / 4."""
+    silent = pd.DataFrame([("y", -1, None, False, NONE), ("z", -1, None, False, NONE)], columns=ROW)
+    before, figures = (measure(rows, GROUPS, [1, 2]) for rows in (ROWS, pd.concat([ROWS, silent], ignore_index=True)))
+    assert (before["questions_without_response"], figures["questions_without_response"]) == (0, 2)
+    assert figures["accuracy"] == pytest.approx(2 / 6)
+    assert (figures["accuracy_low"], figures["accuracy_high"]) == wilson_interval(2, 6)
+    assert figures["parse_failures"] == pytest.approx(3 / 6)
+    for name in ("maj_at_1", "maj_at_2", "pass_at_1", "pass_at_2", "best_of_1", "best_of_2"):
+        assert figures[name] == pytest.approx(before[name] / 2)
+    for name in ("auroc", "calibration_error", "assessment_accuracy", "perplexity_of_positives"):
+        assert figures[name] == before[name]
+
+
 def test_the_figures_by_hand():
     """Accuracy 2 of 4, one of four without an answer.
 
@@ -90,6 +128,17 @@ def test_the_figures_by_hand():
 def test_the_interval_has_the_level_that_is_asked_for():
     figures = measure(ROWS, GROUPS, [1], level=0.5)
     assert (figures["accuracy_low"], figures["accuracy_high"]) == wilson_interval(2, 4, 0.5)
+
+
+def test_every_interval_of_a_seed_has_the_level_and_the_resamples_that_are_asked_for():
+    """One resample has no spread, so its ends are one point."""
+    many = pd.concat([GROUPS.assign(question_id=GROUPS["question_id"] + str(i)) for i in range(9)])
+    at_95, at_50 = (measure(ROWS, many, [1], level=level) for level in (0.95, 0.5))
+    for name in ("accuracy", "assessment_accuracy"):
+        width_95, width_50 = (one[f"{name}_high"] - one[f"{name}_low"] for one in (at_95, at_50))
+        assert 0 < width_50 < width_95, name
+    once = measure(ROWS, many, [1], resamples=1)
+    assert once["assessment_accuracy_low"] == once["assessment_accuracy_high"]
 
 
 def test_samples_do_not_touch_the_accuracy_nor_greedy_answers_the_votes():

@@ -64,7 +64,7 @@ def make_comparison(variants=("vft", "aft_dc", "rrhf_bc"), **changed) -> pd.Data
         row = {"variant": variant, "seeds": "0 1 2", "questions": 1000, "accuracy": accuracy}
         row |= {"low": accuracy - 0.02, "high": accuracy + 0.02, "std_over_seeds": 0.01}
         row |= {"difference": difference, "difference_low": difference - 0.03, "difference_high": difference + 0.03}
-        row |= {"mcnemar_p": "0.5 0.01 1e-05", "shared_seeds": 3}
+        row |= {"mcnemar_p": "0.5 0.01 1e-05", "shared_seeds": "0 1 2"}
         for k in (1, 8):
             row |= {f"maj_at_{k}": 0.4 + k / 100, f"pass_at_{k}": 0.6 + k / 100, f"best_of_{k}": 0.5 + k / 100}
         row |= {"assessment_accuracy": 0.78, "assessment_low": 0.77, "assessment_high": 0.79}
@@ -76,7 +76,7 @@ def make_comparison(variants=("vft", "aft_dc", "rrhf_bc"), **changed) -> pd.Data
 def make_differences(*pairs) -> pd.DataFrame:
     rows = [
         {"variant": one, "other": other, "difference": -0.05, "difference_low": -0.08, "difference_high": -0.02}
-        | {"mcnemar_p": "0.5 0.01", "shared_seeds": 2}
+        | {"mcnemar_p": "0.5 0.01", "shared_seeds": "0 1"}
         for one, other in pairs
     ]
     return pd.DataFrame(rows)
@@ -108,6 +108,13 @@ def test_the_page_is_well_formed_and_loads_nothing():
 
 def test_the_same_arguments_give_the_same_page():
     assert report() == report()
+
+
+def test_questions_that_were_too_long_are_told_if_there_are_any():
+    told = "too long to be answered, so wrong"
+    assert told not in report() and told not in report(comparison=make_comparison(questions_without_response=0.0))
+    text = Page(report(comparison=make_comparison(questions_without_response=2.0))).text
+    assert text[text.index(told) + 1] == "2"
 
 
 def test_links_within_the_page_lead_somewhere():
@@ -144,7 +151,7 @@ def test_only_differences_whose_interval_leaves_out_zero_are_marked():
     page = Page(report(comparison=unsure))
     assert page.row("aft_dc")[2] == "+1.0[\N{MINUS SIGN}1.0, +3.0]"
     assert page.row("rrhf_bc* minus aft_dc")[1] == "▼ \N{MINUS SIGN}5.0[\N{MINUS SIGN}8.0, \N{MINUS SIGN}2.0]"
-    assert page.row("rrhf_bc* minus aft_dc")[2:] == ["0.5, 0.01", "2"]
+    assert page.row("rrhf_bc* minus aft_dc")[2:] == ["0.5, 0.01", "0, 1"]
 
 
 def test_the_headline_counts_what_is_certain():

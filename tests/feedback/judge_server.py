@@ -5,12 +5,13 @@ evidence is what it says next. Faults come by the number of the request and its 
 """
 
 import json
+import math
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, reduce
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -35,6 +36,30 @@ BODIES = {
     "no text": ("application/json", b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'),
 }
 MALFORMED = (*SAID, *BODIES)
+
+JUNK: tuple[Any, ...] = (  # what may stand in the place of any value; 800 lists in each other are JSON that is read
+    *(None, True, -1, 0, 1.5, 10**400, -(10**400), 1e308, -1e308, math.nan, math.inf, -math.inf),
+    *("", "stop", "\ud800", "\0\x1b[2J", "1" * 10_000, [], {}, [None], [[]], [True], ["5"], [10**400], [-0.5, -0.5]),
+    *(
+        [3.0],
+        [math.nan],
+        [-1e308] * 4,
+        {"0": 1},
+        {"content": "\ud800"},
+        reduce(lambda inner, _: [inner], range(800), []),
+    ),
+)
+
+
+def with_junk(value: Any) -> Iterator[Any]:
+    """The value with junk in the place of one of its parts, or of itself: every part, every piece of junk."""
+    yield from JUNK
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        for changed in with_junk(part):
+            yield {**value, key: changed} if isinstance(value, dict) else [*value[:key], changed, *value[key + 1 :]]
+    if isinstance(value, list):
+        yield from (value[:-1], [*value, *value])  # one missing, or all twice
 
 
 class PocketJudge:
@@ -78,6 +103,8 @@ class JudgeServer:
         self.slowness = 1.5  # seconds of a "slow" answer
         self.think = 0.0  # seconds of any other
         self.usage = True  # whether answers tell their tokens
+        self.error: dict[str, Any] | None = None  # what an error says; None: what a careless server would
+        self.rewrite: Callable[[dict[str, Any]], object] = lambda answer: answer  # what a hostile one does to answers
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -148,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault[:3].isdigit():
             # As careless servers do, with the key in the error.
             said = f"no luck with {self.headers['Authorization']} and {body['model']}\nnor later"
-            content = json.dumps({"error": {"message": said}}).encode()
+            content = json.dumps({"error": self.server.judge.error or {"message": said}}).encode()
             retry = {"Retry-After": fault[4:]} if len(fault) > 4 else {}
             return lambda: self._send(int(fault[:3]), content, "application/json", retry)
         return lambda: self._send(200, self._completion(fault, body), "text/plain" if fault == "plain" else None)
@@ -167,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         content = {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
-        return json.dumps({**content, **({"usage": usage} if judge.usage else {})}).encode()
+        return json.dumps(judge.rewrite({**content, **({"usage": usage} if judge.usage else {})})).encode()
 
     def _send(self, status: int, content: bytes, kind: str | None = None, more: dict[str, str] | None = None) -> None:
         self.send_response(status)

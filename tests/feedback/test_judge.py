@@ -26,7 +26,7 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 from aft.feedback.judge import JudgeSettings, rate_with_server
 from aft.feedback.judge_prompt import candidate_hash, judge_messages, read_rating
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import locked
+from aft.files import lock_of, locked
 from aft.tasks import Question
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -401,6 +401,77 @@ def test_a_candidate_that_rates_itself_does_not_win(server: Any, settings: Judge
     assert rate_with_server(attack, QUESTIONS, replace(settings, max_tokens=9), tmp_path)[0].isna().all()
 
 
+@pytest.mark.parametrize("count", [10**400, 10**12, -5, True, 1.5, "7", None], ids=lambda value: str(value)[:20])
+def test_what_is_no_count_of_tokens_makes_the_cost_unknown(
+    count: Any, server: Any, settings: JudgeSettings, tmp_path: Path
+) -> None:
+    server.say = lambda body: ("Evaluation Evidence: none.\nRating: 4", count, 5)
+    priced = replace(settings, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=30.0)
+    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, priced, tmp_path)
+    assert ratings.tolist() == [4.0]
+    assert (report["cost"], report["prompt_tokens"], report["completion_tokens"]) == (None, 0, 15)
+
+
+def test_whatever_a_judge_answers_is_a_rating_or_malformed(
+    server: Any, settings: JudgeSettings, tmp_path: Path
+) -> None:
+    """Junk in the place of every value of an answer. What is no count of tokens makes the cost unknown."""
+    message = {"role": "assistant", "content": "Evaluation Evidence: none.\nRating: 4"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    junk = list(judge_server.with_junk(answer))
+    server.rewrite = lambda _: junk[server.requests - 1] if server.requests <= len(junk) else answer
+    priced = replace(settings, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=30.0)
+    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, replace(priced, attempts=1000, ratings=250), tmp_path)
+    assert ratings.tolist() == [4.0] and report["cost"] is None
+    assert server.requests > len(junk) > 200
+    assert report["malformed"] == server.requests - 250
+    assert 0 < report["prompt_tokens"] <= 7 * server.requests and json.dumps(report, allow_nan=False)
+    assert rate_with_server(FEEDBACK[:1], QUESTIONS, replace(priced, ratings=250), tmp_path)[1]["requests"] == 0
+
+
+@pytest.mark.parametrize("said", [*judge_server.JUNK, "\x1b[2J\ud800\u2028end"], ids=lambda value: str(value)[:20])
+def test_whatever_a_judge_says_of_an_error_is_one_printable_sentence(
+    said: Any, server: Any, settings: JudgeSettings, tmp_path: Path
+) -> None:
+    server.error, server.plan = {"message": said, "code": said, "param": said}, lambda *_: "400"
+    with pytest.raises(DataError, match="refuses the request for a candidate of a with 400") as caught:
+        rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(
+    server: Any, settings: JudgeSettings, tmp_path: Path
+) -> None:
+    """As newer models of OpenAI's do. The sentence names the setting, and what was rated under the old name is kept."""
+    rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    server.error = {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        **{"type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter"},
+    }
+    server.plan = lambda _, body: "400" if "max_tokens" in body else None
+    with pytest.raises(
+        DataError, match=r"'max_tokens' is not .*token_limit: max_completion_tokens, if it is max_tokens"
+    ):
+        rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    renamed = replace(settings, token_limit="max_completion_tokens")
+    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, renamed, tmp_path)
+    assert ratings.notna().all() and (report["requests"], report["reused"]) == (WANTED - 3, 3)
+    assert server.bodies[-1]["max_completion_tokens"] == 512 and "max_tokens" not in server.bodies[-1]
+
+
+def test_a_candidate_that_is_longer_than_the_judges_context_is_unrated_and_the_others_are_rated(
+    server: Any, settings: JudgeSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = FEEDBACK["response"].iloc[1]
+    server.error = {"message": "This model's maximum context length is 64 tokens.", "code": 400}
+    server.plan = lambda _, body: "400" if judge_server.fenced(body["messages"][1]["content"]) == long else None
+    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, replace(settings, attempts=1), tmp_path)
+    assert ratings.isna().tolist() == [False, True, False, False]
+    assert (report["requests"], report["unrated"]) == (WANTED, 1)
+    assert "1 candidates are unrated, every answer was malformed or they are too long" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("plan", "kind", "sentence"),
     [
@@ -534,6 +605,7 @@ def test_a_run_that_is_killed_as_it_writes_is_continued_with_the_same_ratings(
     assert stored(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     server: Any,
     settings: JudgeSettings,
@@ -548,7 +620,7 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     server.plan, server.slowness = (lambda number, _: "slow" if number >= 8 else None), 60.0
     process = start_rating(start_python, server.url, tmp_path, "")
     wait_for(lambda: server.requests == 10)
-    with pytest.raises(StoreError, match="Another run is working on"):
+    with pytest.raises(StoreError, match="Another run is making"):
         rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -559,10 +631,11 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     assert stored(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_lock_holds_one_store_only(settings: JudgeSettings, tmp_path: Path) -> None:
     rate_with_server(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
-    (store,) = tmp_path.iterdir()
-    with locked(store / ".lock"):
+    (store,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    with locked(lock_of(store)):
         rate_with_server(FEEDBACK[:1], QUESTIONS, replace(settings, model="other"), tmp_path)
         with pytest.raises(StoreError, match="Another run"):
             rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
@@ -648,6 +721,18 @@ def test_a_full_disk_is_one_sentence_and_finished_ratings_stay(
         ({"api_key_env": ""}, "the name of an environment variable"),
         ({"model": ""}, "model must name"),
         *(({name: 0}, "at least 1") for name in ("ratings", "max_tokens", "concurrency", "attempts")),
+        *(
+            ({name: value}, f"{name} must be at least . and at most .*, a whole number")
+            for name in ("ratings", "max_tokens", "concurrency", "attempts", "retries")
+            for value in (True, 2.5, "3", None, -1, 10**20)
+        ),
+        *(({"temperature": value}, "temperature must be a number") for value in (True, "1", None, 10**400)),
+        *(({"timeout_s": value}, "timeout_s must be a number") for value in (True, "1", None, 1e-300, 1e300, 10**400)),
+        *(({"price_per_million_prompt_tokens": value}, "Prices") for value in (True, "1", float("inf"), 1e300)),
+        ({"token_limit": "max_new_tokens"}, "token_limit must be max_tokens or max_completion_tokens"),
+        *(({"base_url": value}, "base_url must be") for value in (None, 5)),
+        *(({"model": value}, "model must name") for value in (None, 5)),
+        *(({"api_key_env": value}, "the name of an environment variable") for value in (None, 5)),
         ({"retries": -1}, "retries must be at least 0"),
         *(({"temperature": value}, "temperature") for value in (-0.1, float("inf"), float("nan"))),
         *(({"timeout_s": value}, "timeout_s") for value in (0, float("inf"), float("nan"))),

@@ -4,8 +4,11 @@ import json
 import logging
 import math
 import random
+from decimal import Decimal
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,11 +134,106 @@ def test_the_mean_does_not_depend_on_the_order(tmp_path):
 def test_text_files_may_be_written_by_hand(tmp_path):
     """A byte order mark, blank lines, Windows line ends, quotes, numbers as text, columns in any order."""
     path = tmp_path / "ratings.csv"
-    path.write_bytes('\ufeffrating,"question_id",sample_index\r\n7.5,"a",1.0\r\n\r\n8,b, 2\r\n'.encode())
+    path.write_bytes('\ufeffrating,"question_id",sample_index\r\n7.5,"a",1.0\r\n\r\n  \r\n8,b, 2\r\n'.encode())
     assert read_ratings(path, ROWS).fillna(-1).tolist() == [-1, 7.5, -1, -1, 8.0]
     path = tmp_path / "ratings.jsonl"
-    path.write_text('\n{"rating": "9", "sample_index": "1", "question_id": "a", "reason": [1]}\n\n')
+    path.write_text(
+        '\ufeff\n{"rating": "9", "sample_index": "1", "question_id": "a", "reason": [{"of": 1}]}\n  \n',
+        encoding="utf-8",
+    )
     assert read_ratings(path, ROWS).fillna(-1).tolist() == [-1, 9.0, -1, -1, -1]
+
+
+SUFFIXES = [".csv", ".jsonl", ".parquet"]
+
+
+def write_rows(folder, suffix, names, *rows):
+    """A file with these very fields, in which a CSV's values are text: rows may be ragged, names may come twice."""
+    path = folder / f"ratings{suffix}"
+    if suffix == ".csv":
+        path.write_text("".join(",".join(map(str, row)) + "\n" for row in (names, *rows)), encoding="utf-8")
+    elif suffix == ".jsonl":
+        lines = [
+            ", ".join(f"{json.dumps(n)}: {json.dumps(v)}" for n, v in zip(names, row, strict=False)) for row in rows
+        ]
+        path.write_text("".join(f"{{{line}}}\n" for line in lines), encoding="utf-8")
+    else:
+        pq.write_table(pa.table(list(map(pa.array, zip(*rows, strict=True))), names=list(names)), path)
+    return path
+
+
+NAMES = ("question_id", "sample_index", "rating", "response")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("names", "row", "complaint"),
+    [
+        (NAMES, ("a", 0, 9.0, "another"), "rates another response than sample 0 of a"),
+        (NAMES, ("a", 0, 9.0, ""), "rates another response than sample 0 of a"),
+        ((*NAMES, "rating"), ("a", 0, 9.0, "a 0", 1.0), "rating"),  # pandas refuses such a Parquet file by itself
+        ((*NAMES[:3], "Response"), ("a", 0, 9.0, "another"), "has the field 'Response' twice or misspelt"),
+        ((*NAMES[:3], "response "), ("a", 0, 9.0, "another"), "has the field 'response ' twice or misspelt"),
+        (("question_id", "sample_index", "score"), ("a", 0, 9.0), "has no rating"),
+        (NAMES[:3], ("a", 0, True), "has the rating '?True'?, no finite number"),
+        (NAMES[:3], ("a", 0, math.nan), "has the rating '?nan'?, no finite number"),
+        (NAMES[:3], ("a", 0, -math.inf), "has the rating '?-inf"),
+        (NAMES[:3], ("a", 0, "1_0"), "has the rating '1_0', no finite number"),
+        (NAMES[:3], ("a", 0, "٩"), "has the rating '٩', no finite number"),
+        (NAMES[:3], ("a", 0, "9.0 of 10"), "has the rating '9.0 of 10', no finite number"),
+        (NAMES[:3], ("a", 0.5, 9.0), "has the sample_index '?0.5'?, which is no whole number"),
+        (NAMES[:3], ("a", "first", 9.0), "has the sample_index 'first', which is no whole number"),
+        (NAMES[:3], ("a", True, 9.0), "has the sample_index '?True'?, which is no whole number"),
+    ],
+    ids=str,
+)
+def test_the_three_formats_refuse_the_same_rows(tmp_path, suffix, names, row, complaint):
+    with pytest.raises(DataError, match=complaint) as caught:
+        read_ratings(write_rows(tmp_path, suffix, names, row), ROWS)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rating", [9, 9.0, "9.0", " +9 ", "0.9e1"], ids=repr)
+@pytest.mark.parametrize("index", [0, 0.0, "0"], ids=repr)
+def test_the_three_formats_take_the_same_rows(tmp_path, suffix, rating, index):
+    """The response is compared, and other columns are left alone."""
+    path = write_rows(tmp_path, suffix, (*NAMES, "judge", "seed"), ("a", index, rating, "a 0", "x", 7))
+    assert read_ratings(path, ROWS).fillna(-1).tolist() == [9.0, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("response", [None, 7], ids=repr)
+def test_a_response_that_is_no_text_is_refused(tmp_path, suffix, response):
+    """None: as if there was none, the rating would be joined unseen. In CSV every field is text."""
+    with pytest.raises(DataError, match=r"(line|row) 1 has the response (None|nan|7), which is no text"):
+        read_ratings(write_rows(tmp_path, suffix, NAMES, ("a", 0, 9.0, response)), ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    "rows", [[("a", 0, 9.0, "a 0"), ("a", 1, 9.0)], [("a", 1, 9.0), ("a", 0, 9.0, "a 0")]], ids=str
+)
+def test_a_row_that_alone_has_no_response_is_refused(tmp_path, suffix, rows):
+    with pytest.raises(DataError, match=r"line \d has (3 fields, but 4 are named|a response where others have none)"):
+        read_ratings(write_rows(tmp_path, suffix, NAMES, *rows), ROWS)
+
+
+def test_decimal_numbers_of_parquet_are_numbers(tmp_path):
+    path = write_rows(tmp_path, ".parquet", NAMES[:3], ("a", 0, Decimal("8.25")))
+    assert read_ratings(path, ROWS)[0] == 8.25
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_a_row_is_refused(tmp_path, suffix):
+    """As a CSV file is whose only line is a rating and no header."""
+    path = tmp_path / f"ratings{suffix}"
+    if suffix == ".parquet":
+        TABLE.iloc[:0].to_parquet(path)
+    else:
+        path.write_text("a,0,9.0\n" if suffix == ".csv" else "\n\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds no rating; a ratings file needs question_id, sample_index, rating"):
+        read_ratings(path, ROWS)
 
 
 GOOD = {"question_id": "a", "sample_index": 0, "rating": 1}
@@ -161,7 +259,7 @@ GOOD = {"question_id": "a", "sample_index": 0, "rating": 1}
 )
 def test_a_malformed_row_is_refused_with_its_line(tmp_path, field, value, complaint):
     path = tmp_path / "ratings.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in (GOOD, {**GOOD, field: value})))
+    path.write_text("\n".join(json.dumps(row) for row in (GOOD, {**GOOD, field: value})), encoding="utf-8")
     with pytest.raises(DataError, match=f"ratings.jsonl, line 2 {complaint}"):
         read_ratings(path, ROWS)
 
@@ -172,10 +270,15 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path, field, value, compla
         ("r.csv", "question_id,sample_index\na,0\n", "r.csv, line 2 has no rating; a ratings file needs question_id"),
         ("r.csv", "question_id,sample_index,rating\na,0,1\na\n", "line 3 has no sample_index and no rating"),
         ("r.csv", "question_id,sample_index,rating\na,0,1\na,1,?\n", "line 3 has the rating '\\?'"),
+        ("r.csv", "question_id,sample_index,rating\na,0,1,5\n", "line 2 has 4 fields, but 3 are named"),
+        ("r.csv", "question_id,sample_index,rating,judge\na,0,1\n", "line 2 has 3 fields, but 4 are named"),
+        ("r.csv", "question_id,sample_index,rating\n ,,\n", "line 2 has the sample_index ''"),
         ("r.csv", 'question_id,sample_index,rating\n"a', "is no CSV"),
         ("r.csv", b"question_id,sample_index,rating\n\xff,0,1\n", "is no CSV"),
         ("r.jsonl", '{"question_id": "a"}\n', "line 1 has no sample_index and no rating"),
         ("r.jsonl", "[1]\n", "line 1 has no question_id and no sample_index and no rating"),
+        ("r.jsonl", '[["question_id", "a"]]\n', "line 1 has no question_id and no sample_index and no rating"),
+        ("r.jsonl", b'{"question_id": "\xff"}\n', "line 1 is not JSON"),
         ("r.jsonl", "\n{\n", "r.jsonl, line 2 is not JSON"),
         ("r.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("r.parquet", "no table", "is no Parquet file"),
@@ -208,9 +311,9 @@ def test_ratings_of_other_texts_are_refused(tmp_path):
     """As of a file that was made for the samples of another seed: the same ids, other responses."""
     rows = ["question_id,sample_index,rating,response", "a,0,7,a 0", "a,1,9,something else"]
     path = tmp_path / "ratings.csv"
-    path.write_text("\n".join(rows[:2]))
+    path.write_text("\n".join(rows[:2]), encoding="utf-8")
     assert read_ratings(path, ROWS)[0] == 7
-    path.write_text("\n".join(rows))
+    path.write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(DataError, match="another response than sample 1 of a"):
         read_ratings(path, ROWS)
 

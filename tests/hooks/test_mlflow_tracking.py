@@ -204,7 +204,7 @@ def test_tables_and_files_are_artifacts_of_the_parent(recorded, project):
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == ["comparison.csv", "report.json"]
     stored = next((project / "mlartifacts").rglob("comparison.csv"))
-    assert stored.read_text().splitlines() == ["variant,accuracy,std_over_seeds", "vft,0.5,", "aft,0.25,"]
+    assert stored.read_text("utf-8").splitlines() == ["variant,accuracy,std_over_seeds", "vft,0.5,", "aft,0.25,"]
     assert run.data.metrics == {"vft.accuracy": 0.5, "aft.accuracy": 0.25}
 
 
@@ -268,7 +268,7 @@ def start(project: Path, body: str, enabled: bool) -> subprocess.Popen:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen([sys.executable, "-c", filled], env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", filled], env=environment, stdout=subprocess.PIPE, encoding="utf-8")
 
 
 def test_sigterm_closes_the_record_as_killed(recorded, project):
@@ -407,7 +407,7 @@ def test_the_address_is_the_setting_then_the_environment_then_the_projects_file(
 
 
 def test_the_projects_settings_are_accepted_and_a_misspelt_key_is_not(tmp_path, run_with_hook):
-    shipped = yaml.safe_load((Path(__file__).parents[2] / "conf/base/mlflow.yml").read_text())
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "conf/base/mlflow.yml").read_text(encoding="utf-8"))
     assert MlflowSettings(**shipped) == MlflowSettings(**ON)
     with pytest.raises(
         SettingsError, match=r"experimant: Extra inputs.*its keys are enabled, tracking_uri, experiment"

@@ -74,7 +74,7 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
     clock = Clock()
     monkeypatch.setattr(run_summary, "perf_counter", clock)
     (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "config.json").write_text("{}")
+    (tmp_path / "made" / "config.json").write_text("{}", encoding="utf-8")
 
     def make(seconds, result):
         def node(*_):

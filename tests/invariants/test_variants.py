@@ -19,7 +19,7 @@ from aft.training.examples import Example
 from aft.training.objective import Totals, objective_loss
 from aft.training.settings import Objective
 
-_CONF = yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text())
+_CONF = yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text(encoding="utf-8"))
 OBJECTIVES = {name: Objective(**entry["objective"]) for name, entry in _CONF["align"].items()}
 TOLERANCE = 1e-9
 
@@ -124,7 +124,10 @@ def twin(sums: Sequence[float], examples: Sequence[Example], objective: Objectiv
     """loss = vft_weight x vft + weight x mean over questions of the alignment loss (Eq. 4)."""
     place, target_sums, target_tokens, losses = 0, [], 0, []
     for example in examples:
-        factor = (len(example.candidates) - 1) ** 2 if objective.vft_reduction == "pro" else 1
+        has_ranking = any(a < b for a in example.ranks for b in example.ranks)
+        factor = 1
+        if objective.vft_reduction == "pro":
+            factor = (len(example.candidates) - 1) ** 2 if has_ranking else 0
         for target in example.targets:
             target_sums.append(Number(sums[place], {place: 1.0}) * factor)
             target_tokens += len(target)

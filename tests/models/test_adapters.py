@@ -192,7 +192,7 @@ def test_peft_reads_what_is_saved_and_nothing_names_a_place(fresh: Callable[...,
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    assert "somebody" not in (tmp_path / "adapter" / "adapter_config.json").read_text()
+    assert "somebody" not in (tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
     again = peft.PeftModel.from_pretrained(fresh(), str(tmp_path / "adapter"))
     assert torch.equal(logits(again), logits(adapted))
     assert any(weights.requires_grad for weights in adapted.parameters()), "and training may go on"

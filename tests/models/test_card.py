@@ -15,7 +15,7 @@ MADE_FROM: dict[str, Any] = {
     "training": {"epochs": 3.0, "learning_rate": 2e-05, "max_steps": None, "lora": None},
     "objective": {"term": "aft", "constraint": "boundary", "beta": 0.15, "learn_positives": False},
     "seed": 7,
-    "aft": "0.3.0",
+    "code": "fedcba9876543210",
 }
 LORA = {**MADE_FROM["training"], "lora": {"rank": 4, "target_modules": ["q_proj", "v_proj"]}}
 
@@ -46,11 +46,15 @@ def test_tags_name_the_method(objective: dict[str, Any], tags: list[str]) -> Non
     assert head(model_card(MADE_FROM | {"objective": objective}))["tags"] == ["alignment-fine-tuning", *tags]
 
 
-def test_the_body_tells_settings_hashes_seed_and_version() -> None:
+def test_the_body_tells_settings_hashes_and_seed() -> None:
     card = model_card(MADE_FROM)
     for told in (
         *("# Model train aft+boundary", "`0011223344556677`", "`8899aabbccddeeff`", "| Seed | `7` |"),
-        *("| AFT version | `0.3.0` |", "| `learning_rate` | `2e-05` |", "| `max_steps` | `null` |"),
+        *(
+            "| Hash of the code that trained it | `fedcba9876543210` |",
+            "| `learning_rate` | `2e-05` |",
+            "| `max_steps` | `null` |",
+        ),
         *("| `term` | `aft` |", "| `beta` | `0.15` |"),
     ):
         assert told in card, told
@@ -67,14 +71,21 @@ def test_an_adapter_is_told_of() -> None:
 
 @pytest.mark.parametrize("name", ["owner/name", "Qwen/Qwen2.5-0.5B", "a/1e5"])
 def test_a_name_on_the_hub_is_the_base_model(name: str) -> None:
-    assert head(model_card(MADE_FROM | {"base_model": name}))["base_model"] == name
+    assert head(model_card(MADE_FROM, {"base_model": name}))["base_model"] == name
 
 
 @pytest.mark.parametrize("name", [None, "", "/home/somebody/model", "./model", "models", "a/b/c", "a/b\nlicense: mit"])
 def test_anything_else_is_not(name: str | None) -> None:
-    card = model_card(MADE_FROM | {"base_model": name})
+    card = model_card(MADE_FROM, {"base_model": name})
     assert "base_model" not in head(card) and "license" not in head(card)
     assert "somebody" not in card
+
+
+def test_what_is_in_no_manifest_is_told_from_the_provenance() -> None:
+    card = model_card(MADE_FROM, {"recipe": "gsm8k", "data": "gsm8k (7473)", "prompt_style": "chat", "path": "/home"})
+    for told in ("| Recipe | `gsm8k` |", "| Training questions | `gsm8k (7473)` |", "| Prompt style | `chat` |"):
+        assert told in card, told
+    assert "/home" not in card
 
 
 def test_what_it_does_not_know_it_does_not_tell() -> None:

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft.errors import ModelError, StoreError
-from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest
-from aft.models.directory import ModelDirectory, open_model, publish, save_model
+from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest, with_seal
+from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]
@@ -32,7 +34,7 @@ def folder(tmp_path: Path, pocket_directory: ModelDirectory) -> Path:
 @pytest.fixture
 def finished(tmp_path: Path, folder: Path) -> ModelDirectory:
     """The same with a manifest, and with a file that decides nothing."""
-    (folder / "training_curve.json").write_text("[]")
+    (folder / "training_curve.json").write_text("[]", encoding="utf-8")
     finish_directory(folder, tmp_path / "finished", MADE_FROM)
     return open_model(tmp_path / "finished")
 
@@ -85,15 +87,33 @@ class TestFingerprint:
         assert open_model(folder).fingerprint == before
 
     @pytest.mark.parametrize(
-        "name", ["chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "tekken.json"]
+        "name",
+        [
+            *("chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "tekken.json", "tokenizer.4.0.json"),
+            *("config.5.0.0.json", "emoji.json", "source.spm", "additional_chat_templates/default.jinja"),
+        ],
     )
     def test_changes_with_a_further_deciding_file(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / name).write_text("{}")
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}", encoding="utf-8")
         assert open_model(folder).fingerprint != before
 
+    def test_follows_every_file_that_a_tokenizer_of_transformers_reads(self) -> None:
+        """Their names stand in the source of each architecture's tokenizer; importing them all would take long."""
+        import transformers
+
+        assert transformers.__file__
+        sources = Path(transformers.__file__).parent.glob("models/*/tokenization_*.py")
+        tables = [
+            re.findall(r"VOCAB_FILES_NAMES = \{(.*?)\}", source.read_text("utf-8"), re.DOTALL) for source in sources
+        ]
+        read = {name for (table,) in filter(None, tables) for name in re.findall(r': "([^"]+)"', table)}
+        assert {"tokenizer.json", "spiece.model", "emoji.json", "bpe.codes"} <= read
+        assert [name for name in sorted(read) if not decides(Path(name))] == []
+
     def test_changes_with_the_name_of_a_file(self, folder: Path) -> None:
-        (folder / "vocab.txt").write_text("a b")
+        (folder / "vocab.txt").write_text("a b", encoding="utf-8")
         before = open_model(folder).fingerprint
         (folder / "vocab.txt").rename(folder / "vocab.json")
         assert open_model(folder).fingerprint != before
@@ -101,9 +121,10 @@ class TestFingerprint:
     @pytest.mark.parametrize("name", ["training_curve.json", "README.md", "pytorch_model.bin", "optimizer.pt"])
     def test_is_independent_of_other_files(self, folder: Path, name: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / name).write_text("anything")
+        (folder / name).write_text("anything", encoding="utf-8")
         (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / "config.json").write_text("anything")
+        for path in ("checkpoints/config.json", "checkpoints/chat_template.jinja", "checkpoints/model.safetensors"):
+            (folder / path).write_text("anything", encoding="utf-8")
         (folder / "tokenizer").mkdir()  # a folder of a deciding name decides nothing
         assert open_model(folder).fingerprint == before
 
@@ -119,18 +140,18 @@ class TestFingerprint:
     )
     def test_is_independent_of_a_foreign_manifest(self, folder: Path, manifest: str) -> None:
         before = open_model(folder).fingerprint
-        (folder / MANIFEST).write_text(manifest)
+        (folder / MANIFEST).write_text(manifest, encoding="utf-8")
         assert open_model(folder).fingerprint == before
 
     @pytest.mark.parametrize("name", FILES)
     def test_a_finished_model_that_changed_is_refused(self, finished: ModelDirectory, name: str) -> None:
-        flip(finished.path / name) if name == WEIGHTS else (finished.path / name).write_text("{}")
+        flip(finished.path / name) if name == WEIGHTS else (finished.path / name).write_text("{}", encoding="utf-8")
         assert name in refused(lambda: open_model(finished.path))
 
     def test_a_manifest_cannot_vouch_for_other_weights(self, folder: Path, pocket_directory: ModelDirectory) -> None:
         """A manifest with false hashes does not give other weights the fingerprint of the true ones."""
         hashes = dict.fromkeys(FILES, "0" * 64)
-        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": hashes}))
+        (folder / MANIFEST).write_text(json.dumps(with_seal({"made_from": {}, "files": hashes})))
         assert "has changed" in refused(lambda: open_model(folder))
 
 
@@ -197,23 +218,23 @@ class TestRefused:
         assert exploded.exists()  # the bomb is real
 
     def test_code_of_its_own(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["auto_map"] = {"AutoModelForCausalLM": "modeling.Model"}
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "modeling.py").write_text("raise SystemExit('ran')")
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "modeling.py").write_text("raise SystemExit('ran')", encoding="utf-8")
         assert "auto_map" in refused(lambda: open_model(folder))
 
     def test_a_tokenizer_with_code_of_its_own(self, folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         config.update(tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]})
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        (folder / "own.py").write_text("raise SystemExit('ran')")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "own.py").write_text("raise SystemExit('ran')", encoding="utf-8")
         refused(open_model(folder).tokenizer)
 
     def test_a_tokenizer_without_an_end(self, folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         del config["eos_token"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         assert "eos_token" in refused(open_model(folder).tokenizer)
 
     @pytest.mark.parametrize("text", ["", "{", '{"a": ', "\xff"])
@@ -223,7 +244,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "of another world"}'])
     def test_a_configuration_of_no_language_model(self, folder: Path, text: str) -> None:
-        (folder / "config.json").write_text(text)
+        (folder / "config.json").write_text(text, encoding="utf-8")
         refused(lambda: open_model(folder).model())
 
     @pytest.mark.parametrize("content", [b"", b"\xff" * 100, "half"])
@@ -249,13 +270,52 @@ class TestRefused:
         names = list(load_file(folder / WEIGHTS))
         (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
         where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
-        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-        refused(open_model(folder).model)
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}), "utf-8")
+        assert "names model-00002-of-00002.safetensors" in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize(
+        "place", ["../elsewhere.safetensors", "part/model.safetensors", "{}/elsewhere.safetensors"]
+    )
+    def test_a_shard_in_another_folder(self, folder: Path, place: str) -> None:
+        """transformers would read it, but no fingerprint would follow it."""
+        place = place.format(folder.parent)
+        (folder / "part").mkdir()
+        names = list(load_file(folder / WEIGHTS))
+        (folder / WEIGHTS).rename(folder / place)
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, place)}), "utf-8")
+        (folder / "other.safetensors").write_bytes(b"")
+        assert place in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize("index", [None, "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+    def test_weights_that_nothing_names(self, folder: Path, index: str | None) -> None:
+        (folder / WEIGHTS).rename(folder / "consolidated.safetensors")
+        if index is not None:
+            (folder / f"{WEIGHTS}.index.json").write_text(index, encoding="utf-8")
+        assert f"{WEIGHTS}.index.json" in refused(lambda: open_model(folder))
+
+    def test_a_configuration_that_names_other_weights(self, folder: Path) -> None:
+        (folder / "part").mkdir()
+        shutil.copy(folder / WEIGHTS, folder / "part")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["transformers_weights"] = f"part/{WEIGHTS}"
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert "transformers_weights" in refused(lambda: open_model(folder))
+
+    @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+    def test_an_adapter_beside_the_weights(self, folder: Path, name: str) -> None:
+        """transformers adds it to the weights by itself, and what is made of the model would be without it."""
+        (folder / name).write_text("{}", encoding="utf-8")
+        sentence = refused(lambda: open_model(folder))
+        assert name in sentence and "merge_and_unload" in sentence and "save_pretrained" in sentence
+
+    def test_an_adapter_without_weights(self, tmp_path: Path) -> None:
+        (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+        assert "merge_and_unload" in refused(lambda: open_model(tmp_path))
 
     @pytest.mark.parametrize("content", ["", "{}", "half"])
     def test_a_damaged_tokenizer(self, folder: Path, content: str) -> None:
-        whole = (folder / "tokenizer.json").read_text()
-        (folder / "tokenizer.json").write_text(whole[: len(whole) // 2] if content == "half" else content)
+        whole = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        (folder / "tokenizer.json").write_text(whole[: len(whole) // 2] if content == "half" else content, "utf-8")
         assert "cannot be loaded" in refused(open_model(folder).tokenizer)
 
 
@@ -299,17 +359,38 @@ class TestPublish:
         assert (target.stat().st_ino, (target / MANIFEST).stat().st_ino) == before
 
     def test_a_given_folder_stays_as_it_is(self, tmp_path: Path, folder: Path) -> None:
-        (folder / "README.md").write_text("mine")
+        (folder / "README.md").write_text("mine", encoding="utf-8")
         before = names(folder)
         published = publish(open_model(folder), tmp_path / "base")
         assert names(folder) == before
         assert names(published.path) == sorted([*FILES, MANIFEST])
 
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_given_file_is_edited_in_place(self, tmp_path: Path, folder: Path, name: str) -> None:
+        """Training may go on for days with what was published; a copy of the given folder is as it was."""
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool.jinja").write_text("{{ messages }}", encoding="utf-8")
+        published = publish(open_model(folder), tmp_path / "base")
+        assert not any((published.path / path).samefile(folder / path) for path in FILES)
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        assert open_model(published.path).fingerprint == published.fingerprint != open_model(folder).fingerprint
+        assert (published.path / "additional_chat_templates" / "tool.jinja").is_file()
+        again = publish(open_model(folder), tmp_path / "base")
+        assert open_model(again.path).fingerprint == again.fingerprint == open_model(folder).fingerprint
+
+    def test_a_damaged_copy_of_a_given_model_is_made_anew(self, tmp_path: Path, folder: Path) -> None:
+        source = open_model(folder)
+        target = publish(source, tmp_path / "base").path
+        flip(target / WEIGHTS)
+        publish(source, target)
+        assert open_model(target).fingerprint == source.fingerprint == open_model(folder).fingerprint
+
     def test_card_and_adapter_come_along(self, tmp_path: Path, folder: Path) -> None:
         """Of a model that was made here; they decide nothing, but a directory that lacks them is made anew."""
-        (folder / "README.md").write_text("a card")
+        (folder / "README.md").write_text("a card", encoding="utf-8")
         (folder / "adapter").mkdir()
-        (folder / "adapter" / "adapter_config.json").write_text("{}")
+        (folder / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
         before = open_model(folder).fingerprint
         finish_directory(folder, tmp_path / "finished", MADE_FROM)
         source = open_model(tmp_path / "finished")
@@ -323,13 +404,13 @@ class TestPublish:
         assert target.stat().st_ino == place
         (target / "README.md").unlink()
         publish(source, target)
-        assert (target / "README.md").read_text() == "a card"
+        assert (target / "README.md").read_text(encoding="utf-8") == "a card"
 
     def test_a_foreign_manifest_names_no_file_to_take_over(self, tmp_path: Path, folder: Path) -> None:
-        (tmp_path / "secret").write_text("mine")
+        (tmp_path / "secret").write_text("mine", encoding="utf-8")
         (folder / "adapter").mkdir()
         named = {"adapter/../../secret": "", "../secret": "", "secret": ""}
-        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": named}))
+        (folder / MANIFEST).write_text(json.dumps({"made_from": {}, "files": named}), encoding="utf-8")
         published = publish(open_model(folder), tmp_path / "there" / "base")
         assert names(published.path) == sorted([*FILES, MANIFEST])
 
@@ -351,7 +432,7 @@ class TestPublish:
     def test_replaces_another_model_as_a_whole(self, tmp_path: Path, finished: ModelDirectory, folder: Path) -> None:
         target = tmp_path / "vft"
         publish(finished, target)
-        (target / "stale.safetensors").write_text("of another run")
+        (target / "stale.safetensors").write_text("of another run", encoding="utf-8")
         other = Path(shutil.copytree(finished.path, folder))
         (other / MANIFEST).unlink()
         (other / "generation_config.json").unlink()
@@ -376,6 +457,7 @@ class TestPublish:
         publish(finished, target)
         assert open_model(target).fingerprint == finished.fingerprint
 
+    @pytest.mark.usefixtures("impatient")
     def test_two_processes_never_publish_at_the_same_place_at_once(
         self, tmp_path: Path, finished: ModelDirectory
     ) -> None:
@@ -385,10 +467,31 @@ class TestPublish:
         with locked(tmp_path / ".vft.lock"):
             publish(finished, target)  # nothing to do, so no lock is needed
 
+    def test_what_another_process_published_while_this_one_waited_stays(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Replaced, it would be gone for a moment under whoever reads it by now."""
+        source, target, waits = open_model(folder), tmp_path / "base", threading.Event()
+
+        def locked_soon(*options: Any) -> AbstractContextManager[None]:
+            waits.set()
+            return locked(*options)
+
+        monkeypatch.setattr("aft.models.directory.locked", locked_soon)
+        second = threading.Thread(target=publish, args=(source, target))
+        with locked(tmp_path / ".base.lock"):
+            second.start()
+            assert waits.wait(60)
+            publish(source, tmp_path / "beside").path.rename(target)  # what the holder of the lock does
+            place = target.stat().st_ino
+        second.join()
+        assert target.stat().st_ino == place
+        assert open_model(target).fingerprint == source.fingerprint
+
     def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, finished: ModelDirectory) -> None:
         left = tmp_path / ".vft.partial"
         left.mkdir()
-        (left / WEIGHTS).write_text("ha")
+        (left / WEIGHTS).write_text("ha", encoding="utf-8")
         target = publish(finished, tmp_path / "vft").path
         assert open_model(target).fingerprint == finished.fingerprint
         assert not left.exists()

@@ -53,14 +53,15 @@ def chat_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def config_of(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "tokenizer_config.json").read_text())
+    return json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
 
 
-def test_only_the_configuration_of_the_tokenizer_is_a_copy(given: ModelDirectory, chat: ModelDirectory) -> None:
+def test_only_the_configuration_of_the_tokenizer_is_another(given: ModelDirectory, chat: ModelDirectory) -> None:
     assert STYLE_KEY not in config_of(given.path)
     assert config_of(chat.path) == {**config_of(given.path), STYLE_KEY: "chat"}
     for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
-        assert (chat.path / name).samefile(given.path / name), name
+        assert (chat.path / name).read_bytes() == (given.path / name).read_bytes(), name
+        assert not (chat.path / name).samefile(given.path / name), "whoever gave it may edit it in place"
     assert open_model(given.path) == given
     assert chat.fingerprint != given.fingerprint
     assert chat.made_from["prompt_style"] == "chat" and chat.made_from["fingerprint"] == given.fingerprint
@@ -71,7 +72,7 @@ def test_generation_ends_where_a_response_does(given: ModelDirectory) -> None:
     """The model's own end is token 1; its tokenizer was told another, and plain transformers stops at both."""
     end = given.tokenizer().convert_tokens_to_ids("<|im_end|>")
     assert end != 1
-    assert json.loads((given.path / "generation_config.json").read_text())["eos_token_id"] == [1, end]
+    assert json.loads((given.path / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == [1, end]
     assert given.model().config.eos_token_id == 1
 
 
@@ -100,6 +101,7 @@ def test_what_a_killed_run_left_is_no_obstacle(given: ModelDirectory, tmp_path: 
 
 def test_back_to_plain(given: ModelDirectory, chat: ModelDirectory, tmp_path: Path) -> None:
     plain = in_prompt_style(chat, "plain", tmp_path)
+    assert (plain.path / "model.safetensors").samefile(chat.path / "model.safetensors"), "made here: no second copy"
     text = "Mia has 4 pens."
     assert encode_prompt(plain.tokenizer(), text) == encode_prompt(given.tokenizer(), text)
     assert encode_prompt(plain.tokenizer(), text) != encode_prompt(chat.tokenizer(), text)
@@ -121,12 +123,12 @@ def test_a_model_that_cannot_chat(pocket_directory: ModelDirectory, given: Model
     with pytest.raises(ModelError, match="no chat template"):
         in_prompt_style(pocket_directory, "chat", tmp_path)
     folder = Path(shutil.copytree(given.path, tmp_path / "other_end"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config_of(folder), "eos_token": "</s>"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config_of(folder), "eos_token": "</s>"}), "utf-8")
     with pytest.raises(ModelError, match=r"<\|im_end\|>.*</s>"):
         in_prompt_style(open_model(folder), "chat", tmp_path)
     with pytest.raises(ModelError, match=r"<\|im_end\|>.*</s>"):  # also when it comes with the style
         config = {**config_of(folder), STYLE_KEY: "chat"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         in_prompt_style(open_model(folder), "chat", tmp_path)
 
 

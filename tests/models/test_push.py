@@ -61,7 +61,7 @@ class Hub:
         if path == "/api/repos/create":
             name = f"{lines[0]['organization']}/{lines[0]['name']}" if "organization" in lines[0] else lines[0]["name"]
             if name.startswith("other/"):
-                return 403, {"error": "You have no rights there."}
+                return 403, {"error": "You have no rights there.\nAsk for them."}
             status = 409 if name in self.files else 200
             self.private.setdefault(name, lines[0].get("visibility") == "private")
             self.files.setdefault(name, {".gitattributes": b""})
@@ -116,14 +116,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def made(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
     """A finished model with card and adapter, and much beside it that is nobody's business."""
     staged = Path(shutil.copytree(pocket_directory.path, tmp_path / "staged"))
-    (staged / "README.md").write_text(model_card({"kind": "model", "seed": 1}))
+    (staged / "README.md").write_text(model_card({"kind": "model", "seed": 1}), encoding="utf-8")
     (staged / "adapter").mkdir()
-    (staged / "adapter" / "adapter_config.json").write_text("{}")
-    (staged / "training_curve.json").write_text("[]")
+    (staged / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (staged / "training_curve.json").write_text("[]", encoding="utf-8")
     (staged / "checkpoints").mkdir()
-    (staged / "checkpoints" / "optimizer.safetensors").write_text("moments")
+    (staged / "checkpoints" / "optimizer.safetensors").write_text("moments", encoding="utf-8")
     finish_directory(staged, tmp_path / "made", {"kind": "model"})
-    (tmp_path / "made" / "notes.txt").write_text("mine")
+    (tmp_path / "made" / "notes.txt").write_text("mine", encoding="utf-8")
     return open_model(tmp_path / "made")
 
 
@@ -156,13 +156,14 @@ def test_what_is_pushed_loads(hub: Hub, made: ModelDirectory, tmp_path: Path) ->
 def test_an_earlier_model_goes_in_the_same_commit(
     hub: Hub, made: ModelDirectory, pocket_directory: ModelDirectory
 ) -> None:
-    """Its shards would be loaded in place of the weights; pictures, other folders and the licence are the owner's."""
+    """Its shards or adapter would be loaded, too; pictures, other folders and the licence are the owner's."""
     push(made, "owner/model")
-    stale = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model"]
+    stale = ["adapter_config.json", "adapter_model.safetensors", "additional_chat_templates/tool.jinja"]
+    stale += ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model"]
     kept = ["LICENSE", "image.png", "onnx/config.json", "README.md"]
     hub.files["owner/model"] |= dict.fromkeys([*stale, *kept], b"")
     push(pocket_directory, "owner/model")
-    assert hub.commits[-1]["deletedFile"] == ["adapter/adapter_config.json", *stale]
+    assert sorted(hub.commits[-1]["deletedFile"]) == sorted(["adapter/adapter_config.json", *stale])
     assert sorted(hub.files["owner/model"]) == sorted([".gitattributes", *kept, *MODEL])
 
 
@@ -195,7 +196,8 @@ def test_without_a_token(hub: Hub, made: ModelDirectory, monkeypatch: pytest.Mon
 
 
 def test_without_rights(hub: Hub, made: ModelDirectory) -> None:
-    assert "403" in refused(made, "other/model")
+    sentence = refused(made, "other/model")
+    assert "403" in sentence and "You have no rights there; Ask for them" in sentence
 
 
 def test_with_a_token_that_is_not_known(

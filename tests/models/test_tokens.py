@@ -103,6 +103,44 @@ def chatting(template: str | None = CHATML, style: str = "chat", eos_token: str 
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", **options)
 
 
+LLAMA_3 = (
+    "<s>{% for message in messages %}<|im_start|>{{ message['role'] }}\n\n{{ message['content'] | trim }}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n\n{% endif %}"
+)
+OPENING = {
+    "ChatML": CHATML,
+    "Llama 3": LLAMA_3,
+    "Mistral": (  # with a blank that the prompt lacks
+        "<s>{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
+        "{% else %} {{ message['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    ),
+    "no roles": "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}",
+    "without earlier thoughts": CHATML.replace("['content']", "['content'].split('</think>')[-1].lstrip('\\n')"),
+}
+NOT_OPENING = {
+    "no generation prompt": (CHATML.partition("{% if add")[0], r"writes '<|im_start|>assistant\n' between"),
+    "the prompt is an ended turn": (
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}<|im_end|>{% endfor %}",
+        "writes 'assistant: ' between",
+    ),
+    "another role": (CHATML.replace("<|im_start|>assistant", "<|im_start|>model"), r"ends a prompt with 'model\n'"),
+    "a thought is opened": (
+        CHATML.replace("assistant\n{%", "assistant\n<think>\n{%"),
+        r"ends a prompt with '<think>\n'",
+    ),
+    "a conversation has a thought": (
+        CHATML.replace(
+            "{{ message['content']",
+            "{% if message['role'] != 'user' %}<think>\n\n</think>\n\n{% endif %}{{ message['content']",
+        ),
+        r"writes '<think>\n\n</think>\n\n' between",
+    ),
+    "the answer is changed": (CHATML.replace("['content']", "['content'] | upper"), "leaves out"),
+    "the answer is cut": (CHATML.replace("['content']", "['content'].split('\\n')[0]"), "leaves out"),
+    "the date": (CHATML.replace("{% if add", "{{ strftime_now('%d %b %Y') }}{% if add"), "strftime_now"),
+}
+
+
 class TestChat:
     def test_a_prompt_is_the_message_of_a_user_and_opens_the_answer(self) -> None:
         """<|im_start|> user \n a b... : "\na" and "ab" would both be one token; "\na" is merged first.
@@ -150,6 +188,19 @@ class TestChat:
             check_chat(tokenizer, "some/model")
         sentence = str(caught.value)
         assert all(word in sentence for word in ["some/model", *told]), sentence
+        assert sentence.endswith(".") and "\n" not in sentence
+
+    @pytest.mark.parametrize("name", ["ChatML", "Llama 3", "Mistral", "no roles", "without earlier thoughts"])
+    def test_a_template_whose_prompt_opens_an_answer(self, name: str) -> None:
+        check_chat(chatting(OPENING[name]), "it")
+
+    @pytest.mark.parametrize("name", NOT_OPENING)
+    def test_a_template_whose_prompt_opens_none(self, name: str) -> None:
+        template, told = NOT_OPENING[name]
+        with pytest.raises(ModelError) as caught:
+            check_chat(chatting(template), "some/model")
+        sentence = str(caught.value)
+        assert all(word in sentence for word in ["some/model", told]), sentence
         assert sentence.endswith(".") and "\n" not in sentence
 
     def test_a_style_that_is_none(self) -> None:

@@ -1,14 +1,21 @@
-"""Where the variants answer."""
+"""Where the variants answer, which results are compared, and what becomes of questions that are too long."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from aft.errors import SettingsError
+from aft.evaluation.compare import comparison_table
+from aft.evaluation.predictions import measure
+from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes
-from aft.pipelines.parameters import Cluster, Evaluation, Sampler, Sampling, Server
+from aft.pipelines.parameters import Cluster, Evaluation, Labelling, Sampler, Sampling, Server, Training, Variant
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import SamplerSettings
 from aft.tasks import Question
@@ -33,3 +40,146 @@ def test_variants_answer_on_the_cluster_unless_a_server_has_another_model(
     for answer in (nodes.generate, nodes.generate_others):
         answer(pocket_directory, questions, evaluation, sampler, 0, str(tmp_path))
     assert asked == [used, used]
+
+
+EVALUATION = Evaluation(Sampling(samples=1, greedy=True), ks=[1], level=0.5, resamples=1)
+
+
+def _tables(right: list[bool]) -> dict[str, pd.DataFrame]:
+    """What evaluate keeps of one variant and seed, whose answers to a, b, c … are right or wrong."""
+    answers = [
+        {"question_id": question, "sample_index": index, "extracted_answer": "7", "is_correct": flag, "score": -1.0}
+        for question, flag in zip("abcdef", right, strict=False)
+        for index in (-1, 0)
+    ]
+    groups = [
+        {"question_id": question, "sample_index": kind, "is_correct": kind == 0, "score": -1.0 * (flag == (kind == 1))}
+        for question, flag in zip("abcdef", right, strict=False)
+        for kind in (0, 1)
+    ]
+    predicted, assessed = (pd.DataFrame(rows).assign(identity="same") for rows in (answers, groups))
+    kinds = (predicted, assessed, predicted.assign(set="other")[:0])
+    return dict(zip(nodes.KINDS, kinds, strict=True))
+
+
+def _partitions(seeds: dict[str, dict[int, list[bool]]]) -> dict[str, nodes.Partitions]:
+    """The partitions of every variant that a plain run compares: those of rft unless they are given."""
+    found: dict[str, nodes.Partitions] = {}
+    for name in (nodes.BASELINE, *nodes.COMPARED):
+        tables = {seed: _tables(right) for seed, right in seeds.get(name, seeds["rft"]).items()}
+        for kind in nodes.KINDS:
+            own = {f"seed_{seed}": (lambda table=rows[kind]: table) for seed, rows in tables.items()}
+            found[f"{name}_{kind}"] = own
+    return found
+
+
+def test_a_comparison_is_over_the_seeds_that_all_variants_have(caplog: pytest.LogCaptureFixture) -> None:
+    """aft lacks seed 1, under which all others have everything right: it says nothing here."""
+    half = [True, False]
+    partitions = _partitions({"rft": {0: half, 1: [True, True]}, "aft": {0: half}})
+    with caplog.at_level(logging.WARNING):
+        table, paired = nodes.compare(EVALUATION, 0, **partitions)
+    assert set(table["seeds"]) == {"0"} and set(table["accuracy"]) == {0.5}
+    assert set(paired["shared_seeds"]) == {"0"}
+    assert "Compared over seed 0 only" in caplog.text and "vft of seed 1" in caplog.text
+    assert " aft of seed" not in caplog.text
+
+
+def test_variants_of_the_same_seeds_are_compared_over_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    table, _ = nodes.compare(EVALUATION, 0, **_partitions({"rft": {1: [True, True], 0: [True, False]}}))
+    assert set(table["seeds"]) == {"0 1"} and set(table["accuracy"]) == {0.75}
+    assert "Compared over" not in caplog.text
+
+
+def test_level_and_resamples_reach_the_figures_of_a_seed() -> None:
+    """Of one resample both ends of the bootstrap are one point; half of Wilson's 95 % would be wider."""
+    kinds = _tables([True, False, True, True])
+    kept: list[nodes.Partitions] = [{"seed_3": lambda table=table: table} for table in kinds.values()]
+    figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION)
+    assert figures["assessment_accuracy_low"] == figures["assessment_accuracy_high"]
+    assert figures["accuracy_high"] - figures["accuracy_low"] < 0.35
+
+
+TRAINING = Training(epochs=1, learning_rate=1e-3, batch_size=2)
+
+
+def made(folder: Path, **made_from: Any) -> ModelDirectory:
+    """A handle on a model whose manifest says what it was trained with; it has no weights."""
+    trained = {"training": asdict(TRAINING), "objective": asdict(Variant()), "seed": 3, "code": "of the trainer"}
+    for name in Training.HOW:
+        del trained["training"][name]
+    staged = folder / "staged"
+    staged.mkdir(parents=True)
+    finish_directory(staged, folder / "model", {**trained, **made_from})
+    return ModelDirectory(folder / "model", "fingerprint")
+
+
+@pytest.fixture
+def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., str]:
+    """The identity of a variant's results, under settings and models that may be changed."""
+    vft, questions = made(tmp_path / "vft"), to_table(pocket_questions)
+    usual = {
+        **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
+        **{"training": TRAINING, "objective": Variant(), "sampling": Sampling(samples=4), "sampler": Sampler()},
+        **{"labelling": Labelling(), "sample_from": None, "seed": 3},
+        "evaluation": Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+    }
+    return lambda **changes: nodes.identify(**{**usual, **changes})
+
+
+@pytest.mark.parametrize("room", nodes.ROOMS)
+def test_results_of_edited_code_are_not_compared_with_earlier_ones(
+    room: str, identify: Callable[..., str], edit_code: Callable[[str], None]
+) -> None:
+    before = identify()
+    assert identify() == before
+    edit_code(room)
+    assert identify() != before
+
+
+def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:
+    assert identify(model=made(tmp_path / "earlier", code="of before")) != identify()
+
+
+def test_how_a_model_was_computed_does_not_matter(identify: Callable[..., str]) -> None:
+    """A smaller budget, which a run that ran out of memory went on with, is no other setting; the rate is."""
+    smaller = replace(TRAINING, token_budget=512, scoring="naive", checkpoint_every=1)
+    rows = Sampling(samples=4, batch_rows=3, block_size=7)
+    assert identify(training=smaller, sampling=rows, sampler=ON_TWO) == identify()
+    with pytest.raises(SettingsError, match="trained with another training than is set now"):
+        identify(training=replace(TRAINING, learning_rate=1.0))
+    assert identify(sampling=Sampling(samples=5)) != identify()
+
+
+def test_test_questions_that_are_too_long_are_wrong_and_counted(
+    tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of six, from generation to the figures: in accuracy, maj@k and the other sets, for two variants alike."""
+    asked = [
+        replace(one, question=one.question * 60, split="validation" if i % 2 else "ood") if i < 2 else one
+        for i, one in enumerate(pocket_questions[:6])
+    ]
+    questions = to_table(asked)
+    evaluation = Evaluation(Sampling(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
+    shards = nodes.generate(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
+    greedy = nodes.generate_others(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
+    generations, others = (
+        pd.concat([pd.read_parquet(shard) for shard in paths], ignore_index=True) for paths in (shards, greedy)
+    )
+    predicted = nodes.predict(generations, questions, 0, "id")["seed_0"]
+    assert "2 of 6 questions were too long to be answered and count as wrong." in caplog.text
+    tables = nodes.predict_others(others, questions, {"seed_0": lambda: predicted}, questions, 0, "id")["seed_0"]
+    assert tables.groupby("set").size().to_dict() == {"ood": 1, "train": 4, "validation": 1}
+    groups = nodes.build_assessment_groups(generations, questions)
+    assert set(groups["question_id"]) == {one.question_id for one in asked[2:]}
+    # The random model is never right: as if it were wherever it answered, all shares are 4 of 6.
+    answered, groups = predicted["score"].notna(), groups.assign(score=-1.0)
+    right = predicted.assign(is_correct=answered, extracted_answer=answered.map({True: "1", False: None}))
+    figures = measure(right, groups, [2], others=tables)
+    assert figures["questions_without_response"] == 2
+    assert {figures[name] for name in ("accuracy", "maj_at_2", "pass_at_2", "best_of_2")} == {4 / 6}
+    assert (figures["accuracy_ood"], figures["accuracy_validation"]) == (0.0, 0.0)
+    by_seed = {"vft": {0: predicted}, "aft": {0: right}}
+    table = comparison_table(by_seed, {name: {0: groups} for name in by_seed}, [2], "vft", 0.95, 10)
+    assert table["questions"].tolist() == [6, 6] and table["questions_without_response"].tolist() == [2, 2]
+    assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)

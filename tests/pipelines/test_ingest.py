@@ -1,8 +1,10 @@
 """What the stage hands on: the hashes that training must not see, and the base model in the style that is set."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -23,11 +25,55 @@ def test_training_must_see_no_question_of_any_other_set() -> None:
     assert len(set(held_out)) == len(held_out) == 12 and set(train["content_hash"]).isdisjoint(held_out)
 
 
+def _asking(folder: Path, *questions: str) -> dict[str, Any]:
+    """A test set of GSM-hard with these questions."""
+    folder.mkdir()
+    rows = [json.dumps({"question": question, "answer": 2}) for question in questions]
+    (folder / "test.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return {"family": "gsm_hard", "settings": {"path": str(folder)}}
+
+
+SMALL = TaskChoice("pocket", {"train": 2, "validation": 1, "test": 1})
+
+
+def test_a_family_may_ask_several_test_sets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Their ids begin with their names, and a question of both is asked in the first alone; other ids are as ever."""
+    caplog.set_level(logging.INFO)
+    sets = {
+        "one": _asking(tmp_path / "a", "How many?", "How much?"),
+        "two": _asking(tmp_path / "b", "Who?", "how many"),
+    }
+    train, validation, test, others, held_out = load_questions(SMALL, sets)
+    assert others["question_id"].tolist() == [
+        "pocket/validation/00000",
+        *("one/gsm_hard/test/00000", "one/gsm_hard/test/00001", "two/gsm_hard/test/00000"),
+    ]
+    assert others["split"].tolist() == ["validation", "one", "one", "two"]
+    assert set(others["dataset"]) == {"pocket", "gsm_hard"} and len(held_out) == 5
+    ids = [*train["question_id"], *validation["question_id"], *test["question_id"]]
+    assert ids == ["pocket/train/00000", "pocket/train/00001", "pocket/validation/00000", "pocket/test/00000"]
+    assert "Test set two: 1 questions; 1 are in other splits, too, and left out." in caplog.text
+
+
+def test_two_test_sets_with_the_same_questions_are_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    same = _asking(tmp_path / "a", "How many?", "How much?")
+    _, _, _, others, _ = load_questions(SMALL, {"one": same, "two": same})
+    assert others["split"].tolist() == ["validation", "one", "one"]
+    assert "Test set two: 0 questions; 2 are in other splits, too, and left out." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "train"])
+def test_names_that_no_test_set_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=f"A test set cannot be called '{name}'"):
+        load_questions(SMALL, {name: _asking(tmp_path / "a", "How many?")})
+
+
 @pytest.fixture
 def chatting(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
     """A given model with a chat template, which ends an answer as its tokenizer says."""
     folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
-    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}", "utf-8")
     return open_model(folder)
 
 
@@ -52,7 +98,7 @@ def test_a_style_that_there_is_not(pocket_directory: ModelDirectory, tmp_path: P
     with pytest.raises(ValidationError, match="prompt_style"):
         TypeAdapter(BaseModel).validate_python({"source": "pocket", "prompt_style": "chatty"})
     folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}))
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}), "utf-8")
     with pytest.raises(ModelError, match="chatty"):
         prepare_base_model(BaseModel(str(folder)), [], str(tmp_path))

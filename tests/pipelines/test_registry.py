@@ -45,12 +45,12 @@ def test_every_dataset_is_in_the_catalog_of_every_recipe(pipelines, recipe):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_has_an_objective(variant):
-    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text())
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text(encoding="utf-8"))
     assert "objective" in parameters["align"][variant]
 
 
 def test_the_variants_of_the_configuration_are_those_of_the_code():
-    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text())
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text(encoding="utf-8"))
     assert set(parameters["align"]) == {BASELINE, *VARIANTS}
 
 
@@ -97,7 +97,7 @@ def test_listing_the_pipelines_imports_nothing_heavy():
         "print([m for m in ('torch', 'transformers', 'datasets', 'mlflow', 'accelerate', 'matplotlib', 'pandera')"
         " if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
@@ -112,7 +112,7 @@ def test_a_run_is_set_up_without_anything_heavy():
         "print([m for m in ('torch', 'transformers', 'datasets', 'mlflow', 'accelerate', 'matplotlib', 'scipy')"
         " if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, cwd=ROOT)
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 

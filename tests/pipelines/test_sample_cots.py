@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aft.errors import SettingsError, StoreError
+from aft.errors import AftError, SettingsError, StoreError
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Cluster, Sampler, Sampling, Server
 from aft.pipelines.sample_cots.nodes import sample_cots
@@ -30,3 +30,31 @@ def test_samples_lie_at_one_place_wherever_they_are_drawn(
     server = Sampler(engine="server", server=Server("http://127.0.0.1:1/v1", "vft", retries=0))
     with pytest.raises(StoreError, match=r"The server at http://127\.0\.0\.1:1/v1 cannot be reached"):
         sample_cots(pocket_directory, questions, None, SAMPLING, server, 0, store)
+
+
+@pytest.mark.parametrize(
+    ("sample_from", "told"),
+    [
+        (5, "sample_from is 5, but must be a model's folder"),
+        (True, "sample_from is True, but must be"),
+        (["a"], "sample_from is \\['a'\\], but must be"),
+        ("", "sample_from is '', but must be"),
+        (" ", "sample_from is ' ', but must be"),
+        ("x" * 5000, "sample_from is 'x+, but must be"),
+        ("no/such/{seed}", "There is no model directory no/such/3"),
+        ("\0", "There is no model directory"),
+        (__file__, "There is no model directory"),
+        (str(Path(__file__).parent), "has no config.json"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_model_is_one_sentence(
+    sample_from: str,
+    told: str,
+    tmp_path: Path,
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+) -> None:
+    with pytest.raises(AftError, match=told) as caught:
+        sample_cots(pocket_directory, to_table(pocket_questions), sample_from, SAMPLING, Sampler(), 3, str(tmp_path))
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from aft.models.directory import ModelDirectory
+from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.pocket import Architecture, build_model
 from aft.models.tokens import decode_response, end_token
 from aft.sampling import engine
 from aft.sampling.draws import Draws
@@ -69,7 +70,22 @@ class Handler(judge_server._Handler):
     def _completion(self, fault: str | None, body: dict[str, Any]) -> bytes:
         server = self.server.judge
         choice = server.change(server.say(body), fault)
-        return json.dumps({"object": "text_completion", "model": body["model"], "choices": [choice]}).encode()
+        answer = {"object": "text_completion", "model": body["model"], "choices": [choice]}
+        return json.dumps(server.rewrite(answer)).encode()
+
+
+@pytest.fixture(scope="session")
+def padded_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer: Any) -> ModelDirectory:
+    """A random pocket model whose vocabulary has 64 ids more than its tokenizer, which it likes."""
+    directory = tmp_path_factory.mktemp("padded")
+    model = build_model(
+        Architecture(hidden_size=16, intermediate_size=64, layers=2, heads=2), len(pocket_tokenizer) + 64
+    )
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(10 if weights.dim() > 1 else 1)
+    save_model(model, pocket_tokenizer, directory)
+    return open_model(directory)
 
 
 @pytest.fixture(scope="session")

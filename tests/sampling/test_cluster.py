@@ -207,7 +207,7 @@ class TestWorkers:
                 return draw(self, logits, row, steps)
 
             if block[0].question_id == victim:
-                with begun.open("a") as file:
+                with begun.open("a", encoding="utf-8") as file:
                     file.write("x")
                 if begun.stat().st_size == 1:
                     Draws.draw = killed  # type: ignore[method-assign, assignment]
@@ -216,7 +216,7 @@ class TestWorkers:
         victim = pocket_questions[3].question_id
         in_workers(monkeypatch, change)
         assert bytes_of(sample(pocket_directory, pocket_questions, tmp_path / "store")) == expected
-        assert begun.read_text() == "xx"
+        assert begun.read_text(encoding="utf-8") == "xx"
         assert f"A worker was lost over the questions {victim}" in caplog.text
 
     def test_a_block_that_kills_every_worker_is_named_and_the_others_are_finished(
@@ -277,11 +277,11 @@ class TestWorkers:
 
             from aft.errors import NumericalError
 
-            with begun.open("a") as file:
+            with begun.open("a", encoding="utf-8") as file:
                 file.write(f"{block[0].question_id}\n")
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline and block[0].question_id == first:
-                if second in begun.read_text():
+                if second in begun.read_text(encoding="utf-8"):
                     failed.touch()
                     raise NumericalError(f"The model gives logits that are not finite for {first}.")
             while time.monotonic() < deadline and not failed.exists():
@@ -292,7 +292,7 @@ class TestWorkers:
         in_workers(monkeypatch, change)
         with pytest.raises(NumericalError, match=first):
             sample(pocket_directory, pocket_questions, tmp_path / "store")
-        assert sorted(begun.read_text().split()) == sorted([first, second])
+        assert sorted(begun.read_text(encoding="utf-8").split()) == sorted([first, second])
         assert [path.name[:5] for path in (tmp_path / "store").glob("*/*.parquet")] == ["00001"]
 
     def test_more_workers_than_there_is_room_for(

@@ -66,7 +66,11 @@ def test_the_extremes_of_a_large_vocabulary_are_real_tokens() -> None:
         assert (logits_N_V.gather(1, chosen_N[:, None]) > -torch.inf).all()
 
 
-@pytest.mark.parametrize("extreme", [{"temperature": 1e-40}, {"temperature": 1e-38}, {"top_p": 1e-300}])
+@pytest.mark.parametrize(
+    "extreme",
+    [*({"temperature": value} for value in (5e-324, 1e-300, 1e-40, 1e-38)), {"top_p": 1e-300}, {"top_p": 1e-320}],
+    ids=str,
+)
 def test_the_most_extreme_settings_leave_the_most_probable_token(extreme: dict[str, Any]) -> None:
     """Divided by so little, or summed up to so little, numbers leave the range of float32."""
     logits = torch.tensor([[0.0, 3.0, 1.0, -2.0], [5.0, -1.0, 4.0, 4.5]])

@@ -463,6 +463,62 @@ class TestFallback:
             generate(model, [REQUESTS[3]], settings(), run_seed=0, end=END)
 
 
+class TestUnknownTokens:
+    """Ids that no token of the tokenizer has, as they pad a vocabulary: here 7, 13, and all from 40 on."""
+
+    KNOWN = frozenset(range(40)) - {7, 13}
+
+    @pytest.mark.parametrize("slots", [True, False], ids=["slots", "fallback"])
+    @pytest.mark.parametrize("filters", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}], ids=str)
+    def test_are_drawn_by_nobody_though_the_model_likes_them(
+        self, tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch, slots: bool, filters: dict[str, Any]
+    ) -> None:
+        """Greedy, sampled, and where filters would leave nothing else; sums are of the model as it is, for scoring."""
+        model, wanted = tiny_model("llama"), settings(20, greedy=True, **filters)
+        generate(model, REQUESTS[:1], settings(1, max_new_tokens=1), run_seed=0, end=END)  # the trial of the model
+        if not slots:
+            monkeypatch.setitem(engine._reasons, model, "it is told to")  # type: ignore[arg-type]
+        likes_V = torch.tensor([0.0 if token in self.KNOWN else 9.0 for token in range(64)])
+        with hooked(model.lm_head, lambda module, inputs, output: output + likes_V):
+            responses = generate(model, REQUESTS, wanted, 0, END, self.KNOWN)
+            rows = [(request.prompt, r) for request, own in zip(REQUESTS, responses, strict=True) for r in own]
+            with torch.no_grad():
+                scored = token_logprobs(model, [prompt for prompt, _ in rows], [r.token_ids for _, r in rows])
+            assert not self.KNOWN.issuperset(
+                token
+                for answered in generate(model, REQUESTS, wanted, 0, END)
+                for r in answered
+                for token in r.token_ids
+            )
+        assert self.KNOWN.issuperset(token for _, r in rows for token in r.token_ids)
+        found = torch.tensor([response.sum_logprob for _, response in rows])
+        torch.testing.assert_close(found, scored.sums_R, rtol=0, atol=1e-3)
+
+    def test_the_known_ones_are_drawn_with_their_probabilities(self, tiny_model: Tiny) -> None:
+        model, request = tiny_model("llama"), Request("q", [2, 3, 4])
+        (answered,) = generate(model, [request], settings(4000, max_new_tokens=1), 0, END, self.KNOWN)
+        expected = first_probabilities(model, request.prompt, 1.0)
+        expected[[token for token in range(64) if token not in self.KNOWN]] = 0
+        assert chi_square([response.token_ids[0] for response in answered], expected / expected.sum()) > 0.01
+
+    @pytest.mark.parametrize("known", [range(64), range(1000)], ids=["all", "more than the model has"])
+    def test_where_all_are_known_nothing_changes(self, tiny_model: Tiny, known: range) -> None:
+        """Bit by bit, sums included."""
+        model, wanted = tiny_model("llama"), settings(greedy=True, temperature=0.7, top_k=20, top_p=0.9)
+        expected = generate(model, REQUESTS, wanted, 3, END)
+        assert generate(model, REQUESTS, wanted, 3, END, known) == expected
+
+    def test_a_model_that_gives_the_known_ones_no_probability_is_told(self, tiny_model: Tiny) -> None:
+        model = tiny_model("llama")
+        generate(model, REQUESTS[:1], settings(1, max_new_tokens=1), run_seed=0, end=END)  # the trial of the model
+        never_V = torch.tensor([-torch.inf if token in self.KNOWN else 0.0 for token in range(64)])
+        with (
+            hooked(model.lm_head, lambda module, inputs, output: output + never_V),
+            pytest.raises(NumericalError, match=r"q/0"),
+        ):
+            generate(model, REQUESTS[:1], settings(greedy=True), 0, END, self.KNOWN)
+
+
 class TestRefused:
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     @pytest.mark.parametrize("token", ["prompt", "generated"])

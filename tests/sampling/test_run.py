@@ -2,24 +2,28 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
-from aft.errors import NumericalError, StoreError
+from aft.errors import DataError, ModelError, NumericalError, StoreError
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.tokens import decode_response, encode_prompt
 from aft.pipelines import tables
 from aft.sampling import engine
 from aft.sampling.run import sample_responses
-from aft.sampling.settings import SamplingSettings
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings
+from aft.sampling.store import encode
 from aft.scoring.naive import token_logprobs
 from aft.tasks import Question, pocket
 
@@ -84,13 +88,125 @@ class TestRows:
     def test_do_not_depend_on_blocks_and_batches(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
     ) -> None:
-        columns = ["question_id", "sample_index", "seed", "response", "finish_reason", "n_tokens"]
+        columns = ["question_id", "sample_index", "seed", "response", "finish_reason", "n_tokens", "settings_hash"]
         one = table_of(sample(pocket_directory, pocket_questions, tmp_path / "a"))
         other = table_of(sample(pocket_directory, pocket_questions, tmp_path / "b", block_size=1, batch_rows=100))
         pd.testing.assert_frame_equal(one[columns], other[columns])
 
     def test_no_questions(self, tmp_path: Path, pocket_directory: ModelDirectory) -> None:
         assert sample(pocket_directory, [], tmp_path) == []
+
+
+class TestUnknownTokens:
+    def test_of_a_padded_vocabulary_are_in_no_response(
+        self, tmp_path: Path, padded_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        """Decoded, an unknown id is nothing, so that 1 and 6 around it would read 16."""
+        table = table_of(sample(padded_directory, pocket_questions, tmp_path))
+        tokenizer = padded_directory.tokenizer()
+        assert max(token for ids in table["token_ids"] for token in ids) < len(tokenizer)
+        texts = [decode_response(tokenizer, row.tolist()) for row in table["token_ids"]]
+        assert table["response"].tolist() == texts
+
+    def test_are_those_that_the_tokenizer_has_no_token_for(self, pocket_tokenizer: Any) -> None:
+        """Its length says how many there are and not which: two are missing here, and one was added beyond them."""
+        from aft.models.tokens import known_tokens
+
+        vocabulary = pocket_tokenizer.get_vocab()
+        first, *_, last = sorted(vocabulary, key=lambda token: vocabulary[token])
+        moved = {**vocabulary, last: len(vocabulary) + 1}
+        holed = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(moved)), bos_token=first)
+        holed.add_tokens(["new"])
+        added = holed.convert_tokens_to_ids("new")
+        known = known_tokens(holed)
+        assert known == {*range(len(vocabulary) - 1), len(vocabulary) + 1, added}
+        assert known != set(range(len(holed)))
+
+
+def long(question: Question, times: int = 60) -> Question:
+    """The same question, said so often that it leaves no room for a response among the model's 512 positions."""
+    return dataclasses.replace(question, question=" ".join([question.question] * times))
+
+
+class TestTooLong:
+    @pytest.mark.parametrize("engine_used", ["slots", "fallback", "cluster"])
+    def test_a_question_is_left_out_and_named_and_the_others_stay_as_they_are(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        engine_used: str,
+    ) -> None:
+        """In a run that finds everything finished as well."""
+        if engine_used == "fallback":
+            monkeypatch.setattr(engine, "_why_not_slots", lambda model: "it is told to")
+        given, shorter = list(pocket_questions[:6]), [*pocket_questions[:2], *pocket_questions[3:6]]
+        given[2] = long(given[2])
+        sampler = SamplerSettings(cluster=ClusterSettings(workers=2) if engine_used == "cluster" else None)
+        monkeypatch.setattr("aft.sampling.cluster.make_on_cluster", in_this_process)
+        expected = bytes_of(sample(pocket_directory, shorter, tmp_path / "shorter"))
+        for _ in range(2):
+            caplog.clear()
+            shards = sample_responses(pocket_directory, given, SETTINGS, 7, tmp_path / "all", "sample", sampler)
+            assert bytes_of(shards) == expected
+            assert f"1 of 6 questions are left out ({given[2].question_id}): their prompts with" in caplog.text
+
+    def test_many_are_counted_and_some_of_them_named(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A whole block of them, too."""
+        given = [*map(long, pocket_questions[:9]), *pocket_questions[9:]]
+        table = table_of(sample(pocket_directory, given, tmp_path))
+        assert set(table["question_id"]) == {question.question_id for question in pocket_questions[9:]}
+        named = ", ".join(question.question_id for question in given[:3])
+        assert f"9 of 12 questions are left out ({named} ...)" in caplog.text
+
+    def test_the_last_token_that_there_is_room_for(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        """Prompt and response fill the 512 positions to the last; with one token more nothing is left."""
+        question = pocket_questions[0]
+        room = 512 - len(encode_prompt(pocket_directory.tokenizer(), pocket.prompt(question)))
+        wanted = {"samples": 1, "greedy": False}
+        assert len(sample(pocket_directory, [question], tmp_path, max_new_tokens=room, **wanted)) == 1
+        with pytest.raises(DataError, match="All 1 questions are too long"):
+            sample(pocket_directory, [question], tmp_path, max_new_tokens=room + 1, **wanted)
+
+    def test_all_questions_are_one_sentence_and_no_weights_are_loaded(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(ModelDirectory, "model", lambda *args: pytest.fail("the model is loaded"))
+        with pytest.raises(DataError) as caught:
+            sample(pocket_directory, list(map(long, pocket_questions)), tmp_path)
+        assert re.fullmatch(
+            r"All 12 questions are too long: the shortest prompt has \d+ tokens, which with max_new_tokens=24 is more "
+            r"than the 512 positions of the model in \S+; lower max_new_tokens, or take a model with more positions\.",
+            str(caught.value),
+        )
+
+    def test_a_damaged_configuration_is_one_sentence(
+        self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+    ) -> None:
+        folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "other"))
+        (folder / "config.json").write_text('{"model_type": "no such"}', encoding="utf-8")
+        with pytest.raises(ModelError, match=r"configuration of the model in .* cannot be read: ") as caught:
+            sample(open_model(folder), pocket_questions, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def in_this_process(rows: Any, blocks: Any, cluster: Any) -> Iterator[tuple[int, bytes]]:
+    """What the workers of a cluster make, without one."""
+    yield from ((number, encode(rows(block))) for number, block in blocks.items())
 
 
 class TestContinuing:
@@ -256,6 +372,19 @@ class TestNeverMixed:
         assert sample(open_model(folder), pocket_questions, tmp_path / "store") == shards
         assert generated == []
 
+    @pytest.mark.parametrize("room", ["models", "sampling", "scoring"])
+    def test_code(
+        self,
+        room: str,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        edit_code: Callable[[str], None],
+    ) -> None:
+        shards = sample(pocket_directory, pocket_questions[:2], tmp_path)
+        edit_code(room)
+        assert not set(shards) & set(sample(pocket_directory, pocket_questions[:2], tmp_path))
+
     def test_questions(
         self,
         tmp_path: Path,
@@ -276,15 +405,16 @@ class TestNeverMixed:
         sample(pocket_directory, [pocket_questions[0], graded], tmp_path)
         assert generated == []  # the reference is not read when sampling
 
-    def test_a_second_process_is_refused(
+    @pytest.mark.usefixtures("impatient")
+    def test_a_second_process_never_fills_the_same_store(
         self, tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question], start_python: Start
     ) -> None:
         (shard, *_) = sample(pocket_directory, pocket_questions[:1], tmp_path)
         code = """
 import sys, time
 from pathlib import Path
-from aft.files import locked
-with locked(Path(sys.argv[1]) / ".lock"):
+from aft.files import lock_of, locked
+with locked(lock_of(Path(sys.argv[1]))):
     print("locked", flush=True)
     time.sleep(600)
 """

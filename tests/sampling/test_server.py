@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +14,15 @@ import pytest
 
 from aft.errors import AftError, DataError, SettingsError, StoreError
 from aft.models.directory import ModelDirectory
-from aft.models.tokens import encode_prompt, encode_response
+from aft.models.tokens import decode_response, encode_prompt, encode_response
 from aft.pipelines import tables
+from aft.sampling.engine import Request
 from aft.sampling.run import sample_responses
+from aft.sampling.server import ask_server
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
 from aft.tasks import Question, pocket
 
+judge_server = sys.modules["judge_server"]  # see conftest.py
 KEY = "sk-very-secret-0123456789"  # see start_server
 SETTINGS = SamplingSettings(samples=2, greedy=True, max_new_tokens=24, block_size=2, batch_rows=8)
 SEED = 21  # one of those with which a response ends by itself
@@ -93,7 +98,7 @@ class TestRows:
         """The description names the server's model, neither its address nor the key."""
         sample(server)
         sample_responses(pocket_directory, sample.questions, SETTINGS, SEED, sample.root, "sample")
-        descriptions = [json.loads(path.read_text()) for path in sample.root.glob("*/description.json")]
+        descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in sample.root.glob("*/description.json")]
         assert sorted(one.get("engine", "") for one in descriptions) == ["", "server"]
         assert [one["served_as"] for one in descriptions if "engine" in one] == ["pocket"]
         files = [path.read_bytes() for path in sample.root.rglob("*") if path.is_file()]
@@ -137,6 +142,12 @@ class TestTokens:
         logprobs = {"token_logprobs": [-0.5] * len(ids)}
         server.say = lambda body: {"text": "finds 2: 5 + 2", "finish_reason": "length", "logprobs": logprobs}
         assert [row.tolist() for row in sample(server)["token_ids"]] == [ids] * REQUESTS
+
+    def test_of_a_text_with_half_a_character_are_not_to_be_had(self, server: Any, sample: Run) -> None:
+        """JSON may hold one; no tokenizer takes it."""
+        server.change = lambda choice, fault: {**choice, "token_ids": None, "text": "finds \ud800"}
+        with pytest.raises(DataError, match="none of 6 texts"):
+            sample(server)
 
     def test_that_cannot_be_had_at_all_are_told(self, server: Any, sample: Run) -> None:
         server.change = lambda choice, fault: {**choice, "token_ids": None, "text": "¤"}
@@ -201,12 +212,23 @@ class TestFaults:
             ({"logprobs": None}, "no log-probabilities"),
             ({"logprobs": {"token_logprobs": [None, -1.0]}}, "no log-probabilities"),
             ({"finish_reason": "stop", "token_ids": [5, 5], "logprobs": {"token_logprobs": [-1, -1]}}, "stopped at an"),
-            ({"finish_reason": "length", "token_ids": [5, 10**6], "logprobs": {"token_logprobs": [-1, -1]}}, "not tho"),
             (
                 {"finish_reason": "length", "token_ids": [5, True], "logprobs": {"token_logprobs": [-1, -1]}},
                 "not those",
             ),
             ({"finish_reason": "length", "token_ids": [5, 5], "logprobs": {"token_logprobs": [-1]}}, "not those"),
+            ({"finish_reason": "length", "token_ids": [5, -5], "logprobs": {"token_logprobs": [-1, -1]}}, "not those"),
+            ({"finish_reason": "length", "token_ids": [5], "logprobs": {"token_logprobs": [0.5]}}, "no log-prob"),
+            (
+                {"finish_reason": "length", "token_ids": [5], "logprobs": {"token_logprobs": [-(10**400)]}},
+                "no log-prob",
+            ),
+            (
+                {"finish_reason": "length", "token_ids": [5, 5], "logprobs": {"token_logprobs": [-1e308] * 2}},
+                "no log-p",
+            ),
+            ({"finish_reason": ["stop"] * 9}, "finish_reason 'list'"),
+            ({"index": 1}, "finish_reason 'NoneType'"),
         ],
         ids=lambda value: str(value)[:40],
     )
@@ -218,6 +240,75 @@ class TestFaults:
             sample(server, retries=2)
         assert server.requests == 3 and str(caught.value).endswith(".") and "\n" not in str(caught.value)
         assert sample.finished == 0
+
+
+class TestLeftOut:
+    """A response that cannot be used is left out and counted; the run goes on."""
+
+    def test_tokens_that_the_tokenizer_does_not_know(
+        self, server: Any, sample: Run, local: pd.DataFrame, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Of each block's six responses the second holds one; what it says between 1 and 6 would be read as 16."""
+        server.plan = lambda number, _: "unknown" if number % PER_BLOCK == 1 else None
+        server.change = lambda choice, fault: (
+            {**choice, "token_ids": [10**6, *choice["token_ids"][1:]]} if fault == "unknown" else choice
+        )
+        table = sample(server)
+        assert_equal(table, local[[number % PER_BLOCK != 1 for number in range(REQUESTS)]].reset_index(drop=True))
+        assert "1 of 6 responses are left out (pocket/train/00000): they hold tokens that the" in caplog.text
+        assert "2 of 12 responses could not be had from the server and are left out." in caplog.text
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            {"message": "This model's maximum context length is 64 tokens. However, you requested 90.", "code": 400},
+            {"message": "The decoder prompt (length 90) is longer than the maximum model length of 64."},
+            {"message": "Too much.", "type": "invalid_request_error", "code": "context_length_exceeded"},
+            {"message": "request (90 tokens) exceeds the available context size (64 tokens), try increasing it"},
+        ],
+        ids=str,
+    )
+    def test_a_question_that_is_longer_than_the_servers_context(
+        self, error: dict[str, Any], server: Any, sample: Run, local: pd.DataFrame, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """All of the first block, so that its shard is empty; the table of all shards has the types that it must."""
+        long = {
+            row["seed"]
+            for _, row in local.iterrows()
+            if row["question_id"] in ("pocket/train/00000", "pocket/train/00001")
+        }
+        server.error, server.plan = error, lambda _, body: "400" if body["seed"] in long else None
+        table = sample(server)
+        assert_equal(table, local[PER_BLOCK:].reset_index(drop=True))
+        assert tables.candidates(table).equals(table)
+        assert (
+            "6 of 6 responses are left out (pocket/train/00000, pocket/train/00001): the server refuses" in caplog.text
+        )
+        assert server.requests == REQUESTS  # a refusal is not asked for again
+
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_everything_is_one_sentence(self, finished: bool, server: Any, sample: Run) -> None:
+        server.error, server.plan = {"code": "context_length_exceeded"}, lambda *_: "400"
+        for _ in range(1 + finished):
+            with pytest.raises(DataError, match=r"^None of 12 responses could be had from the server at .*\.$"):
+                sample(server)
+
+
+def test_whatever_a_server_answers_is_a_response_or_is_asked_for_again(server: Any, pocket_completions: Any) -> None:
+    """Junk in the place of every value of an answer: what is taken or left out ends a sample, else it is asked for."""
+    tokenizer = pocket_completions.tokenizer
+    told = pocket_completions({"temperature": 0, "seed": 0, "max_tokens": 2, "prompt": [0, 9]})
+    answer = {"object": "text_completion", "choices": [told], "usage": {"total_tokens": 3}}
+    junk = list(judge_server.with_junk(answer))
+    server.say = lambda body: told
+    server.rewrite = lambda _: junk[server.requests - 1] if server.requests <= len(junk) else answer
+    connection = ServerSettings(server.url, "pocket", concurrency=1, retries=1000)
+    (responses,) = ask_server(connection, tokenizer, [Request("q", [0, 9])], SamplingSettings(200, max_new_tokens=9), 0)
+    assert server.requests > len(junk) > 300
+    for response in responses:
+        assert type(response.sum_logprob) is float and -math.inf < response.sum_logprob <= 0
+        assert response.token_ids and {*response.token_ids} <= {*tokenizer.get_vocab().values()}
+        decode_response(tokenizer, response.token_ids).encode()
 
 
 def test_no_key_is_needed_where_none_is_wanted(server: Any, sample: Run) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from aft.errors import StoreError
-from aft.files import locked
+from aft.files import lock_of, locked
 from aft.sampling.store import SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -82,7 +82,7 @@ def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -
 
 def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
     fill(store, Maker().blocks)
-    assert json.loads((store.directory / "description.json").read_text()) == DESCRIPTION
+    assert json.loads((store.directory / "description.json").read_text(encoding="utf-8")) == DESCRIPTION
 
 
 def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
@@ -118,8 +118,8 @@ def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: p
     elif damage.endswith("removed") or damage == "remove":
         (seal if "seal" in damage else shard).unlink()
     else:
-        texts = {"seal of another": shards[0].with_suffix(".json").read_text(), "seal is a list": "[1]"}
-        seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""))
+        texts = {"seal of another": shards[0].with_suffix(".json").read_text(encoding="utf-8"), "seal is a list": "[1]"}
+        seal.write_text(texts.get(damage, "{" if damage == "seal is no JSON" else ""), encoding="utf-8")
     maker = Maker()
     with caplog.at_level(logging.WARNING):
         assert fill(store, maker.blocks) == shards
@@ -149,7 +149,7 @@ def make(content):
         if moment == "before the seal":
             module.write_json = kill
         if moment == "in the seal":
-            Path.write_text = lambda path, text: (path.open("w").write(text[:5]), kill())
+            Path.write_text = lambda path, text, encoding: (path.open("w").write(text[:5]), kill())
     return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 store = module.SampleStore(root, {"model": "abc", "seed": 1})
 store.fill(list("abc"), lambda missing: ((number, module.encode(make("abc"[number]))) for number in missing))
@@ -179,10 +179,11 @@ def test_the_order_of_the_description_does_not_matter(store: SampleStore) -> Non
     assert SampleStore(store.directory.parent, {"seed": 1, "model": "abc"}).directory == store.directory
 
 
-def test_a_second_run_is_refused(store: SampleStore) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_second_run_never_fills_the_same_store(store: SampleStore) -> None:
     store.directory.mkdir(parents=True)
     maker = Maker()
-    with locked(store.directory / ".lock"), pytest.raises(StoreError, match="Another run"):
+    with locked(lock_of(store.directory)), pytest.raises(StoreError, match="Another run"):
         fill(store, maker.blocks)
     assert maker.made == []
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from aft.errors import DataError, NumericalError, StoreError
+from aft.files import hash_file, with_seal
 from aft.models.directory import ModelDirectory, open_model, save_model
 from aft.models.tokens import encode_prompt
-from aft.scoring import responses as module
+from aft.scoring import paths
 from aft.scoring.responses import score_responses
 from aft.tasks import get_task
 
@@ -34,8 +35,9 @@ def by_id(pocket_questions):
 def scored(pocket_directory, by_id, tmp_path):
     """Score a table, by the pocket model if nothing else is said."""
 
-    def run(rows, model=pocket_directory, precision="float32", questions=by_id):
-        return score_responses(model, rows, questions, "test", precision, tmp_path / "scores")
+    def run(rows, model=pocket_directory, precision="float32", questions=by_id, budget=8192, **how):
+        store = tmp_path / "scores"
+        return score_responses(model, rows, questions, "test", precision, store, token_budget=budget, **how)
 
     return run
 
@@ -58,7 +60,7 @@ def finished(tmp_path):
     return sorted(path for path in (tmp_path / "scores").iterdir() if path.is_dir())
 
 
-def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory, scored, monkeypatch):
+def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory, scored):
     """Whatever is scored beside it: few tokens at a time, the rows keep their scores and their order."""
     model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
     expected = []
@@ -69,9 +71,8 @@ def test_scores_are_those_of_each_response_alone(table, by_id, pocket_directory,
             logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
         steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
         expected.append(sum(steps) / len(steps))
-    monkeypatch.setattr(module, "_BUDGET", 60)
     before = table.copy(deep=True)
-    found = scored(table)
+    found = scored(table, budget=60)
     assert found.tolist() == pytest.approx(expected, abs=1e-4) and found.dtype == np.float64
     pd.testing.assert_frame_equal(table, before)
 
@@ -93,6 +94,42 @@ def test_scores_are_made_once(table, scored, loads, tmp_path):
     assert len(finished(tmp_path)) == 1 and loads == ["float32"]
     again = scored(table.assign(response="another text").reset_index(drop=True))
     assert again.tolist() == found.tolist() and loads == ["float32"]
+
+
+def test_the_token_budget_bounds_each_pass_and_is_no_part_of_the_key(table, scored, loads, monkeypatch):
+    """Under one of 60 tokens no pass reads more; under another the kept scores are found, without a model."""
+    passes: list[int] = []
+    original = paths.shared_sums
+
+    def count(model, groups, *rest, **options):
+        passes.append(sum(group.cost for group in groups))
+        return original(model, groups, *rest, **options)
+
+    monkeypatch.setattr(paths, "shared_sums", count)
+    found = scored(table, budget=60)
+    assert len(passes[2:]) > 1 and max(passes[2:]) <= 60, "the first two are the trial of the model"
+    assert scored(table, budget=8192).tolist() == found.tolist() and len(loads) == 1
+
+
+def test_scores_under_autocast_are_those_of_training(table, by_id, pocket_directory, scored, loads):
+    """Float32 weights, a bfloat16 forward pass; kept apart from those of bfloat16 weights, which are others."""
+    model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
+    loads.clear()
+    found = {how: scored(table, precision="bfloat16", autocast=how) for how in (False, True)}
+    assert loads == ["bfloat16", "float32"]
+    expected = []
+    for row in table.itertuples():
+        prompt = encode_prompt(tokenizer, get_task("pocket").prompt(by_id[row.question_id]))
+        response = [int(token) for token in row.token_ids]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].float()
+        steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
+        expected.append(sum(steps) / len(steps))
+    assert found[True].tolist() == pytest.approx(expected, abs=1e-2)
+    assert found[False].tolist() != pytest.approx(expected, abs=1e-2)
+    assert scored(table, precision="bfloat16").tolist() == found[False].tolist() and len(loads) == 2
+    assert scored(table, autocast=True).tolist() == scored(table).tolist(), "in float32 both are the same"
+    assert len(loads) == 3
 
 
 @pytest.mark.parametrize("change", ["precision", "model", "one row less", "another token", "another prompt", "order"])
@@ -134,6 +171,14 @@ def other_model(tmp_path) -> ModelDirectory:
     return open_model(tmp_path / "other")
 
 
+@pytest.mark.parametrize("room", ["models", "scoring"])
+def test_edited_code_scores_again(room, table, scored, loads, tmp_path, edit_code):
+    scored(table)
+    edit_code(room)
+    scored(table)
+    assert len(finished(tmp_path)) == len(loads) == 2
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "no manifest", "another file"])
 def test_what_is_damaged_is_made_anew(damage, table, scored, loads, tmp_path):
     found = scored(table)
@@ -153,29 +198,31 @@ def test_what_is_damaged_is_made_anew(damage, table, scored, loads, tmp_path):
     assert (directory / "scores.parquet").read_bytes() == whole
 
 
+def reseal(directory, change):
+    """Change what a manifest says, as one who knows how it is sealed."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    del manifest["seal"]
+    change(manifest)
+    (directory / "manifest.json").write_text(json.dumps(with_seal(manifest)))
+
+
 @pytest.mark.parametrize("name", ["model", "precision", "prompts", "responses"])
 def test_a_manifest_of_something_else_is_refused(name, table, scored, tmp_path):
     """Its files have the hashes that it names, but it says that they were made from something else."""
     scored(table)
     (directory,) = finished(tmp_path)
-    manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["made_from"][name] = "another"
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    reseal(directory, lambda manifest: manifest["made_from"].update({name: "another"}))
     with pytest.raises(StoreError, match=f"{directory.name} belong to other responses or another model; delete"):
         scored(table)
 
 
 def test_scores_of_other_rows_are_refused(table, scored, tmp_path):
     """The manifest and its hashes are right, but the file names other samples."""
-    from aft.files import hash_file
-
     scored(table)
     (directory,) = finished(tmp_path)
     file = directory / "scores.parquet"
     pd.read_parquet(file).assign(sample_index=range(1, 8)).to_parquet(file, index=False)
-    manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["files"]["scores.parquet"] = hash_file(file)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    reseal(directory, lambda manifest: manifest["files"].update({"scores.parquet": hash_file(file)}))
     with pytest.raises(StoreError, match="other responses"):
         scored(table)
 
@@ -200,5 +247,7 @@ def test_scores_that_are_not_finite_are_not_kept(table, pocket_directory, by_id,
         model.get_input_embeddings().weight.fill_(float("nan"))
     save_model(model, pocket_tokenizer, tmp_path / "broken")
     with pytest.raises(NumericalError, match="scores that are not finite, pocket/train/"):
-        score_responses(open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores")
+        score_responses(
+            open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores", token_budget=99
+        )
     assert not [path for path in (tmp_path / "scores").iterdir() if path.is_dir() and not path.name.startswith(".")]

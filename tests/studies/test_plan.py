@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from aft.errors import SettingsError
@@ -12,6 +14,8 @@ SWEPT = Study(
     baselines=["vft"],
     sweep=Sweep(parameter="align.aft_bc.objective.beta", values=[-0.8, 0.15], label="beta"),
 )
+SWEEP = {"parameter": "a", "values": [1], "label": "a"}
+ROUNDED = {"rounds": "aft", "n_rounds": 2}
 PLAIN = Study(title="Plain", question="Which?", variants=["vft", "aft_bc"], seeds=[1, 2])
 ROUNDS = Study(title="Rounds", question="Again?", variants=["vft", "aft"], seeds=[1], rounds="aft", n_rounds=3)
 
@@ -74,6 +78,30 @@ def test_dotted_keys_become_nested_ones() -> None:
         ({"sweep": {"parameter": "a", "values": ["x"], "label": "a"}}, "values"),
         ({"sweep": {"parameter": "a", "values": [1, 1.0], "label": "a"}}, "twice"),
         ({"colour": "red"}, "colour"),
+        ({"seeds": [True]}, r"one\.seeds\.0: Input should be a valid integer"),
+        ({"seeds": [-1]}, r"one\.seeds\.0: Input should be greater"),
+        ({"seeds": [2**32]}, r"one\.seeds\.0: Input should be less"),
+        ({"seeds": ["1"]}, r"one\.seeds\.0: Input should be a valid integer"),
+        ({"seeds": 1}, r"one\.seeds: Input should be a valid list"),
+        ({"variants": ["vft", "vft"]}, "twice"),
+        ({"variants": ["vft"], "baselines": ["vft"], "sweep": SWEEP}, "twice"),
+        ({"title": ""}, r"one\.title: String should have at least 1"),
+        ({"sweep": SWEEP | {"values": [math.nan]}}, "finite"),
+        ({"sweep": SWEEP | {"values": [True]}}, "valid"),
+        ({"sweep": SWEEP | {"values": []}}, "without values"),
+        ({"sweep": SWEEP | {"parameter": ""}}, r"parameter: String should have at least 1"),
+        ({"sweep": SWEEP | {"parameter": "a..b"}}, r"cannot set 'a\.\.b'"),
+        ({"sweep": SWEEP | {"parameter": "seed"}}, "cannot set 'seed'"),
+        ({"params": {"label": "x"}}, "cannot set 'label'"),
+        ({"params": {"training": 1, "training.epochs": 2}}, "cannot set 'training'"),
+        ({"params": {"a": 1}, "sweep": SWEEP}, "cannot set 'a'"),
+        ({"baselines": ["aft"]}, "need a sweep"),
+        ({"figure": "pilot"}, "need a sweep"),
+        ({"figure": "sweep"}, "needs a sweep or rounds"),
+        ({"n_rounds": 2}, "no rounds"),
+        ({"rounds": "vft", "n_rounds": 0}, r"n_rounds: Input should be greater"),
+        ({"paper": {"accuracy": {"aft": 1.0}}}, "no aft beside which"),
+        ({"paper": {"accuracy": {"vft": "high"}}}, r"paper\.accuracy\.vft"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(change: dict[str, object], words: str) -> None:
@@ -82,10 +110,21 @@ def test_a_study_that_cannot_be_is_refused(change: dict[str, object], words: str
         read_studies({"one": study})
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "../a", ".lock", "a b", "all"])
+def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="cannot be called"):
+        read_studies({name: {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0]}})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"figures": ["maj_at_8"]}, "ks are"),
+        ({"figures": []}, "needs figures"),
+        ({"figures": ["speed", "accuracy_other"]}, "tells speed, accuracy_other"),
+        ({"figures": ["maj_at_all"]}, "tells maj_at_all"),
+        ({"figures": ["auroc"], "figure": "sweep", "sweep": SWEEP}, "needs figures"),
+        ({"orderings": [{"claim": "c", "above": "aft@2", "below": "vft@2"}], **ROUNDED}, "no vft@2 to order"),
         ({"orderings": [{"claim": "c", "above": "aft", "below": "rft"}]}, "no rft to order"),
         ({"orderings": [{"claim": "c", "above": "aft@2", "below": "vft"}]}, "no aft@2"),
         ({"orderings": [{"claim": "c", "above": "aft", "below": "vft", "metric": "speed"}]}, "no speed"),

@@ -5,7 +5,8 @@
 | a | wrong | wrong | right | right |
 | b | wrong | right | right | right |
 
-The mean over seeds of aft - vft is 1 for a and 1/2 for b: .75 in all, above 0 in every resample of questions.
+aft - vft is 1 but for question b under seed 1: .75. That question under that seed alone is 1/4 · 1/4 of all resamples
+and makes 0: no verdict. rft has all wrong: aft is above it by 1 in every resample.
 """
 
 import math
@@ -16,7 +17,7 @@ import pytest
 from aft.errors import SettingsError
 from aft.pipelines.parameters import Evaluation, Sampling
 from aft.studies.definition import Ordering, Study
-from aft.studies.results import Results, study_table, verdicts
+from aft.studies.results import Key, Results, study_table, verdicts
 
 EVALUATION = Evaluation(sampling=Sampling(samples=1, greedy=True), ks=[1], resamples=200)
 
@@ -48,6 +49,7 @@ def _results(a: list[int], b: list[int], scores: tuple[float, float] = (-0.5, -1
 
 RESULTS = {
     (None, "vft"): _results([0, 0], [0, 1], (-1.0, -0.5)),
+    (None, "rft"): _results([0, 0], [0, 0]),
     (0.1, "aft"): _results([1, 1], [1, 1]),
     (0.2, "aft"): _results([0, 0], [0, 1]),
 }
@@ -57,19 +59,51 @@ def _study(*orderings: Ordering) -> Study:
     return Study(title="T", question="Q", variants=["vft", "aft"], seeds=[0, 1], orderings=list(orderings))
 
 
-def _verdict(ordering: Ordering) -> pd.Series:
-    return verdicts(_study(ordering), RESULTS, EVALUATION).iloc[0]
+def _verdict(ordering: Ordering, results: dict[Key, Results] = RESULTS) -> pd.Series:
+    return verdicts(_study(ordering), results, EVALUATION).iloc[0]
 
 
-def test_a_claim_that_holds_in_every_question() -> None:
-    row = _verdict(Ordering("aft above vft", above="aft@0.1", below="vft"))
-    assert row["difference"] == 0.75
-    assert (row["verdict"], row["seeds_agreeing"], row["seeds"]) == ("agrees", 2, 2)
+def test_a_claim_that_holds_in_every_question_and_seed() -> None:
+    row = _verdict(Ordering("aft above rft", above="aft@0.1", below="rft"))
+    assert row["difference"] == 1
+    assert (row["verdict"], row["seeds_agreeing"], row["seeds"], row["level"]) == ("agrees", 2, 2, 0.95)
 
 
 def test_the_opposite_claim_is_contradicted() -> None:
-    row = _verdict(Ordering("vft above aft", above="vft", below="aft@0.1"))
-    assert (row["difference"], row["verdict"], row["seeds_agreeing"]) == (-0.75, "contradicts", 0)
+    row = _verdict(Ordering("rft above aft", above="rft", below="aft@0.1"))
+    assert (row["difference"], row["verdict"], row["seeds_agreeing"]) == (-1, "contradicts", 0)
+
+
+def test_what_some_question_under_some_seed_lacks_is_not_separable() -> None:
+    row = _verdict(Ordering("aft above vft", above="aft@0.1", below="vft"))
+    assert (row["difference"], row["low"], row["verdict"], row["seeds_agreeing"]) == (0.75, 0, "not separable", 2)
+
+
+def test_seeds_that_disagree_decide_nothing_however_sure_the_questions_are() -> None:
+    """-1, -1 and +1 under three seeds, whatever the question: -1/3, and each seed alone is 1/27 of the resamples."""
+    results = {(None, "vft"): _results([1, 1, 0], [1, 1, 0]), (None, "aft"): _results([0, 0, 1], [0, 0, 1])}
+    row = _verdict(Ordering("aft above vft", above="aft", below="vft"), results)
+    assert row["difference"] == pytest.approx(-1 / 3)
+    assert (row["low"], row["high"], row["verdict"]) == (-1, 1, "not separable")
+    assert (row["seeds_agreeing"], row["seeds"]) == (1, 3)
+
+
+@pytest.mark.parametrize(("above", "below"), [("aft", "vft"), ("vft", "aft")])
+def test_one_seed_neither_agrees_nor_contradicts(above: str, below: str) -> None:
+    results = {(None, "vft"): _results([0], [0]), (None, "aft"): _results([1], [1])}
+    row = _verdict(Ordering("one is above", above=above, below=below), results)
+    assert abs(row["difference"]) == 1
+    assert row["verdict"] == "one seed"
+
+
+def test_a_seed_that_has_no_value_does_not_count() -> None:
+    """The second seed's groups have right responses only: assessment accuracy is of one seed."""
+    both = [_results([1, 1], [1, 1], scores) for scores in ((-0.5, -1.0), (-1.0, -0.5))]
+    for one in both:
+        one.assessment[1] = one.assessment[1].query("is_correct")
+    claim = Ordering("assesses", above="aft", below="vft", metric="assessment_accuracy")
+    row = _verdict(claim, {(None, "aft"): both[0], (None, "vft"): both[1]})
+    assert (row["difference"], row["seeds"], row["verdict"]) == (1, 1, "one seed")
 
 
 def test_equal_results_are_not_separable() -> None:
@@ -86,12 +120,12 @@ def test_assessment_accuracy_and_perplexity_are_compared_by_question() -> None:
 
 
 def test_an_ordering_must_name_one_result() -> None:
-    with pytest.raises(SettingsError, match=r"vft, aft@0\.1, aft@0\.2"):
+    with pytest.raises(SettingsError, match=r"vft, rft, aft@0\.1, aft@0\.2"):
         _verdict(Ordering("which aft?", above="aft", below="vft"))
 
 
 def test_the_table_has_a_row_per_point_with_its_difference_to_vft() -> None:
     table = study_table(RESULTS, EVALUATION).set_index(["value", "variant"])
-    assert table["accuracy"].tolist() == [0.25, 1.0, 0.25]
-    assert table["difference"].tolist() == [0, 0.75, 0]
-    assert table["accuracy_validation"].tolist() == [0.25, 1.0, 0.25]
+    assert table["accuracy"].tolist() == [0.25, 0.0, 1.0, 0.25]
+    assert table["difference"].tolist() == [0, -0.25, 0.75, 0]
+    assert table["accuracy_validation"].tolist() == [0.25, 0.0, 1.0, 0.25]

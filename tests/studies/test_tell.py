@@ -40,36 +40,58 @@ ORDERINGS = pd.DataFrame(
                 "metric": "accuracy",
                 "difference": 0.2,
             },
-            **{"low": 0.1, "high": 0.3, "seeds_agreeing": 2, "seeds": 2, "verdict": "agrees"},
+            **{"low": 0.1, "high": 0.3, "level": 0.9, "seeds_agreeing": 2, "seeds": 2, "verdict": "agrees"},
         }
     ]
 )
 
 
 def test_ours_stands_beside_the_papers() -> None:
-    text = study_text("beta", STUDY, TABLE, ORDERINGS, "figure.png")
+    text = study_text("beta", STUDY, TABLE, ORDERINGS, "figure.png", 0.9)
     assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.256 | 36.48 |" in text
     assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.256 | 38.75 |" in text
     assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.256 |  |" in text  # the paper has no such value
     assert "| it helps | the paper's | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
 
 
+def test_the_page_says_the_level_of_its_intervals(tmp_path: Path) -> None:
+    write_study(tmp_path / "beta", "beta", STUDY, TABLE, ORDERINGS, 0.9)
+    for text in ((tmp_path / "beta/study.md").read_text("utf-8"), document(tmp_path, ["beta"], tmp_path, tmp_path)):
+        assert "difference [90 %]" in text and "1,000 questions; intervals of 90 %" in text
+        assert "95 %" not in text
+
+
+def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp_path: Path) -> None:
+    """Its intervals were over questions only, which its summary shows by having no level."""
+    write_study(tmp_path / "beta", "beta", STUDY, TABLE, ORDERINGS, 0.9)
+    (tmp_path / "beta/study.json").write_text('{"name": "beta", "title": "Margin", "seeds": [1, 2], "aft": "0.3.0"}')
+    text = document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
+    assert "Not run: beta." in text
+    assert "it helps" not in text
+
+
+def test_base_models_that_are_all_alike_have_no_correlation() -> None:
+    pilot = Study(title="P", question="Q", variants=["vft"], seeds=[1], sweep=STUDY.sweep, figure="pilot")
+    alike = pd.DataFrame([_row(value, "vft", 0.5) for value in (1.0, 2.0, 3.0)])
+    assert "Pearson" not in study_text("p", pilot, alike, ORDERINGS[:0], "f.png", 0.95)
+
+
 def test_extensions_are_marked() -> None:
     table = pd.DataFrame([_row(None, "rrhf_bc", 0.5)])
     plain = Study(title="T", question="Q", variants=["rrhf_bc"], seeds=[1])
-    assert "`rrhf_bc` \\*" in study_text("t", plain, table, ORDERINGS[:0], "f.png")
+    assert "`rrhf_bc` \\*" in study_text("t", plain, table, ORDERINGS[:0], "f.png", 0.95)
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "sweep", "pilot"])
 def test_every_figure_is_drawn_and_the_page_has_it(figure: str, tmp_path: Path) -> None:
     study = Study(**{**{name: getattr(STUDY, name) for name in STUDY.__dataclass_fields__}, "figure": figure})
     table = TABLE[1:] if figure == "pilot" else TABLE
-    write_study(tmp_path / "studies/beta", "beta", study, table, ORDERINGS)
+    write_study(tmp_path / "studies/beta", "beta", study, table, ORDERINGS, 0.9)
     text = document(tmp_path / "studies", ["beta", "votes"], tmp_path / "docs/figures", tmp_path / "docs")
     assert (tmp_path / "docs/figures/study_beta.png").read_bytes().startswith(b"\x89PNG")
     assert "(figures/study_beta.png)" in text
     assert "Not run: votes." in text
-    assert "| the paper's | 1 | 0 | 0 |" in text
+    assert "| the paper's | 1 | 0 | 0 | 0 |" in text
 
 
 def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
@@ -78,5 +100,5 @@ def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
         **{"figures": ["maj_at_1", "maj_at_4"], "paper": {"maj_at_1": {"vft": 34.83}, "maj_at_4": {"vft": 39.61}}},
     )
     table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
-    write_study(tmp_path, "votes", study, table, ORDERINGS[:0])
-    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text()
+    write_study(tmp_path, "votes", study, table, ORDERINGS[:0], 0.95)
+    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")

@@ -130,7 +130,6 @@ WHOLE = [  # (text, the number it states with at most a unit beside it)
     ("x2", None),
     ("6-inch", None),
     ("\u0663\u0664", None),  # Arabic-Indic digits
-    ("\u00bd", None),
     ("9" * 41, None),
     ("0." + "0" * 39 + "1", None),  # 1/10**40 has a denominator of 41 digits
     ("1e1000000000", None),
@@ -147,6 +146,67 @@ WHOLE = [  # (text, the number it states with at most a unit beside it)
 @pytest.mark.parametrize(("text", "expected"), WHOLE)
 def test_a_text_that_is_one_number(text: str, expected: str | None) -> None:
     assert canonical_number(text) == expected
+
+
+SPELLED = [  # (text, the number it states in whole and after "the answer is"): rightly, or not at all
+    ("½", "0.5"),
+    ("2½", "2.5"),
+    ("2 ½", "2.5"),
+    ("-$2½", "-2.5"),
+    ("3¼ hours", "3.25"),
+    ("16⅔%", "50/3"),
+    ("7⅞", "7.875"),
+    ("4⅒", "4.1"),
+    ("2 1\u20442", "2.5"),  # a fraction slash
+    ("2  1/2", "2.5"),
+    ("2 and 1/2 hours", "2.5"),
+    ("3\\frac12", "3.5"),
+    ("3 \\dfrac 1 2", "3.5"),
+    ("3\\tfrac{1}{2}", "3.5"),
+    ("\\frac12", "0.5"),
+    ("\\frac1{12}", "1/12"),
+    ("\\frac{1}2", "0.5"),
+    ("1e3", "1000"),
+    ("18 cm²", "18"),
+    ("18 cm⁴", "18"),
+    ("\\frac{1}{2}3", None),
+    ("3\\frac{x}{2}", None),
+    ("\\frac{1.5}{2}", None),
+    ("½2", None),
+    ("2⅓⅓", None),
+    ("⅟4", None),
+    ("2½/3", None),
+    ("2½-inch", None),
+    ("2 and a half", None),
+    ("2 and 3/2", None),
+    ("10²", None),
+    ("10⁻²", None),
+    ("2^{10}", None),
+    ("10₂", None),
+    ("5⑤", None),
+    ("1\u0663", None),  # a digit of another script
+    ("12\u066b5", None),  # an Arabic decimal point
+    ("\uff11\uff18", None),  # digits in full width
+    ("1 000", None),
+    ("1 000 000", None),
+    ("1\u202f000", None),
+    ("1'000", None),
+    ("5:30", None),
+    ("3 \\times 4", None),
+    ("12 \\div 4", None),
+    ("3 · 4", None),
+    ("2\\sqrt{2}", None),
+    ("√16", None),
+    ("\\sqrt[3]{8}", None),
+    ("5π", None),
+    ("5 ± 1", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SPELLED)
+def test_a_number_that_is_not_read_is_none_and_not_its_first_digits(text: str, expected: str | None) -> None:
+    assert canonical_number(text) == expected
+    assert stated_number(f" {text}.") == expected
 
 
 @pytest.mark.parametrize(
@@ -169,6 +229,11 @@ def test_a_text_that_is_one_number(text: str, expected: str | None) -> None:
         (" 49 - x.", None),
         (" 4.5*x + 4*y.", None),
         (" 7/20 = 35%.", "35"),
+        (" 5² = 25.", "25"),
+        (" \\sqrt{16} = 4.", "4"),
+        (" 3 \\times 4 = 12.", "12"),
+        (" 50% of 12 = 6.", "6"),
+        (" ½ of 12 = 6.", "6"),
         (" 24 - 9 =", None),
         (" for Q1 only.", None),
         (" impossible.", None),
@@ -216,6 +281,10 @@ def test_the_last_box_counts(text: str, expected: str | None) -> None:
         ("She runs the 400-meter hurdles in 36 seconds, a 2-second gain.", "36"),
         ("Q3. How many?", None),
         ("It was on 2024-01-15", None),
+        ("So 1 000 in all", None),
+        ("So 3 + 15 = \uff11\uff18", None),
+        ("He has 3 and eats ½", "0.5"),
+        ("She runs 5 200-meter laps", "5"),
         ("none", None),
     ],
 )
@@ -255,7 +324,16 @@ def test_spellings_of_a_decimal_share_one_form(units: int, zeros: int) -> None:
     assert canonical_number(f"**{sign}{whole}.{hundredths:02d}**.") == plain
 
 
-PIECES = [*"0123456789.,:/-+*=x$%eE_()[]{}^ \n#AQ", "\u2212", "\u0663", "\u00bd", "\\frac{", "\\boxed{"]
+PIECES = [
+    *"0123456789.,:/-+*=x$%eE_()[]{}^ \n#AQ",
+    "\u2212",
+    "\u0663",
+    "\u00bd",
+    "\u00b2",
+    "\\frac{",
+    "\\frac",
+    "\\boxed{",
+]
 HOSTILE = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 
 
@@ -296,6 +374,10 @@ def _seconds(text: str) -> float:
         "- ",
         "-",
         "1 1/1 ",
+        "100 ",
+        "1 and 1/1 ",
+        "½",
+        "\\frac1",
         "1,1-a ",
         "1e",
         "**",

@@ -61,6 +61,18 @@ UNITS = (
     *("**", "(", "(1", ")", "{", "\\boxed{", "\\frac{1}{2}", "\\frac{", "\\text{", "\\,", "cm^2", "\u0663", "\u2212"),
     *("answer is ", "answer: ", "answer ", "ans", "A:", "\nA:", "\nQ", "\n ", "option ", "option", "is correct "),
     *("(c)", "C", "C)", "C is ", "* ", ". ", "! ", "<<1+1=2>>", "#### 1\n", "#### C\n", "12:00", "(a+)+", "\u00bd"),
+    *(
+        "\nProblem:",
+        "\nInput: 1",
+        "\nHuman: 1?",
+        "Step 1 ",
+        "100 ",
+        "1 and 1/1 ",
+        "\\frac1",
+        "\\boxed{ ",
+        "answer:\n",
+        "\u00b2",
+    ),
 )
 
 Extract = Callable[..., str | None]

@@ -66,6 +66,25 @@ def test_a_row_becomes_a_question(tmp_path: Path) -> None:
     assert "Train question 0?\n(A) 21\n(B) 21.5\n(C) 22\n" in aqua_rat.prompt(question)
 
 
+@pytest.mark.parametrize(
+    "spelling", ["{})", "{}) ", "({})", "({}) ", "( {} ) ", "[{}] ", "{}. ", "{}.", "{}: ", " {})"], ids=repr
+)
+@pytest.mark.parametrize("letters", ["ABCDE", "abcde"])
+def test_options_lose_their_letters_in_every_spelling(tmp_path: Path, spelling: str, letters: str) -> None:
+    said = ["21", "$21.50", "A) 22", "none", "(23)"]  # of what they say nothing is lost
+    options = [spelling.format(letter) + text for letter, text in zip(letters, said, strict=True)]
+    path = _publish(tmp_path, [_row("How many?", options=options)])
+    (question,) = aqua_rat.load_questions(aqua_rat.Settings(path=path, **_sizes(1, 1, 1)))["train"]
+    assert question.choices == tuple(said)
+
+
+def test_options_may_have_no_letters(tmp_path: Path) -> None:
+    said = ["21", "a.m.", "e.g. 22", "C", "E=5"]
+    path = _publish(tmp_path, [_row("How many?", options=said)])
+    (question,) = aqua_rat.load_questions(aqua_rat.Settings(path=path, **_sizes(1, 1, 1)))["train"]
+    assert question.choices == tuple(said)
+
+
 def test_published_test_and_dev_questions_come_first_and_never_train(tmp_path: Path) -> None:
     """Of 20 train, 4 dev and 5 test rows: test is 5 + 2 of train, validation 4 + 1, train 10 of the other 17."""
     settings = aqua_rat.Settings(path=_publish(tmp_path), **_sizes(10, 5, 7))
@@ -168,7 +187,12 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path, caplo
         (_row("How many?", options=5), "has no list of 5 options"),
         (_row("How many?", options=[*OPTIONS[:4], 23]), "has no text in an option"),
         (_row("How many?", options=[*OPTIONS[:4], "E)"]), "has no text in an option"),
-        (_row("How many?", options=OPTIONS[::-1]), "in the place of option A"),
+        (_row("How many?", options=[*OPTIONS[:4], "(E)"]), "has no text in an option"),
+        (_row("How many?", options=OPTIONS[::-1]), "the letters E, D, C, B, A; they must be A, B, C, D, E"),
+        (_row("How many?", options=["b)1", "a)2", *OPTIONS[2:]]), "the letters B, A, C, D, E"),
+        (_row("How many?", options=["(A)1", "(A)2", *OPTIONS[2:]]), "the letters A, A, C, D, E"),
+        (_row("How many?", options=[*OPTIONS[:3], "E. 4", "F. 5"]), "the letters A, B, C, E, F"),
+        (_row("How many?", options=[*OPTIONS[:2], "22", *OPTIONS[3:]]), "the letters A, B, -, D, E"),
         (_row("How many?", correct="F"), "has the answer 'F'"),
         (_row("How many?", correct="c"), "has the answer 'c'"),
         (_row("How many?", correct=2), "has the answer 2"),

@@ -65,6 +65,10 @@ def test_everything_is_test(tmp_path: Path) -> None:
         (_row("Where?", answer=""), "has the answer ''"),  # as the published test set has it
         (_row(3), "has no text in the field 'stem'"),
         ({"question": "Where?", "choices": [], "answerKey": "A"}, "lacks the field 'label'"),
+        (
+            {"question": "Where?", "choices": {"label": list("ABCDE"), "text": [*TEXTS, "sea"]}, "answerKey": "A"},
+            "has no options A, B, C, D, E, in this order",
+        ),
         ({"question": 3, "choices": [], "answerKey": "A"}, "has no text in the field 'question'"),
     ],
 )

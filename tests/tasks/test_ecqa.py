@@ -85,6 +85,8 @@ def test_limits_take_the_first_of_each_split(tmp_path: Path) -> None:
         (_row("Where?", free_flow=""), "has no text in the field 'free_flow'"),
         (_row("Where?", choices="ABCDE"), "has no list of 2 to 5 options"),
         (_row("Where?", answer="bedroom"), "has the answer 'bedroom'"),
+        (_row("Where?", free_flow="One sleeps there.\n#### B"), "is read as another answer than C"),
+        (_row("Where?", free_flow="One sleeps there.\nQuestion: And now?"), "is read as another answer than C"),
     ],
 )
 def test_a_malformed_row_is_refused_with_its_line(tmp_path: Path, row: object, complaint: str) -> None:

@@ -102,7 +102,11 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("#### Each child got 5 books.", None, "5"),
     ("#### 2024-01-15", None, None),
     ("#### \u0661\u0668", None, None),  # Arabic-Indic digits
-    ("#### \u00bd", None, None),
+    ("#### \u00bd", "0.5", "0.5"),
+    ("#### 2\u00bd", "2.5", "2.5"),
+    ("#### 16\u2154%", "50/3", "50/3"),
+    ("#### 10\u00b2", None, None),
+    ("#### 3\\frac12", "3.5", "3.5"),
     ("#### nan", None, None),
     ("#### 1e1000000000", None, None),
     ("#### " + "9" * 40, "9" * 40, "9" * 40),
@@ -199,7 +203,105 @@ def test_the_final_answer_of_a_response(response: str, strict: str | None, flexi
     assert gsm8k.extract_answer(response, strict=False) == flexible
 
 
-@given(st.text(st.sampled_from("0123456789 .,-/$#=%\nAQ:é"), max_size=80), st.booleans())
+TOM = "Tom has 3 pens and buys 6. How many has he?\nAnswer: 3 + 6 = 9. The answer is 9.\n#### 9"
+RUN_ON = [  # (response, its own answer, where another problem may follow)
+    # an answer in every form before every opening
+    (f"2 + 2 = 4. The answer is 4.\n\nProblem: {TOM}", "4"),
+    (f"She has 4 pens left.\n\nProblem: {TOM}", "4"),
+    (f"#### 4\nProblem: {TOM}", "4"),
+    (f"So \\boxed{{4}}.\n\nProblem:\n{TOM}", "4"),
+    (f"4\n\nProblem: {TOM}", "4"),
+    (f"The answer is 4.\n\nExercise: {TOM}", "4"),
+    (f"She has 4 pens left.\n\nExercise: {TOM}", "4"),
+    (f"A: 4\nExercise 2: {TOM}", "4"),
+    (f"Final Answer: 4 pens\n\n**Exercise 2:** {TOM}", "4"),
+    (f"The answer is 4.\n\nInput: {TOM}", "4"),
+    (f"She has 4 pens left.\nInput: {TOM}", "4"),
+    (f"She has 4 pens left.\n\n### Input:\n{TOM}", "4"),
+    (f"The answer is 4.\n\nHuman: {TOM}", "4"),
+    (f"She has 4 pens left.\n\nHuman: {TOM}", "4"),
+    (f"**Answer:** 4\n\n### Human: {TOM}", "4"),
+    (f"The answer is 4.\n\nUser: {TOM}", "4"),
+    (f"She has 4 pens left.\nUSER: {TOM}", "4"),
+    (f"So $\\boxed{{4}}$.\r\n\r\nUser: {TOM}", "4"),
+    (f"The answer is 4.\n\nPlease answer the following question.\n{TOM}", "4"),
+    (f"She has 4 pens left.\n\nPlease answer this question: {TOM}", "4"),
+    (f"She has 4 pens left.\n\nPlease solve: {TOM}", "4"),
+    (f"The answer is 4.\n\nAnswer the following question. {TOM}", "4"),
+    (f"The answer is 4.\n\nQ: {TOM}", "4"),
+    (f"The answer is 4.\n\n**Question:** {TOM}", "4"),
+    (f"The answer is 4.\n\nNext question: {TOM}", "4"),
+    (f"The answer is 4.\n\nNew problem: {TOM}", "4"),
+    (f"The answer is 4.\n\nInstruction: {TOM}", "4"),
+    (f"She has 4 pens left.\n\n### Question:\n{TOM}", "4"),
+    (f"She has 4 pens left.\n\n## Problem 2:\n{TOM}", "4"),
+    (f"She has 4 pens left.\n\nExample 2: {TOM}", "4"),
+    (f"She has 4 pens left.\n\nTask : {TOM}", "4"),
+    (f"She has 4 pens left.\n[INST] {TOM}", "4"),
+    (f"She has 4 pens left.\n<|im_start|>user\n{TOM}", "4"),
+    (f"The answer is 4.\n\nProblem: {TOM}\n\nProblem: {TOM}", "4"),
+    ("The answer is 4.\n\nProblem: 5 birds sit on a wire. How many legs?\nThe answer is 10.", "4"),
+    ("She has 4 pens left.\n\nProblem: Tom has 3 pens and", "4"),  # broken off
+    (f"The answer is 4 - x.\n\nProblem: {TOM}", None),  # and no other's answer in place of none
+    # such a word in a solution
+    (f"Problem: {TOM}", "9"),
+    (f"\nExercise: {TOM}", "9"),
+    (f"Problem: {TOM}\n\nProblem: Ann has 1 pen. How many has she?\nThe answer is 1.", "9"),
+    (f"Let me tell it again.\n\nProblem: {TOM}", "9"),
+    (f"**Step 1: Read it.**\nProblem: {TOM}", "9"),
+    (f"1. Read it.\nInput: {TOM}", "9"),
+    ("Input: 5 apples\nOutput: 5 + 4 = 9 apples", "9"),
+    ("She has 4.\nInput: 5 apples\nShe has 5 + 4 = 9 apples.", "9"),
+    ("Human: 2 legs\nTwo dogs: 8 legs\nHuman: 2 legs\nIn all 12 legs.", "12"),
+    ("On day 1:\nExercise: 30 minutes\nRest: 10 minutes\nThe answer is 40.", "40"),
+    ("There are 4.\nThe problem: she has 5 more. So 4 + 5 = 9.", "9"),
+    ("There are 4.\nThis problem needs 5 more. So 9.", "9"),
+    ("There are 4, and the user: Tom. So 9.", "9"),
+    ("There are 4.\nUsers: 5 more, so 9.", "9"),
+    ("There are 4. Please answer 5 more calls, so 9.", "9"),
+    ("There are 4.\nPlease note the 5 others. So 9.", "9"),
+    ("Question 1: How many pens?\n4 pens.\nQuestion 2: How many in all?\n4 + 5 = 9.", "9"),
+]
+
+
+@pytest.mark.parametrize(("response", "answer"), RUN_ON)
+def test_the_answer_before_another_problem_counts(response: str, answer: str | None) -> None:
+    assert gsm8k.extract_answer(response, strict=False) == answer
+
+
+def test_the_answer_of_another_problem_is_no_strict_answer() -> None:
+    assert gsm8k.extract_answer("So 4 pens.\n\nProblem: Tom has 3 pens.\n#### 3") is None
+    assert gsm8k.equations("<<2+2=4>>\nHuman: <<3+6=9>>") == ["2+2=4"]
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("#### 12\nFinal answer:", "12"),
+        ("So 12.\nFinal answer: ", "12"),
+        ("So 12.\nFinal answer:\n\n", "12"),
+        ("So 12 of the 20.\nFinal answer:\n\nI hope this helps!", "20"),
+        ("The answer is 12, of the 20.\n\n**Final Answer:**\n", "12"),
+        ("The answer is 12, of the 20. The answer is", "12"),
+        ("The answer is 12, of the 20. The answer is: **", "12"),
+        ("Answer: 12\nThere were 20.\nA:\n", "12"),
+        ("So \\boxed{12} of the 20. \\boxed{}", "12"),
+        ("So \\boxed{12} of the 20. \\boxed{ ", "12"),
+        ("12 of 20 is the most.\n####", "20"),
+        ("So 12.\nFinal answer:\nShe has\n9 left.", "9"),  # something follows
+        ("There are 9. The answer is impossible.", None),
+    ],
+)
+def test_a_marker_before_nothing_hides_no_answer(response: str, answer: str | None) -> None:
+    assert gsm8k.extract_answer(response, strict=False) == answer
+
+
+@given(
+    st.lists(st.sampled_from([*"0123456789 .,-/$#=%\nAQ:é", "####", "\nProblem:", "\nUser:"]), max_size=80).map(
+        "".join
+    ),
+    st.booleans(),
+)
 @settings(deadline=None)
 def test_what_is_strictly_an_answer_is_flexibly_the_same(text: str, marked: bool) -> None:
     response = f"#### {text}" if marked else text
@@ -224,7 +326,10 @@ def _seconds(text: str) -> float:
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("unit", ["1,", "9", "####", "$-", "1/", "answer: ", "answer is ", "\nQ", "\nA:", "#### 1\n"])
+@pytest.mark.parametrize(
+    "unit",
+    ["1,", "9", "####", "$-", "1/", "answer: ", "answer is ", "\nQ", "\nA:", "#### 1\n", "\nInput: 1", "answer:\n"],
+)
 def test_extraction_takes_linear_time(unit: str) -> None:
     """Ten times the text costs about ten times the time; a quadratic pattern would cost a hundred times."""
     short, long = unit * (50_000 // len(unit)), unit * (500_000 // len(unit))
@@ -373,6 +478,9 @@ def test_a_question_asked_twice_is_kept_once_and_counted(tmp_path: Path, caplog:
         (_row("  "), "has an empty question"),
         (_row("How many?", "1+1=2"), "has no last line '#### <number>'"),
         (_row("How many?", "1+1=2\n#### two"), "has no last line '#### <number>'"),
+        (_row("How many?", "1+1=2\n#### 2\n#### 3"), "has another '####' than that of its answer, 2"),
+        (_row("How many?", "1+1=2\n#### 2\n#### two"), "has another '####' than that of its answer, 2"),
+        (_row("How many?", "#### 2\n\nQuestion: 1+2?\n#### 3"), "has another '####' than that of its answer, 2"),
         ('{"question": "How \\ud800 many?", "answer": "#### 2"}', "is not Unicode text"),
     ],
 )
@@ -381,6 +489,12 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path: Path, row: object, c
     with pytest.raises(DataError, match=r"train\.jsonl, line 2 ") as caught:
         gsm8k.load_questions(gsm8k.Settings(path=path, validation_size=0))
     assert complaint in str(caught.value)
+
+
+def test_the_same_answer_may_stand_in_a_reference_twice(tmp_path: Path) -> None:
+    path = _publish(tmp_path, [_row("How many?", "#### 2\n#### 2.0")], TEST)
+    (question,) = gsm8k.load_questions(gsm8k.Settings(path=path, validation_size=0))["train"]
+    assert question.answer == "2"
 
 
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -735,6 +849,19 @@ def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
     assert len(solutions) == 23_742
     assert disagreements == {row for rows in DISAGREEMENTS.values() for row in rows}
     assert len(disagreements) == 76
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "opening", ["Problem:", "Exercise:", "Input:", "Human:", "User:", "Please answer the following question."]
+)
+def test_real_solutions_keep_their_answers_before_another_problem(opening: str) -> None:
+    """Of 23,742 solutions every 19th, so that all 18 models take part, with a test question and its answer after it."""
+    with gzip.open(DATA / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
+        completions = [json.loads(line)["completion"] for line in lines][::19]
+    for completion, row in zip(completions, _published_rows("test"), strict=False):
+        run_on = f"{completion}\n\n{opening} {row['question']}\n{row['answer']}"
+        assert gsm8k.extract_answer(run_on, strict=False) == gsm8k.extract_answer(completion, strict=False)
 
 
 @needs_data

@@ -65,6 +65,15 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("#### C\n#### A", "C", "C"),
     ("The answer is C.\n\nQ: What is next?\nA: The answer is (a).", None, "C"),
     ("It is (c).\n\n### Instruction:\nNext?\n\n### Response:\n#### A", None, "C"),
+    ("The answer is C.\n\nProblem: What is next?\nThe answer is (a).", None, "C"),
+    ("It is (c).\n\nExercise 2: What is next?\nThe answer is (a).", None, "C"),
+    ("It is (c).\n\nHuman: What is next?\n#### A", None, "C"),
+    ("It is (c).\n\nPlease answer the next one.\n#### A", None, "C"),
+    ("Problem: What is next?\nThe answer is (a).", None, "A"),
+    # a marker before nothing hides no answer
+    ("The answer is (c).\nFinal answer:", None, "C"),
+    ("The answer is (c). The correct option is", None, "C"),
+    ("So \\boxed{C}, not (a). \\boxed{}", None, "C"),
     # other models' ways to answer
     ("(C)", None, "C"),
     ("C)", None, "C"),

@@ -75,11 +75,24 @@ def test_the_same_settings_give_the_same_questions():
     assert {q.content_hash for q in other["test"]}.isdisjoint({q.content_hash for q in questions["test"]})
 
 
-def test_more_test_questions_change_no_other():
-    longer = pocket.load_questions(dataclasses.replace(SMALL, test=50))
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_more_questions_of_a_split_change_no_other(split):
     shorter = pocket.load_questions(SMALL)
-    assert longer["test"][:40] == shorter["test"]
-    assert longer["train"] == shorter["train"] and longer["validation"] == shorter["validation"]
+    longer = pocket.load_questions(dataclasses.replace(SMALL, **{split: 90}))
+    assert longer[split][: len(shorter[split])] == shorter[split] != longer[split]
+    assert all(longer[other] == shorter[other] for other in shorter if other != split)
+
+
+def test_held_out_questions_do_not_depend_on_how_many_train(monkeypatch):
+    """Of two hundred stories most are drawn for several splits: test keeps them all, validation those not in test."""
+    draw = pocket.draw_story
+    monkeypatch.setattr("aft.tasks.pocket.questions.draw_story", lambda rng, _: draw(random.Random(rng.randrange(200))))
+    few, many = (pocket.load_questions(Settings(train=train, validation=60, test=60)) for train in (5, 75))
+    assert (few["test"], few["validation"]) == (many["test"], many["validation"])
+    small = pocket.load_questions(Settings(train=5, validation=60, test=1))
+    tested = {question.question for question in few["test"]}
+    kept = [question.question for question in small["validation"] if question.question not in tested]
+    assert kept == [question.question for question in few["validation"]][: len(kept)] != []
 
 
 def test_no_question_is_in_two_splits():
@@ -127,8 +140,8 @@ def test_empty_splits_are_refused(split):
 @pytest.mark.parametrize(
     ("seed", "digest"),
     [
-        (0, "f65fb750798b832c2534c0218ae9f32957fd75f213d8527bf4540419ef0e2df0"),
-        (1, "3c3cddd47b9fd81f529a92bbb942e1f277f8e34f8943a089796123c53c5c2348"),
+        (0, "c9356c10b6064ca416d88fe85f5ad3a709b768ee4b6535680e27e3f894fdfe83"),
+        (1, "7c641679414a4ce436a6cb63d94d7c27ee80f5c00327f2973d0636f004ee77c5"),
     ],
 )
 def test_the_benchmark_is_always_the_same(seed, digest):

@@ -43,8 +43,15 @@ def test_lines_and_items_are_read_with_their_places(tmp_path: Path, packed: bool
     assert list(rows.json_array(str(tmp_path), "a.json")) == [(f"{items}, item 1", 7), (f"{items}, item 2", 8)]
 
 
+def test_line_ends_and_byte_order_marks_of_other_programs_are_no_content(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"x": 1}\r\n2\r\n')
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[7,\r\n8]\r\n")
+    assert [row for _, row in rows.json_lines(str(tmp_path), "a.jsonl")] == [{"x": 1}, 2]
+    assert [row for _, row in rows.json_array(str(tmp_path), "a.json")] == [7, 8]
+
+
 def test_the_plain_file_is_read_before_the_packed_one(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("1")
+    (tmp_path / "a.jsonl").write_text("1", encoding="utf-8")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"2"))
     assert [row for _, row in rows.json_lines(str(tmp_path), "a.jsonl")] == [1]
 
@@ -55,6 +62,9 @@ def test_the_plain_file_is_read_before_the_packed_one(tmp_path: Path) -> None:
         ("a.jsonl", b"1\n{\n", r"a\.jsonl, line 2 is not JSON"),
         ("a.jsonl", b"1\n\n2\n", r"a\.jsonl, line 2 is not JSON"),
         ("a.jsonl", b"\xff\xfe1\n", r"a\.jsonl, line 1 is not JSON"),
+        ("a.jsonl", "1\n".encode("utf-16"), r"a\.jsonl, line 1 is not JSON"),
+        ("a.json", "[1]".encode("utf-16"), r"a\.json is not JSON"),
+        ("a.jsonl", b'"\xed\xa0\x80"\n', r"a\.jsonl, line 1 is not JSON"),  # half of a pair
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1 is not JSON"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz cannot be read"),
         ("a.jsonl.gz", gzip.compress(b"1\n" * 999)[:-9], r"a\.jsonl\.gz cannot be read"),

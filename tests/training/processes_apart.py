@@ -73,7 +73,13 @@ def seven_steps(scenario: dict[str, Any], folder: Path, resume: Path | None = No
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     weights = trainer.whole_weights()
     curve = [row for row in trainer.state.log_history if "loss" in row]
-    return {"curve": curve, "weights": model.state_dict() if weights is None else weights}
+    moments: Any = checkpoints.optimizer_state(trainer.optimizer, trainer.lr_scheduler)[0]  # type: ignore[arg-type]
+    kept = {"weights": {} if weights is None else weights, "moments": moments}
+    return {
+        "curve": curve,
+        "weights": model.state_dict() if weights is None else weights,
+        "kept": {what: sum(tensor.numel() for tensor in tensors.values()) for what, tensors in kept.items()},
+    }
 
 
 def hash_of(weights: dict[str, torch.Tensor]) -> str:
@@ -92,9 +98,11 @@ def main() -> None:
         again = seven_steps(scenario, folder, resume=latest)
         if "sharding" not in scenario:
             assert len(set(processes.gathered(hash_of(shown["weights"])))) == 1, "the processes have gone apart"
+        kept = processes.gathered(shown["kept"])
         if processes.is_first():
+            (folder / "kept.json").write_text(json.dumps(kept))
             for kind, run in {"at once": shown, "resumed": again}.items():
-                (folder / f"{kind}.json").write_text(json.dumps(run["curve"]))
+                (folder / f"{kind}.json").write_text(json.dumps(run["curve"]), encoding="utf-8")
                 save_file(
                     {k: v.clone().contiguous() for k, v in run["weights"].items()}, folder / f"{kind}.safetensors"
                 )

@@ -51,7 +51,7 @@ def killed(killed_runs, tmp_path_factory):
         [sys.executable, killed_runs.__file__, json.dumps(scenarios)],
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -255,7 +255,7 @@ def test_the_latest_checkpoint_is_the_newest_intact_one(tmp_path, caplog):
     (paths[10] / "model.safetensors").write_bytes(bytes(7))
     assert checkpoints.latest(tmp_path) == paths[9]
     assert [message.split()[0] for message in caplog.messages] == ["checkpoint-100", "checkpoint-10"]
-    (paths[9] / "manifest.json").write_text("{")
+    (paths[9] / "manifest.json").write_text("{", encoding="utf-8")
     assert checkpoints.latest(tmp_path) is None
 
 
@@ -293,4 +293,4 @@ def test_random_states_come_back(draw, tmp_path):
 def test_a_checkpoint_holds_the_optimiser_in_safetensors_and_json(tmp_path):
     save_state(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {checkpoints.OPTIMIZER, checkpoints.STATE}
-    assert json.loads((tmp_path / checkpoints.STATE).read_text())["param_groups"][0]["betas"] == [0.9, 0.999]
+    assert json.loads((tmp_path / checkpoints.STATE).read_text("utf-8"))["param_groups"][0]["betas"] == [0.9, 0.999]

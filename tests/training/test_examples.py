@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from aft.errors import DataError
+from aft.feedback.ratings import with_ratings
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import get_task
 from aft.training.examples import Example, build_examples, fingerprint, refuse_held_out
@@ -96,6 +98,77 @@ def test_reference_scores_go_with_their_samples(build, ids):
     first, second, _ = build(rows, Objective(term="dpo"))
     assert (first.candidates, first.reference_scores) == ([WRONG, RIGHT], [-0.5, -0.25])
     assert (second.candidates, second.reference_scores) == ((), ())
+
+
+MISSING = [None, float("nan"), np.nan, pd.NA, pd.NaT]
+BY_RATING = {
+    "aft": Objective(term="aft", feedback="ranking"),
+    "rft": Objective(learn_positives=True, feedback="ranking"),
+    "pro": Objective(term="pro", feedback="ranking"),
+    "dpo": Objective(term="dpo", feedback="ranking"),
+}
+
+
+def rated(question_id, token_ids, rating, rating_rank):
+    more = {"rating": rating, "rating_rank": rating_rank, "reference_score": -1.0, "distinct_equations": True}
+    return {**row(question_id, token_ids, True), **more}
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+@pytest.mark.parametrize("kind", BY_RATING)
+def test_unrated_samples_are_left_out_and_counted(kind, missing, build, ids, references, caplog):
+    """Of two questions one has a gap: it keeps its reference, the other its ranking."""
+    rows = [
+        rated(ids[0], RIGHT, 9.0, missing),
+        rated(ids[0], WRONG, missing, missing),
+        rated(ids[1], RIGHT, 9.0, 0),
+        rated(ids[1], WRONG, 3.0, 1),
+    ]
+    examples = build(rows, BY_RATING[kind])
+    of_first = [example for example in examples if example.question_id == ids[0]]
+    assert [(example.targets, example.candidates) for example in of_first] == [([references[0]], ())]
+    assert build(rows[2:], BY_RATING[kind]) == examples
+    assert caplog.messages == ["2 samples of questions with an unrated sample are left out of the ranking."]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+@pytest.mark.parametrize("kind", BY_RATING)
+def test_without_any_rating_the_way_out_is_told(kind, missing, build, ids):
+    with pytest.raises(DataError, match=r"No sample has a rating: set labelling\.judge and run label_and_rank"):
+        build([rated(ids[0], RIGHT, missing, missing)], BY_RATING[kind])
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in Parquet"])
+def test_unrated_samples_of_a_table_are_those_of_its_rows(stored, build, ids, tmp_path):
+    """As `label_and_rank` writes ratings, and as the catalog reads them again: of the first question one lacks."""
+    rows = [rated(ids[q], tokens, 0.0, 0) for q in (0, 1) for tokens in (RIGHT, WRONG)]
+    table = with_ratings(pd.DataFrame(rows), pd.Series([9.0, np.nan, 9.0, 3.0]))
+    if stored:
+        table.to_parquet(tmp_path / "feedback.parquet", index=False)
+        table = pd.read_parquet(tmp_path / "feedback.parquet")
+    examples = build(table.to_dict("records"), BY_RATING["pro"])
+    assert [(list(example.ranks), example.ratings) for example in examples] == [
+        ([], ()),
+        ([0, 1], [9.0, 3.0]),
+        ([], ()),
+    ]
+
+
+def test_a_rank_without_its_rating_is_unrated_where_the_rating_is_read(build, ids):
+    """PRO reads both; a missing rating would pass for the temperature of a question that has none."""
+    rows = [rated(ids[0], RIGHT, None, 0), rated(ids[0], WRONG, 3.0, 1), rated(ids[0], ALSO_RIGHT, 9.0, 0)]
+    assert build(rows, BY_RATING["pro"])[0].candidates == [WRONG, ALSO_RIGHT]
+    assert build(rows, BY_RATING["aft"])[0].candidates == [RIGHT, WRONG, ALSO_RIGHT]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+def test_a_missing_reference_score_is_no_number_to_train_with(missing, build, ids):
+    rows = [
+        {**row(ids[0], RIGHT, True), "reference_score": -1.0},
+        {**row(ids[0], WRONG, False), "reference_score": missing},
+    ]
+    with pytest.raises(DataError, match=f"A sample of {ids[0]} has no score under the reference model"):
+        build(rows, Objective(term="dpo"))
 
 
 def test_feedback_on_an_unknown_question_is_refused(build):

@@ -108,7 +108,7 @@ def test_a_run_that_several_began_leaves_no_job_in_the_model_of_one(pocket_direc
     made = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "once", "x").directory
     left = tmp_path / "again" / f".{made.path.name}.partial" / "job"
     left.mkdir(parents=True)
-    (left / "order.json").write_text("{}")
+    (left / "order.json").write_text("{}", encoding="utf-8")
     again = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "again", "x").directory
     assert again.fingerprint == made.fingerprint
     assert not (again.path / "job").exists()
@@ -131,7 +131,9 @@ def test_no_process_outlives_the_one_that_asked(number, pocket_directory, tmp_pa
 def test_a_worker_that_is_killed_is_told_of(pocket_directory, tmp_path):
     """The other one does not wait for it, and the checkpoint is there to go on from."""
     asked = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(pocket_directory.path), str(tmp_path)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN, str(pocket_directory.path), str(tmp_path)],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     )
     wait_until(lambda: list(tmp_path.glob(".*.partial/checkpoints/checkpoint-*/manifest.json")), 60)
     os.kill(int(workers_of(tmp_path)[0].parent.name), signal.SIGKILL)
@@ -191,4 +193,4 @@ def test_what_does_not_go_with_sharded_weights_is_refused(wrong, complaint, pock
     settings = dataclasses.replace(SETTINGS, **wrong)
     with pytest.raises(SettingsError, match=complaint):
         fit_together(Job(EXAMPLES, settings, AFT, 0, "x", [], ""), pocket_directory, tmp_path, Launch(sharding="full"))
-    assert json.loads((tmp_path / "job" / "error.json").read_text())["kind"] == "SettingsError"
+    assert json.loads((tmp_path / "job" / "error.json").read_text(encoding="utf-8"))["kind"] == "SettingsError"

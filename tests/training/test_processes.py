@@ -49,7 +49,7 @@ def apart(processes_apart, tmp_path_factory):
         [*command, "--rdzv-endpoint", "localhost:0", processes_apart.__file__, str(root)],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]
@@ -67,7 +67,7 @@ def test_two_processes_learn_what_one_learns(name, apart, processes_apart, tmp_p
         pytest.importorskip("peft")
     scenario = processes_apart.SCENARIOS[name]
     alone = processes_apart.seven_steps(scenario, tmp_path)
-    curve = json.loads((apart / name / "at once.json").read_text())
+    curve = json.loads((apart / name / "at once.json").read_text(encoding="utf-8"))
     assert len(curve) == len(alone["curve"]) == 7
     for row, expected in zip(curve, alone["curve"], strict=True):
         for column in set(CURVES) & set(expected):
@@ -99,10 +99,21 @@ def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_
     begun = tmp_path / "checkpoint-4"
     shutil.copytree(apart / name / begun.name, begun)
     alone = processes_apart.seven_steps(processes_apart.SCENARIOS[name], tmp_path, resume=begun)
-    expected = json.loads((apart / name / "at once.json").read_text())
+    expected = json.loads((apart / name / "at once.json").read_text(encoding="utf-8"))
     assert [row["step"] for row in alone["curve"]] == list(range(1, 8))
     for row, other in zip(alone["curve"][4:], expected[4:], strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES + BY_DEEPSPEED)
+def test_only_the_first_process_keeps_what_is_gathered(name, apart):
+    """All weights if they are sharded (else each has them anyway), and in any case the state of the optimiser."""
+    skip_without(name)
+    first, second = json.loads((apart / name / "kept.json").read_text())
+    assert second == {"weights": 0, "moments": 0}
+    numbers = sum(tensor.numel() for tensor in load_file(apart / name / "at once.safetensors").values())
+    assert first["weights"] == (numbers if name.startswith(("sharded", "zero3")) else 0)
+    assert first["moments"] > 0
 
 
 @given(costs=st.lists(st.integers(1, 500), max_size=24), n=st.integers(1, 6))

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from aft.errors import NumericalError
 from aft.models.adapters import LoraSettings, add_adapter
+from aft.scoring import head
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS
 from aft.training.settings import Objective, TrainingSettings
@@ -301,6 +302,34 @@ def test_each_epoch_has_an_order_of_its_own(small_llama, ragged_examples, tmp_pa
     first, second = seen[:12], seen[12:]
     assert sorted(first) == sorted(second) == [f"q{i:02d}" for i in range(12)]
     assert first != second
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "how", [{}, {"token_budget": 60}, {"token_budget": 1}, {"scoring": "naive"}, {"scoring": "two_pass"}]
+)
+def test_every_weight_has_a_gradient_in_the_first_step(
+    how, precision, small_llama, ragged_examples, tmp_path, monkeypatch
+):
+    """The head's logits in chunks, which only a model with a plain head allows: it is tried out before the first step.
+
+    Under autocast a trial, which has no graph, would leave casts of the weights without one to the step (torch 2.6).
+    """
+    tried = []
+    original = head._try_head
+
+    def remember(model):
+        tried.append((len(seen.steps), torch.is_autocast_enabled("cpu")))
+        return original(model)
+
+    monkeypatch.setattr(head, "_try_head", remember)
+    monkeypatch.setattr(head, "_MOST_LOGITS", 9 * 64)  # more than the trials of the path need
+    seen = Gradients()
+    objective = Objective(term="aft", constraint="detached")
+    model = small_llama(tied=False)
+    train(model, ragged_examples(8), objective, tmp_path, [seen], HELD_OUT, precision=precision, monitor_every=1, **how)
+    assert all(gradient.any() for gradient in seen.steps[0].values())
+    assert tried == ([] if how.get("scoring") == "naive" else [(0, False)])
 
 
 # --- the probe --------------------------------------------------------------------------------------------------------

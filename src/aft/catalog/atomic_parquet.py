@@ -1,17 +1,26 @@
-"""Parquet tables that are whole or absent, and the list of those that several runs wrote side by side."""
+"""Parquet tables that are whole and sealed, or absent."""
 
 from pathlib import Path
 
 import pandas as pd
 from kedro_datasets.pandas import ParquetDataset
 
-from aft.files import write_atomically
+from aft.catalog.stages import way_out
+from aft.files import check_seal, write_sealed
 
 
 class AtomicParquetDataset(ParquetDataset):
-    """`pandas.ParquetDataset`, but a file is written beside its name and renamed: a killed run leaves no half table."""
+    """`pandas.ParquetDataset`, but a file is written beside its name, renamed and sealed: see `aft.files.write_sealed`.
+
+    A killed run leaves no half table, and one that has changed since is not loaded.
+    """
+
+    def load(self) -> pd.DataFrame:
+        """The table; raises `StoreError` if it is missing or not as it was written."""
+        check_seal(Path(self._get_load_path()), way_out(self.metadata))
+        return super().load()
 
     def save(self, data: pd.DataFrame) -> None:
         """Write `data`; raises `StoreError` if the disk is full."""
-        write_atomically(Path(self._get_save_path()), lambda staged: data.to_parquet(staged, **self._save_args))
+        write_sealed(Path(self._get_save_path()), lambda staged: data.to_parquet(staged, **self._save_args))
         self._invalidate_cache()

@@ -4,10 +4,11 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
-from aft.files import write_atomically
+from aft.catalog.stages import way_out
+from aft.files import check_seal, write_sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,14 +25,13 @@ class FigureDataset(AbstractDataset["Figure", bytes]):
         self.metadata = metadata
 
     def load(self) -> bytes:
-        """The picture as PNG; raises `DatasetError` if it was not drawn yet."""
-        if not self._exists():
-            raise DatasetError(f"There is no figure {self._filepath} yet; run evaluate.")
+        """The picture as PNG; raises `StoreError` if it is missing or not as it was drawn."""
+        check_seal(self._filepath, way_out(self.metadata))
         return self._filepath.read_bytes()
 
     def save(self, data: "Figure") -> None:
         """Write the figure; raises `StoreError` if the disk is full."""
-        write_atomically(self._filepath, lambda staged: data.savefig(staged, **{"format": "png", **self._save_args}))
+        write_sealed(self._filepath, lambda staged: data.savefig(staged, **{"format": "png", **self._save_args}))
 
     def preview(self) -> ImagePreview:
         """The picture for Kedro-Viz."""

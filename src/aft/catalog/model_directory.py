@@ -6,13 +6,14 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
+from aft.catalog.stages import way_out
 from aft.errors import ModelError
 from aft.files import MANIFEST, read_manifest
 from aft.models.directory import ModelDirectory, open_model, publish
 
 
 class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
-    """Saving makes `filepath` a directory with the model's files (linked, not copied); loading gives a handle on it."""
+    """Saving makes `filepath` a directory with the model's files (see `publish`); loading gives a handle on it."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
@@ -21,10 +22,7 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
     def load(self) -> ModelDirectory:
         """The handle; raises `ModelError` if the model was not made yet."""
         if not self._exists():
-            raise ModelError(
-                f"There is no finished model in {self._filepath}; run the pipeline that makes it first "
-                "(ingest, vft_train or align_train)."
-            )
+            raise ModelError(f"There is no finished model in {self._filepath}; {way_out(self.metadata)}.")
         return open_model(self._filepath)
 
     def save(self, data: ModelDirectory) -> None:
@@ -34,7 +32,7 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
     def preview(self) -> JSONPreview:
         """What the model was made from, for Kedro-Viz."""
         path = self._filepath / MANIFEST
-        return JSONPreview(path.read_text() if path.is_file() else "{}")
+        return JSONPreview(path.read_text(encoding="utf-8") if path.is_file() else "{}")
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from aft.catalog.stages import way_out
 from aft.errors import StoreError
-from aft.files import hash_file, write_json
+from aft.files import check_seal, hash_file, json_text, write_sealed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
-    """A file that names the shards of one finished sampling run, with their hashes; the shards stay in their store."""
+    """A file that names the shards of one finished sampling run, with their hashes; the shards stay in their store.
+
+    The file itself is sealed.
+    """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
         self.metadata = metadata
 
     def load(self) -> "pd.DataFrame":
-        """The rows of all shards, in the questions' order; raises `StoreError` if one is missing or changed."""
+        """The rows of all shards, in the questions' order; raises `StoreError` if anything is missing or changed."""
         import pandas as pd
 
-        if not self._exists():
-            raise StoreError(f"Nothing was sampled into {self._filepath} yet; run the pipeline that samples first.")
-        listed = json.loads(self._filepath.read_text())["shards"]
+        check_seal(self._filepath, way_out(self.metadata))
+        listed = json.loads(self._filepath.read_bytes())["shards"]
         if not listed:  # there was no question to answer
             return pd.DataFrame()
         shards = {self._home / shard["path"]: shard["sha256"] for shard in listed}
@@ -35,14 +38,15 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
         if broken:
             raise StoreError(
                 f"{len(broken)} shards that {self._filepath} names are missing or changed ({broken[0]} ...); "
-                "run the pipeline that samples again."
+                f"{way_out(self.metadata)}."
             )
         return pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
 
     def save(self, data: list[Path]) -> None:
         """Name the shards of a finished run, relative to the file."""
         shards = [{"path": os.path.relpath(shard.resolve(), self._home), "sha256": hash_file(shard)} for shard in data]
-        write_json(self._filepath, {"shards": shards})
+        text = json_text({"shards": shards})
+        write_sealed(self._filepath, lambda staged: staged.write_text(text, encoding="utf-8"))
 
     @property
     def _home(self) -> Path:

@@ -34,12 +34,12 @@ class PaperAssessmentAccuracy(NamedTuple):
     n_excluded: int
 
 
-def assessment_accuracy(groups: pd.DataFrame) -> AssessmentAccuracy:
+def assessment_accuracy(groups: pd.DataFrame, *, level: float = 0.95, resamples: int = 10_000) -> AssessmentAccuracy:
     """Share of (positive, negative) pairs of a question whose positive scores higher; a tie counts 1/2.
 
     For question q: A_q = Σ_{p,n} [I(s_p > s_n) + ½ I(s_p = s_n)] / (n_p n_n). Micro is Σ_q (n_p n_n A_q) /
-    Σ_q n_p n_n, macro the mean of A_q. The 95 % interval is of the macro value, by bootstrap over questions:
-    pairs of one question are not independent. Questions without a positive or without a negative say nothing;
+    Σ_q n_p n_n, macro the mean of A_q. The interval is of the macro value, by bootstrap over questions: pairs
+    of one question are not independent. Questions without a positive or without a negative say nothing;
     they are left out and counted in `n_excluded`. When no question is left, the four numbers are NaN.
 
     Raises NumericalError, with the questions' ids, when a score is not finite.
@@ -53,7 +53,7 @@ def assessment_accuracy(groups: pd.DataFrame) -> AssessmentAccuracy:
     n_pairs_N = np.array([positive.size * negative.size for positive, negative in pairs])
     wins_N = np.array([_wins(positive, negative) for positive, negative in pairs])
     accuracy_N = wins_N / n_pairs_N
-    low, high = bootstrap_interval(accuracy_N)
+    low, high = bootstrap_interval(accuracy_N, level=level, resamples=resamples)
     return AssessmentAccuracy(
         micro=float(wins_N.sum() / n_pairs_N.sum()),
         macro=float(accuracy_N.mean()),

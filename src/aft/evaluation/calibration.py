@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from aft.errors import DataError, NumericalError
+from aft.evaluation.statistics import flags
 
 RELIABILITY_COLUMNS = ("low", "high", "confidence", "accuracy", "count")
 
@@ -25,7 +26,7 @@ def auroc(scores_N: ArrayLike, is_correct_N: ArrayLike) -> float:
     The Mann-Whitney statistic over n_p n_n, the area under the ROC curve: 1/2 is chance. NaN when all responses are
     right, all are wrong, or there is none.
 
-    Raises DataError when the two differ in length, NumericalError when a score is not finite.
+    Raises DataError when the two differ in length or a label is missing, NumericalError when a score is not finite.
     """
     score_N, is_correct_N = _checked(scores_N, is_correct_N)
     positive, negative = score_N[is_correct_N], np.sort(score_N[~is_correct_N])
@@ -43,7 +44,7 @@ def reliability(scores: ArrayLike, is_correct: ArrayLike, bins: int = 10) -> pd.
     in [0, 1], and `count`. Equal confidences are never parted, so that the order of the responses says nothing; bins
     differ in count where there are many of them. Without responses there are no rows.
 
-    Raises DataError when the two differ in length, NumericalError when a score is not finite.
+    Raises DataError when the two differ in length or a label is missing, NumericalError when a score is not finite.
     """
     score_N, is_correct_N = _checked(scores, is_correct)
     confidence_N = np.exp(score_N)
@@ -66,7 +67,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 
 
 def _checked(scores: ArrayLike, is_correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    score_N, is_correct_N = np.asarray(scores, dtype=np.float64), np.asarray(is_correct, dtype=bool)
+    score_N, is_correct_N = np.asarray(scores, dtype=np.float64), flags(is_correct)
     if score_N.shape != is_correct_N.shape:
         raise DataError(f"Each score needs its label, not {score_N.size} scores and {is_correct_N.size} labels.")
     if not np.isfinite(score_N).all():

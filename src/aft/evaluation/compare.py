@@ -9,13 +9,7 @@ import pandas as pd
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.predictions import GREEDY, greedy_by_set, measure
-from aft.evaluation.statistics import (
-    bootstrap_interval,
-    mcnemar_exact,
-    mean_std,
-    paired_bootstrap,
-    wilson_interval,
-)
+from aft.evaluation.statistics import mcnemar_exact, mean_std, two_level_bootstrap, wilson_interval
 
 Seeds = Mapping[int, pd.DataFrame]  # tables of one variant, by seed
 _SEED_ENDS = {"accuracy_low", "accuracy_high", "assessment_accuracy_low", "assessment_accuracy_high"}
@@ -47,8 +41,10 @@ def comparison_table(
 ) -> pd.DataFrame:
     """One row per variant: every figure as a mean over its seeds, with intervals, and the difference to `baseline`.
 
-    The interval of an accuracy is Wilson's for one seed; for several it is a bootstrap over questions of each
-    question's mean over seeds. Differences are paired by question over the seeds that both variants have.
+    The interval of an accuracy is Wilson's for one seed; for several it is a bootstrap over seeds and questions (see
+    `two_level_bootstrap`), as that of assessment accuracy is, over the seeds and questions that have one. Differences
+    are paired by question and seed, over the seeds that both variants have, which `shared_seeds` names; all else is
+    over the variant's own `seeds`.
 
     `others` holds predictions for other question sets (see `measure`). Each set adds `accuracy_{set}`, its interval
     `{set}_low` and `{set}_high`, and `{set}_difference` to the baseline with `{set}_difference_low` and `_high`.
@@ -65,10 +61,10 @@ def comparison_table(
         own_others = others[variant] if others is not None else {}
         figures = [measure(seeds[seed], groups[variant][seed], ks, others=own_others.get(seed)) for seed in seeds]
         row = {"variant": variant, "seeds": " ".join(map(str, seeds)), "questions": len(correct[variant])}
-        row |= _accuracy(figures, correct[variant], level, resamples)
+        row |= _accuracy(correct[variant], level, resamples)
         row |= _difference(correct[variant], correct[baseline], level, resamples)
-        row |= {name: value for name, value in _means(figures).items() if name not in row}
-        row |= _assessment_interval(groups[variant], level, resamples)
+        row |= _means(figures)
+        row |= _assessment(groups[variant], level, resamples)
         row["per_seed"] = " ".join(f"{one['accuracy']:.4f}" for one in figures)
         for name, own in correct_in_sets.get(variant, {}).items():
             _add_set(row, name, own, correct_in_sets[baseline][name], level, resamples)
@@ -89,9 +85,9 @@ def paired_differences(predictions: Mapping[str, Seeds], level: float, resamples
     )
 
 
-def _accuracy(figures: list[dict[str, float]], correct: pd.DataFrame, level: float, resamples: int) -> dict[str, float]:
+def _accuracy(correct: pd.DataFrame, level: float, resamples: int) -> dict[str, float]:
     """Mean accuracy over seeds, its interval, and its standard deviation over seeds."""
-    accuracy, std = mean_std([one["accuracy"] for one in figures])
+    accuracy, std = mean_std(correct.mean())
     low, high = _interval(correct, level, resamples)
     return {"accuracy": accuracy, "low": low, "high": high, "std_over_seeds": std}
 
@@ -138,34 +134,35 @@ def _add_set(
     row |= columns
 
 
-def _assessment_interval(groups: Seeds, level: float, resamples: int) -> dict[str, float]:
-    """Ends of the interval of the macro assessment accuracy: a bootstrap over questions of their means over seeds."""
-    by_question = pd.concat([accuracy_by_question(rows) for rows in groups.values()]).groupby(level=0).mean()
-    ends = bootstrap_interval(by_question, resamples=resamples, level=level) if len(by_question) else (np.nan, np.nan)
-    return {"assessment_low": ends[0], "assessment_high": ends[1]}
+def _assessment(groups: Seeds, level: float, resamples: int) -> dict[str, float]:
+    """Macro assessment accuracy with the ends of its interval, all over the same seeds and questions."""
+    by_question = pd.DataFrame({seed: accuracy_by_question(rows) for seed, rows in groups.items()})
+    if by_question.empty:
+        return dict.fromkeys(("assessment_accuracy", "assessment_low", "assessment_high"), float("nan"))
+    mean, low, high = two_level_bootstrap(by_question.T, resamples=resamples, level=level)
+    return {"assessment_accuracy": mean, "assessment_low": low, "assessment_high": high}
 
 
 def _interval(correct: pd.DataFrame, level: float, resamples: int) -> tuple[float, float]:
     if correct.shape[1] == 1:
         return wilson_interval(int(correct.to_numpy().sum()), len(correct), level)
-    return bootstrap_interval(correct.mean(axis=1), resamples=resamples, level=level)
+    _, low, high = two_level_bootstrap(correct.T, resamples=resamples, level=level)
+    return low, high
 
 
-def _difference(
-    correct: pd.DataFrame, other: pd.DataFrame, level: float, resamples: int
-) -> dict[str, float | str | int]:
+def _difference(correct: pd.DataFrame, other: pd.DataFrame, level: float, resamples: int) -> dict[str, float | str]:
     shared = [seed for seed in correct.columns if seed in other.columns]
     if not shared:
         raise DataError("Two variants have no seed in common; run align_train and evaluate for the same seeds.")
     if not correct.index.equals(other.index):
         raise DataError("Two variants were evaluated on different test questions; run evaluate again.")
     one, two = correct[shared], other[shared]
-    difference = paired_bootstrap((one - two).mean(axis=1), resamples=resamples, level=level)
-    p_values = [mcnemar_exact(one[seed] > 0, two[seed] > 0) for seed in shared]
+    difference = two_level_bootstrap((one - two).T, resamples=resamples, level=level)
+    p_values = [mcnemar_exact(one[seed], two[seed]) for seed in shared]
     return {
         "difference": difference.mean,
         "difference_low": difference.low,
         "difference_high": difference.high,
         "mcnemar_p": " ".join(f"{p:.2g}" for p in p_values),
-        "shared_seeds": len(shared),
+        "shared_seeds": " ".join(map(str, shared)),
     }

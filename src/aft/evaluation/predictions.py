@@ -1,6 +1,6 @@
 """What a variant answered to the test questions, and all that is measured of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,20 @@ GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
 
 
-def predictions(labelled: pd.DataFrame) -> pd.DataFrame:
-    """`PREDICTION_COLUMNS` of labelled generations; the score is the mean token log-probability under the writer."""
+def predictions(labelled: pd.DataFrame, asked: Iterable[str] = ()) -> pd.DataFrame:
+    """`PREDICTION_COLUMNS` of labelled generations; the score is the mean token log-probability under the writer.
+
+    A question that was `asked` and has no response has one row, a wrong greedy answer without response and score.
+    """
     scores = labelled["sum_logprob"] / labelled["n_tokens"]
-    return labelled.assign(score=scores)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
+    table = labelled.assign(score=scores)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
+    answered = set(labelled["question_id"])
+    unanswered = [question_id for question_id in asked if question_id not in answered]
+    if not unanswered:
+        return table
+    wrong = pd.DataFrame({"question_id": unanswered, "sample_index": GREEDY, "is_correct": False})
+    rows = wrong.reindex(columns=list(PREDICTION_COLUMNS)).astype(table.dtypes.to_dict())
+    return pd.concat([table, rows], ignore_index=True)
 
 
 def measure(
@@ -32,13 +42,15 @@ def measure(
     ks: list[int],
     level: float = 0.95,
     others: pd.DataFrame | None = None,
+    resamples: int = 10_000,
 ) -> dict[str, float]:
     """All figures of one variant and seed, by name: shares in [0, 1], perplexity, and numbers of questions.
 
     `rows` are predictions, `scored_groups` the held-out groups with this variant's scores, `others` predictions for
     other question sets, named by a column `set`: each set adds `accuracy_{set}`, of its greedy answers. maj@k, pass@k
     and best-of-k are of the samples, and so are AUROC and calibration error, which judge the scores that the writer
-    gave them; both are NaN without samples.
+    gave them; both are NaN without samples. A question without a response, whose greedy row has no score, is wrong in
+    all of them but the last two, which it does not touch. `level` and `resamples` are those of every interval.
 
     Raises `SettingsError` if a k is larger than the number of samples or a set has the name of another figure,
     `NumericalError`, with the questions' ids, if a score is not finite.
@@ -48,13 +60,16 @@ def measure(
     low, high = wilson_interval(correct, len(greedy), level)
     figures = {"accuracy": correct / len(greedy), "accuracy_low": low, "accuracy_high": high}
     figures["parse_failures"] = float(greedy["extracted_answer"].isna().mean())
+    unanswered = int(greedy["score"].isna().sum())
+    figures["questions_without_response"] = unanswered
     sampled = rows[rows["sample_index"] != GREEDY]
     if ks and sampled.empty:
         raise SettingsError(
             "maj@k, pass@k and best-of-k need samples: set evaluation.sampling.samples to at least the largest k."
         )
     check_finite(sampled)
-    figures |= _of_k_samples(sampled, ks) | _of_own_scores(sampled) | _of_groups(scored_groups)
+    figures |= _of_k_samples(sampled, ks, unanswered) | _of_own_scores(sampled)
+    figures |= _of_groups(scored_groups, level, resamples)
     for name, own in greedy_by_set(others):
         if f"accuracy_{name}" in figures:
             raise SettingsError(f"A question set cannot be called {name!r}, accuracy_{name} is taken; rename it.")
@@ -70,19 +85,25 @@ def greedy_by_set(others: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFra
             yield str(name), greedy[greedy["set"] == name]
 
 
-def _of_k_samples(sampled: pd.DataFrame, ks: list[int]) -> dict[str, float]:
-    """maj@k, pass@k and best-of-k: means over questions of the expectation over k of a question's samples."""
+def _of_k_samples(sampled: pd.DataFrame, ks: list[int], unanswered: int) -> dict[str, float]:
+    """maj@k, pass@k and best-of-k: means over questions of the expectation over k of a question's samples.
+
+    So many questions more are `unanswered`, which is 0 in each.
+    """
     answers, scores = (sampled[name].to_numpy(dtype=object) for name in ("extracted_answer", "score"))
     is_correct = sampled["is_correct"].to_numpy(dtype=bool)
     by_question = [
         (answers[places].tolist(), scores[places].tolist(), is_correct[places].tolist())
         for places in rows_by_question(sampled["question_id"])
     ]
+    none = [0.0] * unanswered
     figures = {}
     for k in ks:
-        figures[f"maj_at_{k}"] = float(np.mean([maj_at_k(given, right, k) for given, _, right in by_question]))
-        figures[f"pass_at_{k}"] = float(np.mean([pass_at_k(len(right), sum(right), k) for _, _, right in by_question]))
-        figures[f"best_of_{k}"] = float(np.mean([best_of_k(score, right, k) for _, score, right in by_question]))
+        majority = [maj_at_k(given, right, k) for given, _, right in by_question]
+        passed = [pass_at_k(len(right), sum(right), k) for _, _, right in by_question]
+        best = [best_of_k(score, right, k) for _, score, right in by_question]
+        for name, values in (("maj_at", majority), ("pass_at", passed), ("best_of", best)):
+            figures[f"{name}_{k}"] = float(np.mean(values + none))
     return figures
 
 
@@ -95,9 +116,10 @@ def _of_own_scores(sampled: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _of_groups(scored_groups: pd.DataFrame) -> dict[str, float]:
+def _of_groups(scored_groups: pd.DataFrame, level: float, resamples: int) -> dict[str, float]:
     """Assessment accuracy, ours and the paper's, and perplexity of positives."""
-    ours, papers = assessment_accuracy(scored_groups), paper_assessment_accuracy(scored_groups)
+    ours = assessment_accuracy(scored_groups, level=level, resamples=resamples)
+    papers = paper_assessment_accuracy(scored_groups)
     return {
         "assessment_accuracy": ours.macro,
         "assessment_accuracy_low": ours.low,

@@ -33,7 +33,7 @@ _CAPTIONS = {
         "Sampled responses in bins of equal count. Confidence is the geometric mean token probability; it is no "
         "probability of being right, so the distance to the diagonal tells variants apart and nothing more.",
     ),
-    "sweep_figure": ("Accuracy over a setting", "Each point is a run of its own; intervals are over test questions."),
+    "sweep_figure": ("Accuracy over a setting", "Each point is a run of its own, or several of other seeds."),
     "scatter_figure": (
         "Task accuracy and assessment accuracy of several base models",
         "Each point is one base model after fine-tuning on the references.",
@@ -44,14 +44,15 @@ _TERMS = (
     ("accuracy", "Share of test questions answered correctly by greedy decoding; a mean over seeds."),
     (
         "[low, high]",
-        "Interval over test questions: Wilson's for one seed, a bootstrap of the means over seeds for several. It says "
-        "how sure the figure is for these trained models, not for models of other seeds; ± is the deviation over "
+        "Interval: Wilson's over test questions for one seed, of which it says how sure the figure is for this trained "
+        "model; for several a bootstrap that draws seeds and questions, for models of other seeds. Of two or three "
+        "seeds it is hardly more than their range, and too narrow where seeds differ much; ± is the deviation over "
         "seeds.",
     ),
     (
         "difference",
-        "In percentage points, paired by question over the seeds that both have. Coloured, and marked ▲ or ▼, where "
-        "its interval leaves out zero. With many variants some intervals do so by chance.",
+        "In percentage points, paired by question and seed over the seeds that both have. Coloured, and marked ▲ or ▼, "
+        "where its interval leaves out zero. With many variants some intervals do so by chance.",
     ),
     ("McNemar p", "Exact test that both are equally often right, one p-value per shared seed."),
     ("maj@k", "Accuracy of a majority vote over k sampled answers; the expectation over all choices of k samples."),
@@ -125,6 +126,7 @@ def _header(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, 
         "baseline": baseline,
         "seeds": ", ".join(seeds),
         "test questions": " / ".join(dict.fromkeys(f"{count:,}" for count in comparison["questions"])),
+        **_unanswered(comparison),
         "intervals": f"{100 * level:g} %",
         "version": version,
     }
@@ -146,6 +148,12 @@ def _header(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, 
         ),
         element("p", *_headline(comparison, baseline)),
     )
+
+
+def _unanswered(comparison: pd.DataFrame) -> dict[str, str]:
+    """How many test questions no variant was asked; nothing if there is none."""
+    most = comparison["questions_without_response"].max() if "questions_without_response" in comparison else 0
+    return {"too long to be answered, so wrong": f"{most:g}"} if most else {}
 
 
 def _headline(comparison: pd.DataFrame, baseline: str) -> list[str]:
@@ -259,7 +267,7 @@ def _differences_table(differences: pd.DataFrame) -> list[Html]:
             f"{marked(str(row['variant']))} minus {marked(str(row['other']))}",
             _difference(row, ""),
             ", ".join(str(row["mcnemar_p"]).split()),
-            str(row["shared_seeds"]),
+            ", ".join(str(row["shared_seeds"]).split()),
         ]
         for row in differences.to_dict("records")
     ]

@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike
 
 from aft.errors import DataError, NumericalError, SettingsError
 
-_CHUNK_ENTRIES = 1_000_000  # of the table of resample counts held at a time: 8 MB
+_CHUNK_ENTRIES = 1_000_000  # questions drawn at a time, over all resamples: 8 MB
 
 
-class Difference(NamedTuple):
-    """A mean difference between two variants over questions, with the ends of its interval."""
+class Estimate(NamedTuple):
+    """A mean over seeds and questions, with the ends of its interval."""
 
     mean: float
     low: float
@@ -50,44 +50,68 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean of `values_N`, by drawing N questions with replacement, many times.
 
-    Questions of equal value are interchangeable, so a resample is drawn as the counts of each distinct value,
-    a multinomial with probabilities count / N: the same distribution as drawing questions, at a cost that
-    grows with the number of distinct values instead of N. The order of the values does not matter.
+    It speaks of one trained model: of other questions, not of other seeds. The order of the values does not matter; a
+    single question, or equal values, give an interval without width.
 
     Raises DataError when there is no question or a value is not finite.
     """
     values_N = np.asarray(values_N, dtype=np.float64)
-    n_questions = values_N.size
-    if n_questions == 0:
-        raise DataError("The bootstrap needs at least one question; there is none to compare.")
     if not np.isfinite(values_N).all():
         broken = np.flatnonzero(~np.isfinite(values_N))[:5].tolist()
         raise DataError(f"The bootstrap needs a finite value for each question; those at {broken} are not.")
-    distinct_D, counts_D = np.unique(values_N, return_counts=True)
-    generator = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_ENTRIES // distinct_D.size)
-    means = [
-        generator.multinomial(n_questions, counts_D / n_questions, size=min(chunk, resamples - start)) @ distinct_D
-        for start in range(0, resamples, chunk)
-    ]
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means) / n_questions, [tail, 1 - tail])
-    return float(low), float(high)
+    _, low, high = two_level_bootstrap(values_N, resamples=resamples, level=level, seed=seed)
+    return low, high
 
 
-def paired_bootstrap(
-    difference_N: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> Difference:
-    """Mean of the per-question differences [N] of two variants, with its percentile interval over questions.
+def two_level_bootstrap(
+    values_S_N: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Estimate:
+    """Mean over S seeds of their means over N questions, with its percentile interval over seeds *and* questions.
 
-    Entry i is (result of variant a) - (result of variant b) on question i; with several seeds, of their means
-    over seeds. Pairing removes the spread of difficulty between questions, which is most of the spread of
-    either accuracy.
+    Each of `resamples` replicates draws S seeds with replacement, draws N questions with replacement, and takes the
+    mean over the drawn seeds of their means over the drawn questions: w_S^T V_SN w_N / SN, where the weights say how
+    often each was drawn. This is Owen's pigeonhole bootstrap (arXiv 0712.1111). Entry [s, i] may be whether question i
+    is right under seed s, or the difference of two variants in that: drawing differences draws the same seeds and
+    questions for both, which takes out the spread of difficulty, most of the spread of either accuracy. NaN says that a
+    question has no value under a seed; a seed or a question without any is left out. One seed (S = 1, or values [N]) is
+    a bootstrap over questions alone, which says nothing of other seeds.
 
-    Raises DataError when there is no question or a difference is not finite.
+    Assumed: seeds and questions are independent draws each, and the design is crossed: column i is the same question
+    under every seed. What all seeds share, such as one base model, is taken as given.
+
+    With few seeds the interval is too narrow for what differs between seeds: it has (S - 1) / S of that variance and no
+    correction for having estimated it. Where seeds differ by much more than chance over questions explains, S = 2 or 3
+    at a level of 95 % give the range of the seeds' means, since a single seed fills 1 replicate of S^S, more than a
+    tail: that covers the truth in 1 - 2^(1 - S) of all cases, 1/2 and 3/4. What differs by question and seed together
+    it counts 1 + 2 (S - 1) / S times (about; once is right): where that prevails it is too wide.
+
+    Raises DataError when there is no value, or one is infinite.
     """
-    low, high = bootstrap_interval(difference_N, resamples=resamples, level=level, seed=seed)
-    return Difference(float(np.mean(np.asarray(difference_N, dtype=np.float64))), low, high)
+    values_S_N = np.atleast_2d(np.asarray(values_S_N, dtype=np.float64))
+    is_known_S_N = ~np.isnan(values_S_N)
+    values_S_N = values_S_N[is_known_S_N.any(axis=1)][:, is_known_S_N.any(axis=0)]
+    if values_S_N.size == 0:
+        raise DataError("The bootstrap needs at least one question with a value; there is none to compare.")
+    if np.isinf(values_S_N).any():
+        raise DataError("The bootstrap needs finite values; check what they were computed from.")
+    is_known_S_N = ~np.isnan(values_S_N)
+    n_seeds, n_questions = values_S_N.shape
+    # Questions of equal values under every seed are interchangeable, so patterns are drawn; order does not matter.
+    table_2S_N = np.vstack([np.where(is_known_S_N, values_S_N, 0), is_known_S_N])
+    table_2S_P, counts_P = np.unique(table_2S_N, axis=1, return_counts=True)
+    generator = np.random.default_rng(seed)
+    seeds_R_S = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples)
+    chunk, means = max(1, _CHUNK_ENTRIES // n_questions), []
+    for start in range(0, resamples, chunk):
+        drawn_R_S = seeds_R_S[start : start + chunk]
+        drawn_R_P = _drawn_counts(generator, counts_P, len(drawn_R_S)).astype(np.float64)
+        sums_R_S, known_R_S = np.hsplit(drawn_R_P @ table_2S_P.T, 2)
+        weights_R_S = drawn_R_S * (known_R_S > 0)  # a drawn seed may have none of the drawn questions
+        with np.errstate(invalid="ignore"):  # so may all: that replicate is NaN and says nothing
+            means.append((weights_R_S * sums_R_S / np.maximum(known_R_S, 1)).sum(axis=1) / weights_R_S.sum(axis=1))
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail])
+    return Estimate(float(np.nanmean(values_S_N, axis=1).mean()), float(low), float(high))
 
 
 def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
@@ -97,11 +121,11 @@ def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
     alone and n_01 that b alone has right, n_10 is Binomial(n_10 + n_01, 1/2) if neither is better. Without a
     discordant question there is no evidence at all, p = 1.
 
-    Raises DataError when the two do not cover the same number of questions.
+    Raises DataError when the two do not cover the same number of questions, or one has no result.
     """
     from scipy.stats import binomtest
 
-    a_N, b_N = np.asarray(a_N, dtype=bool), np.asarray(b_N, dtype=bool)
+    a_N, b_N = flags(a_N), flags(b_N)
     if a_N.shape != b_N.shape:
         raise DataError(f"A paired test needs the same questions on both sides, not {a_N.size} and {b_N.size}.")
     only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
@@ -119,6 +143,25 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     if values.size == 0:
         raise DataError("There is no seed to average over.")
     return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else float("nan")
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's r of two figures; NaN of fewer than three pairs, which always lie on a line, or without spread."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.size < 3 or not (np.ptp(x) > 0 and np.ptp(y) > 0):
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def flags(values: ArrayLike) -> np.ndarray:
+    """Right (1, true) or wrong (0, false) as booleans; numpy itself would take NaN for true.
+
+    Raises DataError when a value is neither.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isin(values, (0, 1)).all():
+        raise DataError("Each response must be right or wrong; some have no label: label them anew.")
+    return values.astype(bool)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -189,6 +232,17 @@ def best_of_k(scores: Sequence[float], is_correct: Sequence[bool], k: int) -> fl
         wins += Fraction(subsets * sum(map(bool, flags)), len(flags))
         below += len(flags)
     return float(wins / comb(n, k))
+
+
+def _drawn_counts(generator: np.random.Generator, counts_P: np.ndarray, resamples: int) -> np.ndarray:
+    """How often each of P patterns comes in as many draws with replacement as they number together [resamples, P]."""
+    n_patterns, n_questions = len(counts_P), int(counts_P.sum())
+    if 8 * n_patterns < n_questions:  # a multinomial draw costs as much per pattern as several questions
+        return generator.multinomial(n_questions, counts_P / n_questions, size=resamples)
+    pattern_N = np.repeat(np.arange(n_patterns, dtype=np.int32), counts_P)
+    drawn_R_N = pattern_N[generator.integers(n_questions, size=(resamples, n_questions), dtype=np.int32)]
+    drawn_R_N += n_patterns * np.arange(resamples, dtype=np.int32)[:, None]
+    return np.bincount(drawn_R_N.ravel(), minlength=n_patterns * resamples).reshape(resamples, n_patterns)
 
 
 @lru_cache(maxsize=100_000)  # questions share few patterns of votes

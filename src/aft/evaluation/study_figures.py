@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aft.evaluation.figure_style import DASHES, INK, OTHER_COLOR, new_figure, plain, variant_color
+from aft.evaluation.statistics import pearson
 from aft.evaluation.variant_notes import marked
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
@@ -77,9 +78,10 @@ def scatter_figure(models: pd.DataFrame) -> Figure:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> str:
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    r = pearson(x, y)
+    if np.isnan(r):
         return f"{len(x)} models: too few, or too much alike, for a correlation"
-    return f"Pearson r = {np.corrcoef(x, y)[0, 1]:.2f} over {len(x)} models"
+    return f"Pearson r = {r:.2f} over {len(x)} models"
 
 
 def _draw_sweep(ax: Axes, rows: pd.DataFrame, variant: str, marker: str, sidestep: float) -> None:

@@ -26,7 +26,7 @@ from aft.feedback.judge_client import complete
 from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_rating
 from aft.feedback.judge_settings import JudgeSettings
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import Description, digest, locked, remove_leftovers, write_json
+from aft.files import Description, digest, lock_of, locked, remove_leftovers, write_json
 from aft.server import open_client, run, side_by_side
 from aft.tasks import Question
 
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 def rate_with_server(
     feedback: pd.DataFrame, questions: Mapping[str, Question], settings: JudgeSettings, cache: Path
 ) -> tuple[pd.Series, dict[str, Any]]:
-    """The mean rating of each row of `feedback` (1 to 10, NaN where every answer was malformed) and what that took.
+    """The mean rating of each row of `feedback` (1 to 10, NaN where there is none) and what that took.
 
     Responses of the same text to a question are rated once. The report counts what this call asked for: requests (those
     sent again included), tokens and cost (None if a price or the usage is unknown), and what it found in the store.
     Raises `DataError` for an unknown question or a candidate that the server refuses, `SettingsError` for a key or a
-    model that it refuses, and `StoreError` if it cannot be reached or another run is rating into the same store;
-    finished ratings are kept.
+    model that it refuses, and `StoreError` if it cannot be reached; finished ratings are kept. Another run that rates
+    into the same store is waited for.
     """
     unknown = sorted(set(feedback["question_id"]) - set(questions))
     if unknown:
@@ -55,7 +55,7 @@ def rate_with_server(
     candidates = dict(zip(keys, texts, strict=True))
     description = _description(settings)
     store = cache / digest(description)
-    with locked(store / ".lock"):
+    with locked(lock_of(store), f"the ratings in {store}"):
         remove_leftovers(store)
         write_json(store / "description.json", description)
         judge = _Judge(settings, questions, store / "ratings.jsonl")
@@ -70,7 +70,8 @@ def rate_with_server(
     logger.info("%s rated %d candidates: %s.", settings.model, len(texts), report)
     if unrated:
         logger.warning(
-            "%d candidates are unrated, every answer was malformed: see %s, and raise attempts to ask again.",
+            "%d candidates are unrated, every answer was malformed or they are too long: see %s, and raise attempts to "
+            "ask again.",
             *(unrated, judge.path),
         )
     return ratings, report

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from aft.feedback.judge_prompt import judge_messages
 from aft.feedback.judge_settings import JudgeSettings
-from aft.server import Errand, at, explain, read_json
+from aft.server import Errand, at, explain, is_too_long, only_choice, read_json
 from aft.tasks import Question
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+_TOO_LONG = "(The server refuses this candidate as longer than its context.)"
+_MOST_TOKENS = 10**9  # of one request: what a server counts beyond is no count
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ async def complete(
     from openai import APIError
 
     messages: Any = judge_messages(question, response)
+    limit: Any = {settings.token_limit: settings.max_tokens}
     try:
         # Raw: a body that is not what it should be is a malformed answer here; there, it is anything from None to a
         # JSONDecodeError.
@@ -37,26 +41,30 @@ async def complete(
             model=settings.model,
             messages=messages,
             temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
             seed=seed,
+            **limit,
         )
     except APIError as error:
+        if is_too_long(error):  # this candidate's fault alone: it is unrated, as if the answer was malformed
+            return Completion(_TOO_LONG, is_whole=False, retries=0, prompt_tokens=0, completion_tokens=0)
         errand = Errand(
             server="The judge",
             model="chat model",
             request=f"a candidate of {question.question_id}",
-            remedy="choose settings that the model takes, or leave the candidate out",
+            remedy="choose settings that the model takes (token_limit: max_completion_tokens, if it is max_tokens), or "
+            "leave the candidate out",
             kept="finished ratings are kept",
         )
         # Without its cause: the server's own words may repeat the key.
         raise explain(error, settings, client.api_key, errand) from None
     body = read_json(raw.http_response.content)
-    text = at(body, "choices", 0, "message", "content")
+    choice = only_choice(body)
+    text = at(choice, "message", "content")
     is_text = isinstance(text, str)
     return Completion(
         text=text if is_text else "",
         # A cut answer may end in what its evidence quotes of the candidate, a rating among it.
-        is_whole=is_text and at(body, "choices", 0, "finish_reason") != "length",
+        is_whole=is_text and at(choice, "finish_reason") != "length",
         retries=raw.retries_taken,
         prompt_tokens=_count(at(body, "usage", "prompt_tokens")),
         completion_tokens=_count(at(body, "usage", "completion_tokens")),
@@ -64,4 +72,5 @@ async def complete(
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
+    """A number of tokens; None if it is none that could be."""
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None

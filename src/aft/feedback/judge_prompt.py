@@ -6,8 +6,9 @@ points off for a wrong step. The evidence comes first and the rating last, so th
 
 import re
 from decimal import Decimal
+from pathlib import Path
 
-from aft.files import digest
+from aft.files import digest, hash_file
 from aft.tasks import Question
 
 _SYSTEM = (
@@ -40,7 +41,7 @@ Student's solution:
 {fence}
 
 Begin with "Evaluation Evidence:" and end with the line "Rating:" and its number."""
-PROMPT_VERSION = digest([_SYSTEM, _USER])
+PROMPT_VERSION = hash_file(Path(__file__))[:16]  # of all that is here: what is asked, and how an answer is read
 
 _MARKUP = str.maketrans("", "", "*_`#>")  # "**Rating:** 8", "### Rating: 8" and "> Rating: 8" are all the same line
 _EVIDENCE = re.compile(r"^[ \t]*(?:evaluation[ \t]+)?evidence[ \t]*:", re.IGNORECASE | re.MULTILINE)

@@ -4,7 +4,10 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,13 @@ from aft.errors import DataError
 logger = logging.getLogger(__name__)
 
 RATING_COLUMNS = ("question_id", "sample_index", "rating")
+RESPONSE = "response"  # the column that may stand beside them
 _PLACES = 6  # means of the same ratings in another order may differ in their last bits, and must stay ties
 
-_Row = tuple[str, Mapping[Any, Any]]  # the words that name a row in an error, and its fields
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+
+_Fields = tuple[Sequence[str], Sequence[Any]]  # the names and the values of a row, of which there may be more or fewer
+_Row = tuple[str, _Fields]  # the words that name a row in an error, and its fields
 
 
 def with_ratings(feedback: pd.DataFrame, ratings: pd.Series) -> pd.DataFrame:
@@ -48,9 +55,11 @@ def read_ratings(path: Path, feedback: pd.DataFrame) -> pd.Series:
     """The ratings in a .csv, .jsonl or .parquet file, for the rows of `feedback` and in its index; NaN = unrated.
 
     The file has `question_id`, `sample_index` and `rating`, in any order of rows; several ratings of one candidate are
-    averaged. Ratings of unknown candidates and candidates without one are counted and logged. With a column `response`
-    every rating must be of the very text that it is joined to. Raises `DataError` for another text, for a file that is
-    missing or of another kind, and for the first row without these three or with another rating than a finite number.
+    averaged, on whatever scale. Ratings of unknown candidates and candidates without one are counted and logged. With a
+    column `response` every rating must be of the very text that it is joined to. Raises `DataError` for another text,
+    for a file that is missing, empty or of another kind, and for the first row without these three, with another rating
+    than a finite number, with more or fewer fields than are named, or with one of them twice; the three kinds of file
+    are read alike.
     """
     keys = list(zip(feedback["question_id"], feedback["sample_index"].map(int), strict=True))
     given: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
@@ -84,11 +93,14 @@ def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise DataError(f"The ratings file {path} is of no known kind; it must end in {', '.join(readers)}.")
-    for where, row in readers[path.suffix](path):
-        missing = [name for name in RATING_COLUMNS if name not in row]
-        if missing:
+    names: tuple[str, ...] = ()  # of the fields that are read, as the first row has them
+    for where, fields in readers[path.suffix](path):
+        row = _checked(where, fields)
+        names = names or tuple(row)
+        if tuple(row) != names:
             raise DataError(
-                f"{where} has no {' and no '.join(missing)}; a ratings file needs {', '.join(RATING_COLUMNS)}."
+                f"{where} has a response where others have none, or none where others have one; give all rows one, or "
+                "none."
             )
         question_id, index, rating = row["question_id"], _number(row["sample_index"]), _number(row["rating"])
         if not isinstance(question_id, str):
@@ -99,13 +111,44 @@ def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
             raise DataError(
                 f"{where} has the rating {_short(row['rating'])}, no finite number; leave out what is not rated."
             )
+        if not isinstance(row.get("response", ""), str):
+            raise DataError(f"{where} has the response {_short(row['response'])}, which is no text.")
         yield (question_id, int(index)), rating, row.get("response")
+    if not names:
+        raise DataError(
+            f"{path} holds no rating; a ratings file needs {', '.join(RATING_COLUMNS)}, and a row for each."
+        )
+
+
+def _checked(where: str, fields: _Fields) -> dict[str, Any]:
+    """The fields of a row that are read, always in the same order; all are there, once, and under their own names."""
+    names, values = fields
+    there = names[: len(values)]
+    missing = [name for name in RATING_COLUMNS if name not in there]
+    if missing:
+        raise DataError(f"{where} has no {' and no '.join(missing)}; a ratings file needs {', '.join(RATING_COLUMNS)}.")
+    if len(values) != len(names):
+        raise DataError(
+            f"{where} has {len(values)} fields, but {len(names)} are named; quote those that hold a comma, and leave "
+            "none out."
+        )
+    read = (*RATING_COLUMNS, RESPONSE)
+    unclear = [name for name in names if name.strip().lower() in read and (name not in read or names.count(name) > 1)]
+    if unclear:
+        raise DataError(
+            f"{where} has the field {_short(unclear[0])} twice or misspelt; name each of {', '.join(read)} once, as "
+            "here."
+        )
+    row = dict(zip(names, values, strict=True))
+    return {name: row[name] for name in read if name in row}
 
 
 def _number(value: Any) -> float | None:
     """The finite number that a field holds, also as text; else None."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, str | int | float | np.number):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, str | int | float | Decimal | np.number):
         return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None  # Python reads 1_0 and the digits of every script as well
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -122,10 +165,9 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
-            # A row that is cut short lacks its last fields.
-            yield from (
-                (f"{path}, line {reader.line_num}", dict(zip(header, row, strict=False))) for row in reader if row
-            )
+            for row in reader:
+                if row[1:] or "".join(row).strip():
+                    yield f"{path}, line {reader.line_num}", (header, row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} is no CSV in UTF-8 after line {reader.line_num} ({error}); write it again."
@@ -133,21 +175,25 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).splitlines(), start=1):
+        if not line.strip():
+            continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line) if line.strip() else None
+            # As tuples of pairs: a dictionary would keep one of two fields of one name without a word.
+            row = json.loads(line.decode(), object_pairs_hook=tuple)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON ({error}); write it again.") from error
-        if line.strip():
-            yield where, row if isinstance(row, dict) else {}
+        pairs = row if isinstance(row, tuple) else ()
+        yield where, ([name for name, _ in pairs], [value for _, value in pairs])
 
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no Parquet file ({error}); write it again.") from error
-    names = [name for name in RATING_COLUMNS if name in table]
-    for number, values in enumerate(table[names].itertuples(index=False, name=None), start=1):
-        yield f"{path}, row {number}", dict(zip(names, values, strict=True))
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is no Parquet file that can be read ({reason}); write it again.") from error
+    names = [str(name) for name in table.columns]
+    for number, values in enumerate(table.itertuples(index=False, name=None), start=1):
+        yield f"{path}, row {number}", (names, values)

@@ -56,21 +56,25 @@ class CheckParametersHook:
             raise SettingsError(
                 "Do not start a run with torchrun: set launch.processes, and training starts them itself."
             )
-        parameters = catalog.load("parameters")
-        read = {
-            name.removeprefix(_PREFIX)
-            for pipeline in pipelines.values()
-            for name in pipeline.inputs()
-            if name.startswith(_PREFIX)
-        }
-        unknown = [
-            key
-            for key in _keys(parameters)
-            if key != "label"  # names folders in the catalog
-            and not any(key == known or key.startswith(f"{known}.") for known in read)
-        ]
-        if unknown:
-            raise SettingsError(" ".join(_sentence(key, sorted(read)) for key in unknown))
+        check_known(catalog.load("parameters"))
+
+
+def check_known(parameters: dict[str, Any]) -> None:
+    """Raise `SettingsError` naming the keys that no node of the project reads, and the nearest known ones."""
+    read = {
+        name.removeprefix(_PREFIX)
+        for pipeline in pipelines.values()
+        for name in pipeline.inputs()
+        if name.startswith(_PREFIX)
+    }
+    unknown = [
+        key
+        for key in _keys(parameters)
+        if key != "label"  # names folders in the catalog
+        and not any(key == known or key.startswith(f"{known}.") for known in read)
+    ]
+    if unknown:
+        raise SettingsError(" ".join(_sentence(key, sorted(read)) for key in unknown))
 
 
 def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ def source_tags(project: Path) -> dict[str, str]:
 
 def _git(project: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=project, capture_output=True, encoding="utf-8", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -18,20 +18,26 @@ _SECTIONS = {
     "architecture": "Architecture",
 }
 _FACTS = {
+    "recipe": "Recipe",
+    "data": "Training questions",
+    "prompt_style": "Prompt style",
+    "base": "Base model",
+    "base_fingerprint": "Fingerprint of the base model, as the log tells it",
     "start": "Fingerprint of the model that training started from",
     "examples": "Hash of the training examples",
     "probe": "Hash of the held-out examples that were watched",
     "seed": "Seed",
-    "aft": "AFT version",
+    "code": "Hash of the code that trained it",
 }
 
 
-def model_card(made_from: Mapping[str, Any]) -> str:
+def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {}) -> str:
     """The README of a model made from what its manifest names; metrics and licence are not known here and left out.
 
-    `base_model`, if given, is the base model's name on the hub; anything else, such as a folder, is left out.
+    `provenance` holds what stands on the card only: recipe, data, prompt_style, base, base_fingerprint, and base_model,
+    the base model's name on the hub; a name that is none, such as a folder's, is left out.
     """
-    base = str(made_from.get("base_model", ""))
+    base = str(provenance.get("base_model", ""))
     objective, training = made_from.get("objective") or {}, made_from.get("training") or {}
     lora = bool(training.get("lora"))
     tags = ["alignment-fine-tuning", *_tags(objective), *(["lora"] if lora else [])]
@@ -43,7 +49,8 @@ def model_card(made_from: Mapping[str, Any]) -> str:
     }
     lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""]
     lines += [f"# {_title(made_from)}", "", _told(objective, lora), ""]
-    facts = [(told, made_from[name]) for name, told in _FACTS.items() if name in made_from]
+    known = {**made_from, **provenance}
+    facts = [(told, known[name]) for name, told in _FACTS.items() if known.get(name) is not None]
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
         if made_from.get(name):

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import ModelError
@@ -28,9 +30,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
-_DECIDING = (*_WEIGHTS, *_TOKENIZER, "tekken.json", "*.jinja")
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TEMPLATES = "additional_chat_templates"  # the one folder that transformers looks into
+# What transformers reads of a folder for a causal language model and its tokenizer, of any architecture.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "config.*.json", "generation_config.json")
+_TOKENIZER = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*tekken*.json"),
+    *("bpe.codes", "byte_maps.json", "dict.txt", "emoji.json", "entity_vocab.json", "normalizer.json", "*.spm"),
+    *("*.tokenizer", "target_vocab.json", "word_*.json"),
+)
+DECIDING = (*_WEIGHTS, *_TOKENIZER, "*.jinja", f"{_TEMPLATES}/*.jinja")
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")  # which transformers loads unasked
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?")  # where the hub's client keeps a fetched model
 
@@ -61,6 +71,8 @@ class ModelDirectory:
                 local_files_only=True,
                 output_loading_info=True,
             )
+            with TemporaryDirectory() as folder:  # a configuration that cannot be saved is found before any training
+                loaded[0].config.save_pretrained(folder)
         except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
             raise ModelError(f"The model in {self.path} cannot be loaded: {_reason(error)}.") from error
         model, told = loaded
@@ -88,10 +100,11 @@ def open_model(path: Path) -> ModelDirectory:
     """Check that `path` holds a causal language model with its tokenizer, and fingerprint it: every byte is read.
 
     Raises `ModelError` if the directory, the configuration, the safetensors weights or the tokenizer are missing, if
-    the model asks to run code of its own, or if a file has changed since the directory's manifest was written.
+    there is an adapter beside the weights, if the model asks to run code of its own or names weights elsewhere, or if a
+    file has changed since the directory's manifest was written.
     """
     _refuse_incomplete(path)
-    hashes = {file.name: hash_file(file) for file in _deciding(path)}
+    hashes = {file.as_posix(): hash_file(path / file) for file in _deciding(path)}
     manifest = read_manifest(path)
     recorded = manifest["files"] if manifest else {}
     changed = [name for name, value in hashes.items() if recorded.get(name, value) != value]
@@ -99,13 +112,24 @@ def open_model(path: Path) -> ModelDirectory:
         raise ModelError(
             f"{path / changed[0]} has changed since the model was finished; run the pipeline that made it again."
         )
+    return ModelDirectory(path, _fingerprint(hashes))
+
+
+def _fingerprint(hashes: Mapping[str, str]) -> str:
+    """Of the deciding files' hashes by name."""
     lines = [f"{name} {value}" for name, value in sorted(hashes.items())]
-    return ModelDirectory(path, fingerprint=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _refuse_incomplete(path: Path) -> None:
     if not path.is_dir():
         raise ModelError(f"There is no model directory {path}; give a folder in Hugging Face format.")
+    adapter = next((name for name in ADAPTERS if (path / name).is_file()), None)
+    if adapter is not None:
+        raise ModelError(
+            f"{path} has an adapter ({adapter}), which would not stay with the weights: merge it first, with peft's "
+            "merge_and_unload, save the merged model and its tokenizer with save_pretrained, and give that folder."
+        )
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json; give a folder in Hugging Face format.")
     if not any(path.glob("*.safetensors")):
@@ -115,12 +139,38 @@ def _refuse_incomplete(path: Path) -> None:
         )
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} has no tokenizer; save the model's tokenizer into it with save_pretrained.")
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise ModelError(f"{path / 'config.json'} is not JSON: {error}.") from error
+    config = _read_json(path / "config.json")
     if "auto_map" in config:
         raise ModelError(f"The model in {path} wants to run code of its own (auto_map); AFT never does that.")
+    if "transformers_weights" in config:
+        raise ModelError(
+            f"{path / 'config.json'} names weights of its own (transformers_weights), which others may not read; save "
+            "the model again with save_pretrained."
+        )
+    if not (path / _SINGLE).is_file():
+        _refuse_missing_shards(path)
+
+
+def _refuse_missing_shards(path: Path) -> None:
+    if not (path / _INDEX).is_file():
+        raise ModelError(f"{path} has neither {_SINGLE} nor {_INDEX}; save the model again with save_pretrained.")
+    try:
+        shards = {str(name) for name in _read_json(path / _INDEX)["weight_map"].values()}
+    except (TypeError, KeyError, AttributeError):  # another shape
+        shards = set()
+    missing = sorted(name for name in shards if not decides(Path(name)) or not (path / name).is_file())
+    if missing or not shards:
+        raise ModelError(
+            f"{path / _INDEX} names {missing[0] if missing else 'no weights'}, and every file of weights must lie in "
+            "that folder; save or fetch the model again."
+        )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}.") from error
 
 
 def hide_weight_bars() -> None:
@@ -140,45 +190,60 @@ def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
     """Write weights and tokenizer into `directory`, in the format that plain `transformers` loads.
 
-    The tokenizer's end-of-sequence token, which a response was trained to end with, ends generation wherever the model
-    is loaded: it joins those that `model` names.
+    Of the settings of generation only the ids of tokens are kept: a penalty or a temperature was meant for another
+    model, and would change what this one says. The tokenizer's end-of-sequence token, which a response was trained to
+    end with, ends generation wherever the model is loaded: it joins those that `model` names.
     """
-    named = model.generation_config.eos_token_id  # type: ignore[union-attr]
-    ends = named if isinstance(named, list) else [] if named is None else [named]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        model.generation_config.eos_token_id = [*ends, tokenizer.eos_token_id]  # type: ignore[union-attr]
+    from transformers import GenerationConfig
+
+    given: Any = model.generation_config
+    ends = given.eos_token_id if isinstance(given.eos_token_id, list) else [given.eos_token_id]
+    ends = list(dict.fromkeys(token for token in (*ends, tokenizer.eos_token_id) if token is not None))
+    model.generation_config = GenerationConfig(
+        bos_token_id=given.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends or None,
+        pad_token_id=None if given.pad_token_id in (None, -1) else given.pad_token_id,  # -1: some models' "none"
+    )
     with writing(directory):
         model.save_pretrained(directory, safe_serialization=True)
         tokenizer.save_pretrained(directory)
 
 
-def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
-    """Make `target` a directory with the files of `source`, without copying: hard links, or symbolic ones across disks.
+def write_card(directory: Path, card: str) -> None:
+    """Write a model's card beside it, with the fingerprint of what is saved there: the card decides nothing."""
+    told = f"\nThe fingerprint of weights, configuration and tokenizer is `{open_model(directory).fingerprint}`.\n"
+    write_atomically(directory / CARD, lambda staged: staged.write_text(card + told, encoding="utf-8"))
 
-    An earlier `target` is replaced as a whole, unless it holds these very files already. Only files that decide what
-    the model says are taken over and, of a model that was made here, its card and its adapter. Raises `StoreError` if
-    another process publishes there at the same time.
+
+def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
+    """Make `target` a directory with the files of `source`: links to what was made here, copies of what was given.
+
+    An earlier `target` is replaced as a whole, unless it holds the same already. Only files that decide what the model
+    says are taken over and, of a model that was made here, its card and its adapter. Raises `StoreError` if another
+    process publishes there at the same time.
     """
+    published = ModelDirectory(target, source.fingerprint)
     if _is_published(source, target):
-        return ModelDirectory(target, source.fingerprint)
+        return published
     manifest = read_manifest(source.path)
     made_from = manifest["made_from"] if manifest else _given(source)
     staged = target.with_name(f".{target.name}.partial")
     with writing(target), locked(target.with_name(f".{target.name}.lock")):
+        if _is_published(source, target):  # by another process in between
+            return published
         shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
         staged.mkdir(parents=True)
         for path in handed_on(source.path):
-            (staged / path).parent.mkdir(exist_ok=True)
-            _link((source.path / path).resolve(), staged / path)
+            _take_over(source.path, path, staged)
         finish_directory(staged, target, made_from)
-    return ModelDirectory(target, source.fingerprint)
+    return published
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
     """`source` if it wants its prompts in this style already, else a directory in `cache` with its files that does.
 
-    The tokenizer's configuration is written anew there and all else linked: `source` stays as it is. Raises
-    `ModelError` if the style is "chat" and the model's chat template cannot be used, see `check_chat`.
+    The tokenizer's configuration is written anew there and all else taken over as by `publish`: `source` stays as it
+    is. Raises `ModelError` if the style is "chat" and the model's chat template cannot be used, see `check_chat`.
     """
     tokenizer = source.tokenizer()
     if style == "chat":
@@ -192,22 +257,24 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
         directory.mkdir()
         for path in _deciding(source.path):
             if path.name != _TOKENIZER_CONFIG:
-                _link(path.resolve(), directory / path.name)
+                _take_over(source.path, path, directory)
         given = source.path / _TOKENIZER_CONFIG
-        config = json.loads(given.read_text()) if given.is_file() else {}
+        config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
         text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
-        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text))
+        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text, encoding="utf-8"))
 
     return open_model(build_once(cache, made_from, build))
 
 
 def _is_published(source: ModelDirectory, target: Path) -> bool:
-    """Whether `target` is finished and holds the files of `source`: the same ones, not just ones of the same name."""
-    if read_manifest(target) is None:
+    """Whether `target` is finished, intact, and holds the very bytes of `source`, by the hashes that are known."""
+    manifest = read_manifest(target)
+    if manifest is None or handed_on(source.path) != handed_on(target):
         return False
-    ours, theirs = handed_on(source.path), handed_on(target)
-    same = ours == theirs and all((source.path / path).samefile(target / path) for path in ours)
-    return same and is_intact(target)
+    hashes, made = manifest["files"], (read_manifest(source.path) or {}).get("files", {})
+    deciding = {name: value for name, value in hashes.items() if decides(Path(name))}
+    beside = all(made.get(name) == value for name, value in hashes.items() if name not in deciding)
+    return beside and _fingerprint(deciding) == source.fingerprint and is_intact(target)
 
 
 def _given(source: ModelDirectory) -> dict[str, Any]:
@@ -225,25 +292,39 @@ def handed_on(directory: Path) -> list[Path]:
     named = (read_manifest(directory) or {}).get("files", {})  # asked only: a foreign one may name any path
     beside = [directory / CARD, *(directory / ADAPTER).glob("*")]
     ours = sorted(path for path in beside if path.is_file() and str(path.relative_to(directory)) in named)
-    return [path.relative_to(directory) for path in (*_deciding(directory), *ours)]
+    return [*_deciding(directory), *(path.relative_to(directory) for path in ours)]
 
 
 def _deciding(directory: Path) -> list[Path]:
-    """The files of a model directory that decide what the model says: weights, configuration, tokenizer."""
-    return sorted(path for path in directory.iterdir() if path.is_file() and decides(path))
+    """The files that decide what the model says, relative to the directory: weights, configuration, tokenizer."""
+    files = [path for path in (*directory.glob("*"), *directory.glob(f"{_TEMPLATES}/*")) if path.is_file()]
+    return sorted(path for path in (file.relative_to(directory) for file in files) if decides(path))
 
 
 def decides(path: Path) -> bool:
-    """Whether a file of this name, in a model directory, decides what the model says."""
-    return any(path.match(pattern) for pattern in _DECIDING)
+    """Whether a file that lies at `path` in a model directory decides what the model says."""
+    return any(path.match(pattern) and len(path.parts) == len(Path(pattern).parts) for pattern in DECIDING)
 
 
-def _link(source: Path, target: Path) -> None:
+def _take_over(source: Path, name: Path, target: Path) -> None:
+    """Let the directory `target` have the file `name` of the directory `source`.
+
+    A file that was made here is linked, symbolically across disks. A given one is copied: whoever gave it may edit it
+    in place.
+    """
+    file = (source / name).resolve()
+    (target / name).parent.mkdir(exist_ok=True)
+    if read_manifest(source) is None:
+        shutil.copyfile(file, target / name)
+        return
     try:
-        os.link(source, target)
+        os.link(file, target / name)
     except OSError:  # another disk, or a file system or an owner that allows no hard links
-        target.symlink_to(source)
+        (target / name).symlink_to(file)
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".:") or type(error).__name__
+    """The first line of an error, and the next if the first but announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    announced = len(lines) > 1 and lines[0].endswith(":")
+    return " ".join(lines[: 1 + announced]).rstrip(".:") or type(error).__name__

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from aft.errors import ModelError
 from aft.models.adapters import ADAPTER
 from aft.models.card import HUB_NAME
-from aft.models.directory import ModelDirectory, decides, handed_on
+from aft.models.directory import ADAPTERS, ModelDirectory, decides, handed_on
+from aft.models.hub import told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,9 +35,9 @@ def push(model: ModelDirectory, name: str, *, private: bool = False) -> str:
     except ModelError:
         raise
     except Exception as error:  # of the hub, its client, the network
-        told = (str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__).replace(token, "***")
         raise ModelError(
-            f"The model {model.path} cannot be pushed to {name}: {told}; check network, name and the token's rights."
+            f"The model {model.path} cannot be pushed to {name}: {told(error)}; check network, name and the token's "
+            "rights."
         ) from error
 
 
@@ -49,7 +50,7 @@ def _upload(api: "HfApi", folder: Path, name: str, private: bool) -> str:
     ours = [path.as_posix() for path in handed_on(folder)]
     added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path) for path in ours]
     there = [Path(path) for path in api.list_repo_files(name)]
-    parts = [path for path in there if path.parent == Path(ADAPTER) or (path.parent == Path() and decides(path))]
+    parts = [path for path in there if path.parent == Path(ADAPTER) or decides(path) or str(path) in ADAPTERS]
     stale = [CommitOperationDelete(path.as_posix()) for path in parts if path.as_posix() not in ours]
     api.create_commit(name, [*added, *stale], commit_message="Push a model made with AFT")
     return str(repository)

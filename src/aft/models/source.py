@@ -4,11 +4,10 @@ import logging
 from pathlib import Path
 
 from aft.errors import ModelError
-from aft.models.directory import ModelDirectory, open_model
+from aft.models.directory import DECIDING, ModelDirectory, open_model
+from aft.models.hub import told
 
 logger = logging.getLogger(__name__)
-
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def find_model(source: str, revision: str | None, fingerprint: str | None) -> ModelDirectory:
@@ -38,9 +37,9 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
-    except (OSError, ValueError) as error:  # the hub's own errors are of these two kinds
-        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*DECIDING, "adapter_config.json"]))
+    except Exception as error:  # of the hub, its client, the network
         raise ModelError(
-            f"The model {name} at {revision} cannot be fetched: {reason}; check name and network, or give a folder."
+            f"The model {name} at {revision} cannot be fetched: {told(error)}; check name and network, or give a "
+            "folder."
         ) from error

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aft.errors import ModelError
@@ -15,7 +16,7 @@ PromptStyle = Literal["plain", "chat"]
 STYLE_KEY = "aft_prompt_style"
 
 _CHANGING = re.compile(r"\bstrftime_now\b|\blipsum\b|\|\s*random\b")  # all that makes one conversation two texts
-_ASKED, _ANSWERED = "How many pens has Mia?", "Mia has four pens."
+_ASKED, _ANSWERED = "How many pens\nhas Mia?", "Mia has 4 pens.\n#### 4"
 
 
 def prompt_style(tokenizer: "PreTrainedTokenizerBase") -> PromptStyle:
@@ -30,6 +31,11 @@ def prompt_style(tokenizer: "PreTrainedTokenizerBase") -> PromptStyle:
 def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     """The id of the end-of-sequence token, with which every complete response ends."""
     return int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+
+
+def known_tokens(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The ids that stand for a token, added ones included; a model's vocabulary may be padded beyond or between."""
+    return frozenset(tokenizer.get_vocab().values()) | tokenizer.added_tokens_decoder.keys()
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
@@ -59,8 +65,10 @@ def decode_response(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[in
 def check_chat(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """Raise `ModelError` unless the chat template of the model `name` gives prompts that an answer can be learnt after.
 
-    It must say the same every day, must write what the user says, and must end an answer with the end-of-sequence
-    token: a response ends with that one, and what the model learnt to end a turn with would never be written.
+    It must say the same every day and write what is said. The prompt must be how a conversation begins, with the answer
+    right behind it, but for blanks: a prompt must open an answer, and open nothing else, such as a thought. And it must
+    end an answer with the end-of-sequence token: a response ends with that one, and what the model learnt to end a turn
+    with would never be written.
     """
     try:
         template = tokenizer.get_chat_template()
@@ -83,7 +91,21 @@ def check_chat(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
             f"The chat template of {name} leaves out what is said; set base_model.prompt_style to plain, or mend it in "
             "a copy of the folder."
         )
-    rest = whole.rpartition(_ANSWERED)[2].strip()
+    if not whole.startswith(prompt):
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, whole, strict=False)))
+        raise ModelError(
+            f"The chat template of {name} ends a prompt with {prompt[shared:]!r}, which is not before the answer "
+            "in a conversation: what follows such a prompt is no answer yet; mend what it writes for "
+            "add_generation_prompt in a copy of the folder, or set base_model.prompt_style to plain."
+        )
+    between, _, rest = whole[len(prompt) :].partition(_ANSWERED)
+    if between.strip():
+        raise ModelError(
+            f"The chat template of {name} writes {between!r} between a prompt and its answer, so that its prompt does "
+            "not open an answer; mend what it writes for add_generation_prompt in a copy of the folder, or set "
+            "base_model.prompt_style to plain."
+        )
+    rest = rest.strip()
     if not rest.startswith(str(tokenizer.eos_token)):
         raise ModelError(
             f"The chat template of {name} ends an answer with {_first_token(tokenizer, rest)}, but the tokenizer's "

@@ -23,7 +23,7 @@ def recorded_parameters(parameters: Mapping[str, Any], variant: str | None = Non
     chosen = {key: parameters[key] for key in RECORDED if key in parameters}
     if variant is not None:
         chosen |= {"objective": parameters.get("align", {}).get(variant, {}).get("objective", {})}
-    return {key: _text(value)[:_LONGEST_VALUE] for key, value in _leaves(chosen)}
+    return {key: _text(value)[:_LONGEST_VALUE] for key, value in leaves(chosen)}
 
 
 def without_credentials(text: str) -> str:
@@ -31,7 +31,7 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(?<=://)(?:\S*@)?([^\s?]*)(?:\?\S*)?", r"\1", text)
 
 
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of the leaves of nested dictionaries and dataclasses."""
     if is_dataclass(value) and not isinstance(value, type):
         value = {one.name: getattr(value, one.name) for one in fields(value)}
@@ -39,7 +39,7 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
         return
     for name, inner in value.items():
-        yield from _leaves(inner, f"{prefix}.{name}" if prefix else str(name))
+        yield from leaves(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _text(value: Any) -> str:

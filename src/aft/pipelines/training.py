@@ -1,13 +1,21 @@
 """What `vft_train` and `align_train` share: from tables to a trained model and its curve."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
+from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import by_id, to_questions
+from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
+
+if TYPE_CHECKING:
+    from aft.training.examples import Example
 
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 
@@ -21,6 +29,27 @@ class Questions:
     held_out: list[str]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What everything began with: the recipe's name and the base model."""
+
+    recipe: str
+    base_model: ModelDirectory
+
+    def provenance(self, questions: Sequence[Question], style: PromptStyle) -> dict[str, Any]:
+        """What the card of a model trained on these questions says; it is in no key of a cache, see `model_card`."""
+        made_from = self.base_model.made_from
+        counts = Counter(question.dataset for question in questions)
+        return {
+            "recipe": self.recipe,
+            "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
+            "prompt_style": style,
+            "base": made_from.get("name") or made_from.get("kind"),
+            "base_fingerprint": made_from.get("fingerprint", self.base_model.fingerprint),  # as it was given
+            "base_model": made_from.get("name"),
+        }
+
+
 def train_on(
     start: ModelDirectory,
     questions: Questions,
@@ -30,31 +59,61 @@ def train_on(
     seed: int,
     model_cache: str,
     launch: Launch,
+    origin: Origin,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash."""
-    from aft.training.examples import build_examples, refuse_held_out
+    """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
+
+    A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again.
+    """
+    from aft.training.examples import build_examples, effective_objective, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
 
     rows = to_questions(questions.train)
     refuse_held_out(rows, questions.held_out)
-    tokenizer, label = start.tokenizer(), f"train {objective.label}"
+    tokenizer = start.tokenizer()
+
+    def references(of: list[Question]) -> "list[Example]":
+        return build_examples(of, [], tokenizer, Objective(), training.max_tokens)
+
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
-    watched = to_questions(questions.validation.head(PROBE_SIZE))
-    probe = build_examples(watched, [], tokenizer, Objective(), training.max_tokens) if watched else []
-    trained = train(start, examples, training, objective, seed, Path(model_cache), label, probe=probe, launch=launch)
+    objective = effective_objective(objective, examples, lambda: references(rows))
+    held_out = to_questions(watched(questions.validation))
+    probe, label = references(held_out) if held_out else [], f"train {objective.label}"
+    trained = train(
+        *(start, examples, training, objective, seed, Path(model_cache), label),
+        probe=probe,
+        launch=launch,
+        provenance=origin.provenance(rows, prompt_style(tokenizer)),
+    )
     return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
 def with_reference_scores(
-    feedback: pd.DataFrame, vft_model: ModelDirectory, train_questions: pd.DataFrame, score_cache: Path
+    feedback: pd.DataFrame,
+    vft_model: ModelDirectory,
+    train_questions: pd.DataFrame,
+    training: TrainingSettings,
+    score_cache: Path,
 ) -> pd.DataFrame:
-    """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants."""
+    """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants.
+
+    They are made in the precision in which the policy is trained: else the two would differ by rounding alone.
+    """
     from aft.scoring.responses import score_responses
 
     scores = score_responses(
-        vft_model, feedback, by_id(train_questions), "score with the reference model", "float32", score_cache
+        *(vft_model, feedback, by_id(train_questions), "score with the reference model", training.precision),
+        score_cache,
+        token_budget=training.token_budget,
+        autocast=True,
     )
     return feedback.assign(reference_score=scores)
+
+
+def watched(validation: pd.DataFrame) -> pd.DataFrame:
+    """The first `PROBE_SIZE` validation questions, as many of each dataset as there are, in the table's order."""
+    turn = validation.groupby("dataset").cumcount()  # the first of every dataset come first, then the second ones
+    return validation.loc[turn.sort_values(kind="stable").index[:PROBE_SIZE]].sort_index()
 
 
 def seed_key(seed: int | str) -> str:

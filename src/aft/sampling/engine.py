@@ -6,7 +6,7 @@ drawn before the first token: which responses are generated side by side does no
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -18,6 +18,7 @@ import torch  # noqa: TID253
 from aft.errors import ModelError
 from aft.sampling.draws import Draws
 from aft.sampling.fallback import generate_by_transformers
+from aft.sampling.room import positions
 from aft.sampling.settings import SamplingSettings
 from aft.sampling.slots import Admission, Slots
 
@@ -71,12 +72,18 @@ class _Part:
 
 @torch.inference_mode()
 def generate(
-    model: "PreTrainedModel", requests: Sequence[Request], settings: SamplingSettings, run_seed: int, end: int
+    model: "PreTrainedModel",
+    requests: Sequence[Request],
+    settings: SamplingSettings,
+    run_seed: int,
+    end: int,
+    known: Collection[int] | None = None,
 ) -> list[list[Response]]:
     """The responses to each request, greedy first if wanted, then samples 0 ... k-1; `end` is the end-of-sequence id.
 
-    Raises `ModelError` if a response could outgrow the model's positions, and `NumericalError` with the question id if
-    the model gives logits that are not finite.
+    They are of the `known` ids alone (None: of all). Raises `ModelError` if a response could outgrow the model's
+    positions or the model is not causal, and `NumericalError` with the question id if the model gives logits that are
+    not finite.
     """
     if not requests:
         return []
@@ -89,6 +96,7 @@ def generate(
         [request.question_id for request in requests for _ in indices],
         settings,
         end,
+        known,
     )
     parts = _parts(requests, len(indices), settings.batch_rows)
     reason = _why_not_slots(model)
@@ -105,12 +113,12 @@ def generate(
 
 
 def _check_lengths(model: "PreTrainedModel", requests: Sequence[Request], max_new_tokens: int) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = positions(model.config)
     for request in requests:
         if limit is not None and len(request.prompt) + max_new_tokens > limit:
             raise ModelError(
                 f"{request.question_id} has a prompt of {len(request.prompt)} tokens, which with max_new_tokens="
-                f"{max_new_tokens} is more than the model's {limit} positions; lower max_new_tokens."
+                f"{max_new_tokens} is more than the model's {limit} positions; leave it out, or lower max_new_tokens."
             )
 
 
@@ -126,9 +134,11 @@ def _parts(requests: Sequence[Request], k: int, slots: int) -> list[_Part]:
 
 def _why_not_slots(model: "PreTrainedModel") -> str | None:
     """Why the model's attention cannot be replaced by that of `Slots`; found out once for every model."""
+    from aft.scoring.causal import check_causal
     from aft.scoring.paths import why_not_packed
 
     if model not in _reasons:
+        check_causal(model)
         _reasons[model] = why_not_packed(model)
     return _reasons[model]
 

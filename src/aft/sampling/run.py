@@ -1,14 +1,17 @@
 """k responses to each question, from a model, through the store: what is finished is never made again."""
 
+import logging
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aft import __version__
+from aft.code import deciding, source_hash
+from aft.errors import DataError
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import decode_response, encode_prompt, end_token
+from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
+from aft.sampling.room import with_room
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
 from aft.sampling.store import SampleStore, encode
 from aft.tasks import Question, get_task
@@ -18,7 +21,15 @@ if TYPE_CHECKING:
 
     from aft.sampling.engine import Request, Response
 
+logger = logging.getLogger(__name__)
+
 _LOCAL = SamplerSettings()
+_ROOMS = ("models", "sampling", "scoring")  # whose code decides a response
+_COLUMNS = {  # of the candidates table, also where there is no response
+    **{"question_id": "str", "sample_index": "int64", "seed": "int64", "response": "str", "token_ids": "object"},
+    **{"finish_reason": "str", "sum_logprob": "float64", "n_tokens": "int64"},
+    **{"model_fingerprint": "str", "settings_hash": "str"},
+}
 
 
 def sample_responses(
@@ -32,11 +43,14 @@ def sample_responses(
 ) -> list[Path]:
     """Shards with the responses of `source` to the questions, in the questions' order; one row per response.
 
-    A killed run continues with the same result. With the engine `server`, a response that cannot be told in tokens has
-    no row. Raises what `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise.
+    A killed run continues with the same result. A question whose prompt leaves no room for a response is left out, see
+    `with_room`; with the engine `server`, a response that `ask_server` cannot have has no row. Raises what `with_room`,
+    `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
+    is no response at all.
     """
     from tqdm import tqdm
 
+    questions = with_room(source, questions, settings.max_new_tokens)
     server = sampler.server if sampler.engine == "server" else None
     store = SampleStore(root, _description(source, settings, seed, server))
     rows = _Rows(source, settings, seed, server)
@@ -52,11 +66,29 @@ def sample_responses(
             yield from make_on_cluster(rows.of, {number: blocks[number] for number in missing}, sampler.cluster)
 
     with tqdm(total=len(questions), desc=label, unit="question", mininterval=1) as bar:
-        return store.fill(
+        shards = store.fill(
             [_block_hash(block) for block in blocks],
             make,
             report=lambda finished: bar.update(min(finished * size, len(questions)) - bar.n),
         )
+    if server is not None:
+        _tell_missing(shards, len(questions) * (settings.samples + settings.greedy), server)
+    return shards
+
+
+def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -> None:
+    """Count what a server was asked for in vain, in this run or an earlier one, wherever it was asked."""
+    from pyarrow.parquet import read_metadata
+
+    missing = wanted - sum(read_metadata(shard).num_rows for shard in shards)
+    if missing and missing == wanted:
+        raise DataError(
+            f"None of {wanted} responses could be had from the server at {server.base_url}: they were refused as too "
+            "long, or hold tokens that the tokenizer does not know; see to it, and serve the model under another name "
+            "(sampler.server.model)."
+        )
+    if missing:
+        logger.warning("%d of %d responses could not be had from the server and are left out.", missing, wanted)
 
 
 def _description(
@@ -66,7 +98,13 @@ def _description(
 
     The server's address is none either: the same model is the same wherever it is served.
     """
-    description = {"aft": __version__, "model": source.fingerprint, "settings": asdict(settings), "seed": seed}
+    description = {
+        "kind": "samples",
+        "code": source_hash(*_ROOMS),
+        "model": source.fingerprint,
+        "settings": deciding(settings),
+        "seed": seed,
+    }
     return description if server is None else {**description, "engine": "server", "served_as": server.model}
 
 
@@ -86,7 +124,7 @@ class _Rows:
     ) -> None:
         self.source = replace(source, path=source.path.absolute())  # a worker may begin in another folder
         self.settings, self.seed, self.server = settings, seed, server
-        self.settings_hash = digest(asdict(settings))
+        self.settings_hash = digest(deciding(settings))
         self.model: Any = None
         self.tokenizer: Any = None
 
@@ -114,7 +152,7 @@ class _Rows:
             for question, responses in zip(block, self._responses(requests), strict=True)
             for response in responses
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
 
     def _responses(self, requests: Sequence["Request"]) -> list[list["Response"]]:
         from aft.sampling.engine import generate
@@ -124,4 +162,5 @@ class _Rows:
             return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
-        return generate(self.model, requests, self.settings, self.seed, end_token(self.tokenizer))
+        end, known = end_token(self.tokenizer), known_tokens(self.tokenizer)
+        return generate(self.model, requests, self.settings, self.seed, end, known)

@@ -2,7 +2,9 @@
 
 Prompts are sent as token ids, and of a response the token ids are kept that the server says it drew (vLLM does, with
 `return_token_ids`): text that is encoded again may become other tokens. Where a server tells none, its text is encoded,
-and believed if that is as many tokens as were drawn and gives the same text back; other responses are left out.
+and believed if that is as many tokens as were drawn and gives the same text back. Responses that are not told in tokens
+are left out, and so are those with tokens that the tokenizer does not know, which the local engine never draws, and
+those that the server refuses as longer than its context.
 
 Each response has the seed that it has in the local engine; but a server batches as it likes, so that its samples cannot
 be had again bit by bit. That it serves the very weights of the model's folder is not checked. Log-probabilities count
@@ -11,20 +13,34 @@ as those at temperature 1 before any filter: vLLM's are, unless it was started w
 
 import logging
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import DataError, StoreError
-from aft.models.tokens import decode_response, encode_response, end_token
+from aft.models.tokens import decode_response, encode_response, end_token, known_tokens
 from aft.sampling.engine import GREEDY, Request, Response, response_seed, sample_indices
+from aft.sampling.room import named
 from aft.sampling.settings import SamplingSettings, ServerSettings
-from aft.server import Errand, at, explain, open_client, read_json, run, side_by_side
+from aft.server import Errand, at, explain, is_too_long, only_choice, open_client, read_json, run, side_by_side
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as JSON may hold one: tokenizers take whole ones only
+_LEAST, _MOST = -1e6, 1e-3  # of what counts as a log-probability: rounding may lift one above 0
+
+
+class LeftOut(Enum):
+    """Why a request has no response."""
+
+    UNTOLD = "the server does not tell their tokens, and their texts do not either"
+    UNKNOWN = "they hold tokens that the tokenizer does not know"
+    TOO_LONG = "the server refuses them as longer than its context (vLLM: --max-model-len)"
 
 
 def ask_server(
@@ -34,13 +50,14 @@ def ask_server(
     settings: SamplingSettings,
     run_seed: int,
 ) -> list[list[Response]]:
-    """The responses to each request, greedy first if wanted, then samples; without those that are not told in tokens.
+    """The responses to each request, greedy first if wanted, then samples; what is left out is counted in the log.
 
     Raises `StoreError` if the server cannot be reached or its answers are no completions, `SettingsError` for a key or
-    a model that it refuses, and `DataError` if it refuses a request or tells no response at all in tokens.
+    a model that it refuses, and `DataError` if it refuses a request for another reason than its length, or tells no
+    response at all in tokens.
     """
     indices = sample_indices(settings)
-    responses: dict[tuple[int, int], Response | None] = {}
+    answers: dict[tuple[int, int], Response | LeftOut] = {}
 
     async def ask_all() -> None:
         async with open_client(server) as client:
@@ -48,27 +65,35 @@ def ask_server(
 
             async def ask(number: int, index: int) -> None:
                 seed = response_seed(run_seed, requests[number].question_id, index)
-                responses[number, index] = await asker.ask(requests[number], index, seed)
+                answers[number, index] = await asker.ask(requests[number], index, seed)
 
             works = (ask(number, index) for number in range(len(requests)) for index in indices)
             await side_by_side(works, server.concurrency)
 
     run(ask_all())
-    untold = sum(response is None for response in responses.values())
-    if untold and untold == len(responses):
-        raise DataError(
-            f"The server at {server.base_url} does not tell which tokens it drew, and none of {untold} texts can be "
-            "had again from its tokens; use one that knows return_token_ids, such as vLLM."
-        )
-    if untold:
-        logger.warning(
-            "%d of %d responses are left out: the server does not tell their tokens, and their texts do not either.",
-            *(untold, len(responses)),
-        )
+    _tell_left_out(answers, requests, server)
     return [
-        [response for index in indices if (response := responses[number, index]) is not None]
+        [answer for index in indices if isinstance(answer := answers[number, index], Response)]
         for number in range(len(requests))
     ]
+
+
+def _tell_left_out(
+    answers: Mapping[tuple[int, int], Response | LeftOut], requests: Sequence[Request], server: ServerSettings
+) -> None:
+    """Log how many responses are left out, to which questions and why; `DataError` if none is told in tokens."""
+    for reason in LeftOut:
+        missing = sorted(key for key, answer in answers.items() if answer is reason)
+        if not missing:
+            continue
+        if reason is LeftOut.UNTOLD and len(missing) == len(answers):
+            raise DataError(
+                f"The server at {server.base_url} does not tell which tokens it drew, and none of {len(missing)} texts "
+                "can be had again from its tokens; use one that knows return_token_ids, such as vLLM."
+            )
+        asked = named(list(dict.fromkeys(requests[number].question_id for number, _ in missing)))
+        told = len(missing), len(answers), asked, reason.value
+        logger.warning("%d of %d responses are left out (%s): %s.", *told)
 
 
 class _Asker:
@@ -82,10 +107,10 @@ class _Asker:
         settings: SamplingSettings,
     ) -> None:
         self.client, self.server, self.tokenizer, self.settings = client, server, tokenizer, settings
-        self.end, self.tokens = end_token(tokenizer), len(tokenizer)
+        self.end, self.known = end_token(tokenizer), known_tokens(tokenizer)
 
-    async def ask(self, request: Request, index: int, seed: int) -> Response | None:
-        """One response; None if it is not told in tokens. Answers that are none are asked for again, like faults."""
+    async def ask(self, request: Request, index: int, seed: int) -> Response | LeftOut:
+        """One response, or why there is none. Answers that are none are asked for again, like faults."""
         from openai import APIError
 
         choice: Any = None
@@ -94,6 +119,8 @@ class _Asker:
                 # Raw: see the judge's client; a body may be anything.
                 raw = await self.client.completions.with_raw_response.create(**self._body(request, index, seed))
             except APIError as error:
+                if is_too_long(error):
+                    return LeftOut.TOO_LONG
                 errand = Errand(
                     server="The server",
                     model="model",
@@ -103,14 +130,10 @@ class _Asker:
                 )
                 # Without its cause: the server's own words may repeat the key.
                 raise explain(error, self.server, self.client.api_key, errand) from None
-            choice = at(read_json(raw.http_response.content), "choices", 0)
-            reason, logprobs = at(choice, "finish_reason"), at(choice, "logprobs", "token_logprobs")
-            if reason in ("stop", "length") and _are_logprobs(logprobs):
-                ids = self._token_ids(choice, reason, len(logprobs))
-                if ids is None:
-                    return None
-                if self._is_response(ids, reason, len(logprobs)):
-                    return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))
+            choice = only_choice(read_json(raw.http_response.content))
+            answer = self._read(choice, index, seed)
+            if answer is not None:
+                return answer
         raise StoreError(
             f"The server at {self.server.base_url} answers for {request.question_id} with what is no completion "
             f"({self._fault(choice)}); finished shards are kept: see to it, and run the same command again."
@@ -138,12 +161,26 @@ class _Asker:
             },
         }
 
+    def _read(self, choice: Any, index: int, seed: int) -> Response | LeftOut | None:
+        """The response that a server's choice tells, or why it is left out; None if it is no choice."""
+        reason, logprobs = at(choice, "finish_reason"), at(choice, "logprobs", "token_logprobs")
+        if reason not in ("stop", "length") or not _are_logprobs(logprobs):
+            return None
+        ids = self._token_ids(choice, reason, len(logprobs))
+        if ids is None:
+            return LeftOut.UNTOLD
+        if not self._is_response(ids, reason, len(logprobs)):
+            return None
+        if not self.known.issuperset(ids):
+            return LeftOut.UNKNOWN
+        return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))
+
     def _token_ids(self, choice: Any, reason: str, drawn: int) -> list[int] | None:
         """The token ids as they are told, else of the text if it is sure to be them, else None."""
         told, text = at(choice, "token_ids"), at(choice, "text")
         if isinstance(told, list):
             return told
-        if not isinstance(text, str):
+        if not isinstance(text, str) or _SURROGATE.search(text):
             return None
         ids = encode_response(self.tokenizer, text)
         ids = ids if reason == "stop" else ids[:-1]
@@ -151,15 +188,16 @@ class _Asker:
 
     def _is_response(self, ids: list[Any], reason: str, drawn: int) -> bool:
         """Whether ids are those of a response: one for each log-probability, and the end only and surely at the end."""
-        known = all(type(one) is int and 0 <= one < self.tokens for one in ids)
+        are_ids = all(type(one) is int and one >= 0 for one in ids)
         ended = ids[-1:] == [self.end] if reason == "stop" else len(ids) > 0
-        return known and ended and self.end not in ids[:-1] and len(ids) == drawn <= self.settings.max_new_tokens
+        return are_ids and ended and self.end not in ids[:-1] and len(ids) == drawn <= self.settings.max_new_tokens
 
     def _fault(self, choice: Any) -> str:
         """What is wrong with the last answer, in a few words."""
         reason, ids = at(choice, "finish_reason"), at(choice, "token_ids")
         if reason not in ("stop", "length"):
-            return f"no response that ended or was cut, finish_reason {str(reason)[:40]!r}"
+            told = reason[:40] if isinstance(reason, str) else type(reason).__name__
+            return f"no single response that ended or was cut, finish_reason {told!r}"
         if not _are_logprobs(at(choice, "logprobs", "token_logprobs")):
             return "no log-probabilities of the tokens, logprobs.token_logprobs"
         if reason == "stop" and isinstance(ids, list) and ids[-1:] != [self.end]:
@@ -168,9 +206,9 @@ class _Asker:
 
 
 def _are_logprobs(values: Any) -> bool:
-    """Whether a server's log-probabilities are numbers, one at least."""
+    """Whether a server's log-probabilities are such, one at least; whole numbers may be too large for a float."""
     return (
         isinstance(values, list)
         and bool(values)
-        and all(type(one) in (int, float) and math.isfinite(one) for one in values)
+        and all(type(one) in (int, float) and _LEAST <= one <= _MOST for one in values)
     )

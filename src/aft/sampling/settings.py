@@ -1,43 +1,54 @@
 """What can be set about sampling; importing this costs nothing."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 from aft.errors import SettingsError
-from aft.server import Connection
+from aft.server import Connection, check_number, check_whole
+
+Engine = Literal["local", "server"]
+Precision = Literal["float32", "bfloat16"]
+_MOST = 1_000_000  # of anything that is counted: far beyond all use, and within what a machine can count
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How responses are drawn from a model."""
+    """How responses are drawn from a model; those of `HOW` do not count for what they are, see `aft.code.deciding`."""
+
+    HOW: ClassVar = ("block_size", "batch_rows")
 
     samples: int  # chains of thought per question (k)
-    temperature: float = 1.0  # of the softmax; greedy responses do not use it
+    temperature: float = 1.0  # of the softmax, at most 1000; greedy responses do not use it
     top_k: int | None = None  # draw among so many most probable tokens only; None: among all
     top_p: float | None = None  # draw among the fewest most probable tokens that have this probability; None or 1: all
     greedy: bool = False  # one more response per question, the most probable token each time, sample index -1
     max_new_tokens: int = 256  # a response that has not ended by then is cut, and says so
     block_size: int = 64  # questions per shard of the store: what a killed run loses at most
     batch_rows: int = 512  # responses that are generated side by side
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the weights while sampling
+    precision: Precision = "float32"  # of the weights while sampling
 
     def __post_init__(self) -> None:
-        if self.samples < 0 or (self.samples == 0 and not self.greedy):
-            raise SettingsError("samples must be at least 1, or 0 with greedy responses.")
-        if not 0 < self.temperature < math.inf:
+        check_whole("samples", self.samples, 0 if self.greedy else 1, _MOST)
+        check_number("temperature", self.temperature, 0, 1000)
+        if self.temperature == 0:
             raise SettingsError("temperature must be a number above 0; for the most probable response use greedy.")
-        if self.top_k is not None and self.top_k < 1:
-            raise SettingsError("top_k must be at least 1, or null to draw among all tokens.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise SettingsError("top_p must be above 0 and at most 1, or null to draw among all tokens.")
-        if min(self.max_new_tokens, self.block_size, self.batch_rows) < 1:
-            raise SettingsError("max_new_tokens, block_size and batch_rows must be at least 1.")
+        if self.top_k is not None:
+            check_whole("top_k", self.top_k, 1, _MOST)
+        if self.top_p is not None:
+            check_number("top_p", self.top_p, 0, 1)
+            if self.top_p == 0:
+                raise SettingsError("top_p must be above 0, or null to draw among all tokens.")
+        for name in ("max_new_tokens", "block_size", "batch_rows"):
+            check_whole(name, getattr(self, name), 1, _MOST)
+        if self.precision not in get_args(Precision):
+            raise SettingsError(f"precision must be {' or '.join(get_args(Precision))}.")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings(Connection):
     """The OpenAI-compatible server that serves the model to be sampled from."""
+
+    HOW: ClassVar = ("base_url", "api_key_env", "concurrency", "retries", "timeout_s")
 
     concurrency: int = 64  # responses under way at a time, for each worker
     timeout_s: float = 300.0  # how long the server may be silent, in seconds: a response comes as a whole
@@ -53,21 +64,30 @@ class ClusterSettings:
     cpus_per_worker: int = 1  # threads for each
 
     def __post_init__(self) -> None:
-        if min(self.workers, self.cpus_per_worker) < 1:
-            raise SettingsError("sampler.cluster: workers and cpus_per_worker must be at least 1.")
-        if not 0 <= self.gpus_per_worker < math.inf:
-            raise SettingsError("sampler.cluster: gpus_per_worker must be a number of at least 0.")
+        check_whole("sampler.cluster.workers", self.workers, 1, 100_000)
+        check_whole("sampler.cluster.cpus_per_worker", self.cpus_per_worker, 1, 10_000)
+        check_number("sampler.cluster.gpus_per_worker", self.gpus_per_worker, 0, 1000)
+        if 0 < self.gpus_per_worker < 0.0001 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
+            raise SettingsError(
+                "sampler.cluster.gpus_per_worker must be a whole number, or a share of one GPU of at least 0.0001."
+            )
+        if self.address is not None and not (isinstance(self.address, str) and self.address):
+            raise SettingsError("sampler.cluster.address must be auto, an address such as ray://host:10001, or null.")
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
     """Who draws responses, and where; apart from `SamplingSettings`, of which the samples in a store are made."""
 
-    engine: Literal["local", "server"] = "local"  # server = the model at `server`, which serves the same weights
+    HOW: ClassVar = ("cluster",)
+
+    engine: Engine = "local"  # server = the model at `server`, which serves the same weights
     server: ServerSettings | None = None  # for the engine server
     cluster: ClusterSettings | None = None  # null = in this process
 
     def __post_init__(self) -> None:
+        if self.engine not in get_args(Engine):
+            raise SettingsError(f"sampler.engine must be {' or '.join(get_args(Engine))}.")
         if self.engine == "server" and self.server is None:
             raise SettingsError("sampler.engine is 'server': set sampler.server.base_url and model.")
         if self.engine == "local" and self.server is not None:

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aft.files import Description, digest, hash_file, locked, remove_leftovers, write_atomically, write_json, writing
+from aft.files import Description, digest, hash_file, lock_of, locked, remove_leftovers, write_atomically, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +39,9 @@ class SampleStore:
 
         A block is told by the hash of what it is made from. `make` gets the numbers of those to be made, and each is
         written as soon as it comes; it is not called if there are none. `report` hears how many are finished. Raises
-        `StoreError` if another run is filling the store or the disk is full.
+        `StoreError` if the disk is full. Another run that fills the store is waited for.
         """
-        with writing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        with locked(self.directory / ".lock"):
+        with locked(lock_of(self.directory), f"the samples in {self.directory}"):
             remove_leftovers(self.directory)
             write_json(self.directory / "description.json", self.description)
             shards = [self.directory / f"{i:05d}-{content}.parquet" for i, content in enumerate(contents)]
@@ -69,7 +67,7 @@ def is_finished(shard: Path) -> bool:
     if not shard.is_file() or not _seal(shard).is_file():
         return False
     try:
-        expected = json.loads(_seal(shard).read_text())["sha256"]
+        expected = json.loads(_seal(shard).read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError):
         expected = None
     if hash_file(shard) == expected:

@@ -14,8 +14,9 @@ import torch  # noqa: TID253
 
 from aft.errors import ModelError
 from aft.scoring.attention import packed_rows
+from aft.scoring.causal import check_causal
 from aft.scoring.groups import Group, pack
-from aft.scoring.head import evaluating
+from aft.scoring.head import evaluating, has_plain_head
 from aft.scoring.naive import token_logprobs
 from aft.scoring.shared import LossOfSums, shared_sums, two_pass_backward
 
@@ -34,12 +35,15 @@ _LONG = 256  # a window of attention up to this many tokens is tried out
 def choose_path(model: "PreTrainedModel", wanted: Literal["auto", "naive", "shared", "two_pass"]) -> Path:
     """The path for a model: the wanted one or, for `auto`, shared prompts where they are exact, else the naive path.
 
-    Raises `ModelError` naming the model and the reason if the wanted path would not be exact for it.
+    The model is tried out here, once, and not in the middle of a step. Raises `ModelError` naming the model and the
+    reason if it is not causal, or if the wanted path would not be exact for it.
     """
+    check_causal(model)
     if wanted == "naive":
         return "naive"
     reason = why_not_packed(model)
     if reason is None:
+        has_plain_head(model)
         return "shared" if wanted == "auto" else wanted
     if wanted != "auto":
         raise ModelError(

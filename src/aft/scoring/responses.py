@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aft import __version__
+from aft.code import source_hash
 from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FILE = "scores.parquet"
-_BUDGET = 8192  # tokens that are scored side by side
+_ROOMS = ("models", "scoring")  # whose code decides a score
 
 
 def score_responses(
@@ -27,14 +27,20 @@ def score_responses(
     label: str,
     precision: str,
     cache: Path,
+    *,
+    token_budget: int,
+    autocast: bool = False,
 ) -> "np.ndarray":
     """The scores [N] (Eq. 2) that `source`, loaded in `precision`, gives N responses, in the order of their rows.
 
-    `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
-    name and manifest say what they follow from: model, prompts, responses and precision.
+    With `autocast` the weights are loaded in float32 and `precision` is that of the forward pass, as in training.
 
-    Raises `DataError` for a response to an unknown question, `NumericalError` if a score is not finite, and
-    `StoreError` if kept scores are not those of these responses.
+    `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
+    name and manifest say what they follow from: model, prompts, responses, precision and code. `token_budget`, the
+    tokens that are scored side by side, bounds memory and decides nothing.
+
+    Raises `DataError` for a response to an unknown question, `ModelError` if the model is not causal, `NumericalError`
+    if a score is not finite, and `StoreError` if kept scores are not those of these responses.
     """
     import numpy as np
     import pandas as pd
@@ -46,17 +52,18 @@ def score_responses(
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
     names = keys.astype(str).to_numpy().tolist()  # the same whatever type of text or integer they come in
     tokens = [list(map(int, ids)) for ids in responses["token_ids"]]
+    weights = "float32" if autocast else precision
     description = {
         "kind": "scores",
-        "aft": __version__,
+        "code": source_hash(*_ROOMS),
         "model": source.fingerprint,
-        "precision": precision,
+        "precision": precision if precision == weights else f"{precision} over {weights}",
         "prompts": digest(prompts),
         "responses": digest([names, tokens]),
     }
 
     def build(directory: Path) -> None:
-        scores = _score(source, keys["question_id"].tolist(), tokens, prompts, label, precision)
+        scores = _score(source, keys["question_id"].tolist(), tokens, prompts, label, weights, precision, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()
         if len(broken):
             raise NumericalError(
@@ -78,15 +85,18 @@ def _score(
     tokens: list[list[int]],
     prompts: Mapping[str, str],
     label: str,
+    weights: str,
     precision: str,
+    token_budget: int,
 ) -> "np.ndarray":
     import numpy as np
+    import torch
     from tqdm import tqdm
 
     from aft.scoring.paths import choose_path, plan, score
 
     tokenizer = source.tokenizer()
-    model = on_device(source.model(precision))
+    model = on_device(source.model(weights))
     rows: dict[str, list[int]] = {}
     for row, question_id in enumerate(question_ids):
         rows.setdefault(question_id, []).append(row)
@@ -96,10 +106,11 @@ def _score(
     # Prompts of like length side by side, the longest first: if they fit into memory, all do.
     order = sorted(range(len(groups)), key=lambda g: -groups[g].cost)
     scores = np.empty(len(tokens))
-    with tqdm(total=len(tokens), desc=label, unit="response", mininterval=1) as bar:
-        for _, places in plan([groups[g] for g in order], path, _BUDGET):
+    half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
+    with half, tqdm(total=len(tokens), desc=label, unit="response", mininterval=1) as bar:
+        for _, places in plan([groups[g] for g in order], path, token_budget):
             some = [order[place] for place in places]
             chosen = [row for g in some for row in numbers[g]]
-            scores[chosen] = score(model, path, [groups[g] for g in some], _BUDGET).double().cpu().numpy()
+            scores[chosen] = score(model, path, [groups[g] for g in some], token_budget).double().cpu().numpy()
             bar.update(len(chosen))
     return scores

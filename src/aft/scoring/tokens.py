@@ -28,15 +28,18 @@ def token_logprobs(
     The mean of an array is the score (Eq. 2) that `aft.scoring.responses` gives. Responses, given as token ids, go
     through the model one by one, on the reference path.
 
-    Raises `DataError` for a response without tokens, `NumericalError` if a log-probability is not finite.
+    Raises `DataError` for a response without tokens, `ModelError` if the model is not causal, `NumericalError` if a
+    log-probability is not finite.
     """
     import torch
 
+    from aft.scoring.causal import check_causal
     from aft.scoring.naive import token_logprobs as naive_logprobs
 
     prompt = encode_prompt(source.tokenizer(), get_task(question.dataset).prompt(question))
     group = Group(prompt, [[int(token) for token in response] for response in responses])
     model = on_device(source.model(precision))
+    check_causal(model)
     with torch.no_grad():
         rows = [naive_logprobs(model, [prompt], [ids]).logprobs_R_C[0].double().cpu() for ids in group.responses]
     if not all(bool(row.isfinite().all()) for row in rows):

@@ -81,7 +81,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     began = time.perf_counter()
     # A second one at the same time would run the same cells.
     with (
-        locked(place.studies / ".lock"),
+        locked(place.studies / ".lock", "these studies", patience=0),
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):
@@ -89,7 +89,8 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
-            write_study(folder, name, study, study_table(results, evaluation), verdicts(study, results, evaluation))
+            tables = study_table(results, evaluation), verdicts(study, results, evaluation)
+            write_study(folder, name, study, *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
     logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
@@ -104,7 +105,7 @@ def document_studies(place: Any, output: Path) -> None:
     from aft.studies.tell import document
 
     text = document(place.studies, _read(place), output.parent / "figures", output.parent)
-    write_atomically(output, lambda staged: staged.write_text(text))
+    write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))
     click.echo(f"Written: {output}")
 
 
@@ -112,7 +113,14 @@ def _read(place: Any) -> dict[str, Any]:
     from aft.studies.definition import read_studies
 
     with place.context() as context:
-        return read_studies(dict(context.config_loader["studies"]))
+        try:
+            content = dict(context.config_loader["studies"])
+        except Exception as error:  # the YAML parser's, OmegaConf's and Kedro's are of no common kind
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise SettingsError(
+                f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
+            ) from error
+    return read_studies(content)
 
 
 def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:

@@ -1,16 +1,24 @@
 """What a study is, as `studies.yml` says it."""
 
+import re
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from aft.errors import SettingsError
 from aft.pipelines.variants import BASELINE, VARIANTS
 
-_STRICT = ConfigDict(extra="forbid")
-Value = int | float
+_STRICT = ConfigDict(extra="forbid", str_min_length=1)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+_AT_K = re.compile(r"(?:maj_at|pass_at|best_of)_([0-9]+)")
+_FIGURES = (
+    *("accuracy", "parse_failures", "auroc", "calibration_error", "perplexity_of_positives", "assessment_accuracy"),
+    *("assessment_accuracy_micro", "paper_assessment_accuracy"),
+)
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Value = Annotated[int, Strict()] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -41,54 +49,105 @@ class Study:
     title: str
     question: str  # what the study asks, in a sentence
     variants: list[str]
-    seeds: list[int]
+    seeds: list[Seed]
     params: dict[str, Any] = field(default_factory=dict)  # settings that differ from the recipe's, by dotted keys
     sweep: Sweep | None = None
     baselines: list[str] = field(default_factory=list)  # variants outside the sweep, shown beside it
     rounds: str | None = None  # iterative: each round samples from this variant's model of the round before
-    n_rounds: int = 1
+    n_rounds: Annotated[int, Field(strict=True, ge=1)] = 1
     figure: Literal["accuracy", "sweep", "pilot", "votes"] = "accuracy"
     figures: list[str] = field(default_factory=lambda: ["accuracy"])  # columns of the table
-    paper: dict[str, dict[str, Any]] = field(default_factory=dict)  # the paper's values: column, then row
+    paper: dict[str, dict[str, Value]] = field(default_factory=dict)  # the paper's values: column, then row
     paper_source: str | None = None  # where in the paper
     orderings: list[Ordering] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in (*self.variants, *self.baselines) if name not in (BASELINE, *VARIANTS)]
+        names = (*self.variants, *self.baselines)
+        unknown = [name for name in names if name not in (BASELINE, *VARIANTS)]
         if unknown or not self.variants or not self.seeds:
             raise SettingsError(
                 f"The study '{self.title}' needs seeds and variants out of {', '.join((BASELINE, *VARIANTS))}"
                 + (f"; it names {', '.join(unknown)}." if unknown else ".")
             )
         values = self.sweep.values if self.sweep else [0]
-        if len(set(self.seeds)) < len(self.seeds) or not values or len(set(values)) < len(values):
-            raise SettingsError(f"The study '{self.title}' names a seed or value twice, or a sweep without values.")
+        if any(len(set(one)) < len(one) for one in (self.seeds, values, names)) or not values:
+            raise SettingsError(
+                f"The study '{self.title}' names a seed, value or variant twice, or a sweep without values."
+            )
         if self.rounds is not None and (self.rounds not in self.variants or self.sweep is not None):
             raise SettingsError(f"The study '{self.title}' needs its round's variant among variants, and no sweep.")
+        if self.rounds is None and self.n_rounds > 1:
+            raise SettingsError(f"The study '{self.title}' has n_rounds, but no rounds: name their variant.")
+        if (self.baselines or self.figure == "pilot") and self.sweep is None:
+            raise SettingsError(f"The study '{self.title}' has baselines or the figure pilot, which need a sweep.")
+        if self.figure == "sweep" and self.sweep is None and self.rounds is None:
+            raise SettingsError(f"The study '{self.title}' has the figure sweep, which needs a sweep or rounds.")
+        rows = dict.fromkeys((*self.results, *names))
+        foreign = [row for values in self.paper.values() for row in values if row not in rows]
+        if foreign:
+            raise SettingsError(
+                f"The study '{self.title}' has no {foreign[0]} beside which the paper's value could stand; there are "
+                f"{', '.join(rows)}."
+            )
+        self._check_params()
+
+    def _check_params(self) -> None:
+        """The settings can be put into one tree, beside the seed and the label that each run is given."""
+        keys = [*self.params, *([self.sweep.parameter] if self.sweep else [])]
+        for key in keys:
+            clash = [other for other in keys if other.startswith(f"{key}.")]
+            if not all(key.split(".")) or key.split(".")[0] in ("seed", "label") or clash or keys.count(key) > 1:
+                raise SettingsError(
+                    f"The study '{self.title}' cannot set '{key}': a setting is a dotted key, set once and as a whole, "
+                    "and seed and label are the study's own."
+                )
+
+    @property
+    def results(self) -> list[str]:
+        """The names of what the study measures: a variant, or `variant@value` of the sweep or round."""
+        if self.sweep is not None:
+            return [*self.baselines, *(f"{name}@{value}" for value in self.sweep.values for name in self.variants)]
+        if self.rounds is not None:
+            first = [f"{name}@1" for name in self.variants]
+            return [*first, *(f"{self.rounds}@{number}" for number in range(2, self.n_rounds + 1))]
+        return self.variants
 
     def check_told(self, ks: list[int], sets: list[str]) -> None:
         """Raise `SettingsError` if what the study tells cannot come from runs with these k and question sets."""
-        at_k = (name for name in self.figures if name.startswith(("maj_at_", "pass_at_", "best_of_")))
-        if not all(int(name.rsplit("_", 1)[1]) in ks for name in at_k):
+        if not self.figures or (self.figure == "sweep" and not self.figures[0].startswith("accuracy")):
+            raise SettingsError(
+                f"The study '{self.title}' needs figures, and the figure sweep an accuracy as the first."
+            )
+        known = {*_FIGURES, *(f"accuracy_{name}" for name in sets)}
+        at_k = {name: int(found[1]) for name in self.figures if (found := _AT_K.fullmatch(name))}
+        unknown = [name for name in self.figures if name not in (known | at_k.keys())]
+        if unknown:
+            raise SettingsError(
+                f"The study '{self.title}' tells {', '.join(unknown)}; there are {', '.join(sorted(known))}, and "
+                "maj_at_k, pass_at_k and best_of_k for every k of evaluation.ks."
+            )
+        if not set(at_k.values()) <= set(ks):
             raise SettingsError(
                 f"The study '{self.title}' tells {', '.join(self.figures)}, but evaluation.ks are {ks}."
             )
-        outside = self.baselines if self.sweep or self.rounds else self.variants
-        values = self.sweep.values if self.sweep else range(1, self.n_rounds + 1) if self.rounds else []
-        results = {*outside, *(f"{name}@{value}" for name in self.variants for value in values)}
         metrics = ["accuracy", "assessment_accuracy", "perplexity_of_positives", *sets]
         for one in self.orderings:
-            wrong = [name for name in (one.above, one.below) if name not in results]
+            wrong = [name for name in (one.above, one.below) if name not in self.results]
             wrong += [] if one.metric in metrics else [one.metric]
             if wrong:
                 raise SettingsError(
                     f"The study '{self.title}' has no {' and no '.join(wrong)} to order; there are "
-                    f"{', '.join(sorted(results))} and the metrics {', '.join(metrics)}."
+                    f"{', '.join(self.results)} and the metrics {', '.join(metrics)}."
                 )
 
 
 def read_studies(content: dict[str, Any]) -> dict[str, Study]:
-    """The studies by name; raises `SettingsError` if a key is missing, unknown or of the wrong type."""
+    """The studies by name; raises `SettingsError` if a key is missing, unknown or of the wrong type, or a name none."""
+    wrong = [name for name in content if not _NAME.fullmatch(str(name)) or name == "all"]
+    if wrong:
+        raise SettingsError(
+            f"A study cannot be called {wrong[0]!r}: it names a folder, in letters, digits and _ . -, and 'all' is all."
+        )
     try:
         return TypeAdapter(dict[str, Study]).validate_python(content)
     except ValidationError as error:

@@ -10,7 +10,7 @@ import pandas as pd
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.compare import comparison_table, greedy_correctness
-from aft.evaluation.statistics import paired_bootstrap
+from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.variants import BASELINE, namespace
@@ -31,6 +31,7 @@ class Results:
 
 
 Key = tuple[Any, str]  # a point's value and a variant
+VERDICTS = ("agrees", "contradicts", "not separable", "one seed")
 
 
 def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Results], Evaluation]:
@@ -78,7 +79,8 @@ def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.Da
 
 
 def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
-    """One row per claim: the difference with its paired interval, how many seeds have the claimed sign, a verdict."""
+    """One row per claim: the difference with its paired interval over seeds and questions (see `two_level_bootstrap`),
+    the interval's level, how many of how many seeds have the claimed sign, and one of `VERDICTS`."""
     columns = [
         "claim",
         "source",
@@ -88,6 +90,7 @@ def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluatio
         "difference",
         "low",
         "high",
+        "level",
         "seeds_agreeing",
         "seeds",
         "verdict",
@@ -99,12 +102,11 @@ def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Eva
     measure = _measure(ordering.metric)
     above, below = (measure(_find(name, results)) for name in (ordering.above, ordering.below))
     shared = above.index.intersection(below.index)
-    # One row per question, one column per seed; a question that no seed can compare under both says nothing.
-    gaps = (above.loc[shared] - below.loc[shared]).dropna(how="all")
+    # One row per question, one column per seed; a seed without a question to compare under both says nothing.
+    gaps = (above.loc[shared] - below.loc[shared]).dropna(axis=1, how="all")
     if gaps.empty:
         raise DataError(f"'{ordering.claim}': no question has {ordering.metric} for both; sample more.")
-    difference = paired_bootstrap(gaps.mean(axis=1), resamples=evaluation.resamples, level=evaluation.level)
-    verdict = "agrees" if difference.low > 0 else "contradicts" if difference.high < 0 else "not separable"
+    difference = two_level_bootstrap(gaps.T, resamples=evaluation.resamples, level=evaluation.level)
     return {
         **{
             "claim": ordering.claim,
@@ -113,18 +115,25 @@ def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Eva
             "below": ordering.below,
             "metric": ordering.metric,
         },
-        **{"difference": difference.mean, "low": difference.low, "high": difference.high},
-        **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1], "verdict": verdict},
+        **{"difference": difference.mean, "low": difference.low, "high": difference.high, "level": evaluation.level},
+        **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1]},
+        "verdict": _judged(difference, gaps.shape[1]),
     }
 
 
+def _judged(difference: Estimate, n_seeds: int) -> str:
+    """A verdict on a claim about trainings: the interval of one seed knows nothing of other trainings."""
+    agrees, contradicts, not_separable, one_seed = VERDICTS
+    if n_seeds == 1:
+        return one_seed
+    return agrees if difference.low > 0 else contradicts if difference.high < 0 else not_separable
+
+
 def _find(name: str, results: Mapping[Key, Results]) -> Results:
-    variant, _, value = name.partition("@")
-    found = [one for (at, own), one in results.items() if own == variant and (not value or str(at) == value)]
-    if len(found) != 1:
-        known = ", ".join(own if at is None else f"{own}@{at}" for at, own in results)
-        raise SettingsError(f"An ordering names '{name}', which is not exactly one result of its study: {known}.")
-    return found[0]
+    named = {own if at is None else f"{own}@{at}": one for (at, own), one in results.items()}
+    if name not in named:
+        raise SettingsError(f"An ordering names '{name}', which is no result of its study: {', '.join(named)}.")
+    return named[name]
 
 
 def _measure(metric: str) -> Callable[[Results], pd.DataFrame]:

@@ -9,25 +9,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
-from aft import __version__
 from aft.errors import AftError
-from aft.files import PATIENCE, digest, write_json
+from aft.files import write_json
+from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.pipelines.variants import namespace
 from aft.studies.definition import Study
+from aft.studies.marks import Content, Mark, changed, content_hash, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
-
-_DAY_S = 86_400  # cells of the same seed wait for each other's base model, VFT model and samples
 
 
 class CellError(AftError, RuntimeError):
@@ -75,6 +74,7 @@ class Workplace:
         for point in points:
             with self.context(point.label, study.seeds[0], point.params) as context:
                 params = context.params
+            check_known(params)
             study.check_told(params["evaluation"].ks, ["validation", *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
@@ -93,7 +93,8 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     this process ends, however it does. Raises `CellError` for the first cell that fails, after the running ones.
     """
     folders = {cell: place.folder(cell) for cell in cells}
-    orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell]))]
+    content = cache(lambda path, is_model: content_hash(place.project / path, is_model))  # cells share what they name
+    orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
     started: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(jobs) as pool:
@@ -115,30 +116,31 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
             raise
 
 
-def _missing(place: Workplace, cell: Cell, folder: Path) -> dict[str, str]:
-    """The variants of a cell that are still to be made, each with the hash of the settings that decide its results."""
+def _missing(place: Workplace, cell: Cell, folder: Path, content: Content) -> dict[str, Mark]:
+    """The variants of a cell that are still to be made, each with the mark of what decides its results."""
     with place.context(cell.label, cell.seed, cell.params) as context:
-        params = dict(context.params)
-    objectives = params.pop("align")
-    params.pop("label", None)
-    params.pop("launch", None)  # where it is trained does not decide what is learned
-    marks = _marks(folder)
-    keys = {name: digest([__version__, params, objectives[name]]) for name in cell.variants}
-    return {
-        name: key
-        for name, key in keys.items()
-        if marks.get(name) != key or not (folder / "metrics" / f"{name}.json").is_file()
-    }
+        params = context.params
+    finished, missing = _marks(folder), {}
+    for name in cell.variants:
+        mark = mark_of(params, name, cell.seed, content)
+        other = changed(mark, finished.get(name))
+        if other and name in finished:
+            told = ", ".join(other)
+            logger.info("%s, seed %d: %s is made again; not as before: %s.", cell.label, cell.seed, name, told)
+        if other or not (folder / "metrics" / f"{name}.json").is_file():
+            missing[name] = mark
+    return missing
 
 
-def _marks(folder: Path) -> dict[str, str]:
+def _marks(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "finished.json").read_text())
+        marks = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return marks if isinstance(marks, dict) else {}
 
 
-def _mark(folder: Path, made: dict[str, str]) -> None:
+def _mark(folder: Path, made: dict[str, Mark]) -> None:
     write_json(folder / "finished.json", {**_marks(folder), **made})
 
 
@@ -158,15 +160,16 @@ def _run(
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
         "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
     }
-    environment = {**os.environ, PATIENCE: str(_DAY_S)} | ({} if parent is None else {PARENT: parent})
+    environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
+    environment["PYTHONIOENCODING"] = "utf-8"  # of its log
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "study_log.txt"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "aft.studies.cell"],
-            text=True,
+            encoding="utf-8",
             cwd=place.project,
             env=environment,
             stdin=subprocess.PIPE,  # stays open: its end tells the cell that this process is gone
@@ -180,7 +183,7 @@ def _run(
         process.wait()
         process.stdin.close()
     if process.returncode:
-        lines = [line for line in log.read_text().splitlines() if line.strip()] or ["it was killed"]
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
             f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from aft import __version__
 from aft.evaluation.figures import accuracy_figure
+from aft.evaluation.statistics import pearson
 from aft.evaluation.study_figures import scatter_figure, sweep_figure
 from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES
 from aft.files import write_atomically, write_json
 from aft.studies.definition import Study
+from aft.studies.results import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,15 +32,18 @@ _PLAIN = {"perplexity_of_positives", "auroc"}  # told as they are, not in percen
 TABLE, ORDERINGS, TEXT, FIGURE, SUMMARY = "table.csv", "orderings.csv", "study.md", "figure.png", "study.json"
 
 
-def write_study(folder: Path, name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame) -> None:
-    """Everything that is told of a study, into its folder."""
+def write_study(
+    folder: Path, name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, level: float
+) -> None:
+    """Everything that is told of a study, whose intervals have this level, into its folder."""
     figure = draw(study, table)
-    text = study_text(name, study, table, orderings, f"{FIGURE}")
+    text = study_text(name, study, table, orderings, f"{FIGURE}", level)
     write_atomically(folder / FIGURE, lambda staged: figure.savefig(staged, format="png", dpi=120))
     write_atomically(folder / TABLE, lambda staged: table.to_csv(staged, index=False))
     write_atomically(folder / ORDERINGS, lambda staged: orderings.to_csv(staged, index=False))
-    write_atomically(folder / TEXT, lambda staged: staged.write_text(text))
-    write_json(folder / SUMMARY, {"name": name, "title": study.title, "seeds": study.seeds, "aft": __version__})
+    write_atomically(folder / TEXT, lambda staged: staged.write_text(text, encoding="utf-8"))
+    summary = {"name": name, "title": study.title, "seeds": study.seeds, "level": level, "aft": __version__}
+    write_json(folder / SUMMARY, summary)
 
 
 def draw(study: Study, table: pd.DataFrame) -> "Figure":
@@ -53,7 +57,7 @@ def draw(study: Study, table: pd.DataFrame) -> "Figure":
         column = study.figures[0]
         outside = table[table["variant"].isin(study.baselines if study.sweep else [])]
         inside = table.drop(outside.index)
-        paper = _paper_table(study).dropna(subset=["x"]) if study.paper else pd.DataFrame()
+        paper = _paper_table(study).dropna(subset=["x"]) if column in study.paper else pd.DataFrame()
         return sweep_figure(
             _points(inside, column),
             study.sweep.label if study.sweep else "round",
@@ -64,20 +68,21 @@ def draw(study: Study, table: pd.DataFrame) -> "Figure":
     return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)))
 
 
-def study_text(name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, figure: str) -> str:
+def study_text(name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, figure: str, level: float) -> str:
     """The study in Markdown."""
     seeds = f"seed{'s' * (len(study.seeds) > 1)} {', '.join(map(str, study.seeds))}"
     parts = [
         f"## {study.title}",
-        f"{study.question} (`kedro studies run {name}`; {seeds}; {int(table['questions'].iloc[0]):,} questions)",
+        f"{study.question} (`kedro studies run {name}`; {seeds}; {int(table['questions'].iloc[0]):,} questions; "
+        f"intervals of {100 * level:g} %)",
         _markdown(_cells(study, table)),
     ]
     if study.paper_source:
         parts.append(f"The paper: {study.paper_source}.")
     if any(map(_is_extension, table["variant"])):
         parts.append("\\* an extension, not in the paper.")
-    if study.figure == "pilot" and len(table) > 2:  # two points always lie on a line
-        r = np.corrcoef(table["accuracy"], table["assessment_accuracy"])[0, 1]
+    r = pearson(table["accuracy"], table["assessment_accuracy"]) if study.figure == "pilot" else math.nan
+    if not math.isnan(r):
         parts.append(f"Pearson r between accuracy and assessment accuracy over {len(table)} base models: {r:.2f}.")
     parts.append(f"![{study.title}]({figure})")
     if len(orderings):
@@ -87,6 +92,7 @@ def study_text(name: str, study: Study, table: pd.DataFrame, orderings: pd.DataF
 
 def orderings_text(orderings: pd.DataFrame) -> str:
     """The claims with their differences in points (of perplexity: as they are), intervals and verdicts, in Markdown."""
+    levels = " and ".join(f"{100 * level:g}" for level in sorted(set(orderings["level"])))
     rows = []
     for row in orderings.to_dict("records"):
         scale, form = (1, "+.3f") if row["metric"] in _PLAIN else (100, "+.1f")
@@ -97,7 +103,7 @@ def orderings_text(orderings: pd.DataFrame) -> str:
                 "claim": row["claim"],
                 "whose": _SOURCES[row["source"]],
                 "compared": f"{row['above']} - {row['below']}, {row['metric'].replace('_', ' ')}",
-                "difference [95 %]": f"{gap} [{low}, {high}]",
+                f"difference [{levels} %]": f"{gap} [{low}, {high}]",
                 "seeds": f"{row['seeds_agreeing']} of {row['seeds']}",
                 "verdict": f"**{row['verdict']}**" if row["verdict"] == "contradicts" else row["verdict"],
             }
@@ -108,16 +114,18 @@ def orderings_text(orderings: pd.DataFrame) -> str:
 def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) -> str:
     """All finished studies as one page in `home`, its figures copied to `figures`; unfinished ones are named."""
     names = list(studies)
-    done = [name for name in names if (folder / name / SUMMARY).is_file()]
+    summaries = {name: _summary(folder / name) for name in names}
+    # Without a level it was told by a version whose intervals were over questions only.
+    done = [name for name in names if "level" in summaries[name]]
     texts, claims = [], []
     for name in done:
         picture = figures / f"study_{name}.png"
         content = (folder / name / FIGURE).read_bytes()
         write_atomically(picture, lambda staged, content=content: staged.write_bytes(content))
         link = picture.relative_to(home).as_posix()
-        texts.append((folder / name / TEXT).read_text().replace(f"({FIGURE})", f"({link})"))
+        texts.append((folder / name / TEXT).read_text(encoding="utf-8").replace(f"({FIGURE})", f"({link})"))
         orderings = pd.read_csv(folder / name / ORDERINGS)
-        claims.append(orderings.assign(study=json.loads((folder / name / SUMMARY).read_text())["title"]))
+        claims.append(orderings.assign(study=summaries[name]["title"]))
     table = pd.concat(claims, ignore_index=True) if claims else pd.DataFrame()
     missing = [name for name in names if name not in done]
     parts = [
@@ -136,25 +144,35 @@ def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) ->
 _INTRODUCTION = """
 Levels cannot be compared with the paper's: its models have 7 to 13 billion parameters, pocket's has a fraction of a
 million and is trained on the spot. What can be compared is what comes out above what. Accuracies are greedy, in
-percent, as mean over seeds [95 % interval over questions] ± standard deviation over seeds; differences are paired by
-question.
+percent, as mean over seeds [interval] ± standard deviation over seeds. The interval of several seeds is a bootstrap
+that draws seeds and questions, both with replacement; that of one seed is Wilson's, over questions. Differences are
+paired by question and seed.
 """
 _ORDERINGS = """
-Each row is a claim, the two results that it compares, and the difference with a paired bootstrap interval over
-questions of the mean over seeds. *agrees*: the interval lies above 0; *contradicts*: below; *not separable*: it holds
-0. A claim is the paper's, or follows from what it says of other data or feedback, or is our own question. The intervals
-speak of these seeds, which share one base model: in how many of them the difference has the claimed sign stands beside
-them. Many rows rest on the same runs, and of forty intervals of 95 % two leave out the truth by chance. Assessment
+Each row is a claim, the two results that it compares, and the difference, with a paired bootstrap interval that draws
+seeds and questions, the same for both results. *agrees*: the interval lies above 0; *contradicts*: below; *not
+separable*: it holds 0; *one seed*: it is over questions only, and speaks of no other training. A claim is the paper's,
+or follows from what it says of other data or feedback, or is our own question. In how many seeds the difference has the
+claimed sign stands beside it. The seeds share one base model, and are few: where three differ by more than chance over
+questions, their interval is hardly more than their range, which leaves out the truth in one of four cases, not in one
+of twenty. Many rows rest on the same runs, and of many intervals some leave out the truth by chance. Assessment
 accuracy and perplexity are compared as means over questions.
 """
 
 
+def _summary(folder: Path) -> dict[str, Any]:
+    """What a study's run noted of itself; nothing if it was not run."""
+    try:
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
 def _tally(table: pd.DataFrame) -> str:
     """How many claims of each source have which verdict, in Markdown."""
-    verdicts = ("agrees", "contradicts", "not separable")
     counts = table.groupby(["source", "verdict"]).size()
     rows = [
-        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in verdicts}}
+        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in VERDICTS}}
         for source, whose in _SOURCES.items()
         if source in set(table["source"])
     ]

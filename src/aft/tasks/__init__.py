@@ -31,23 +31,25 @@ def get_source(name: str) -> Source:
 def get_task(name: str) -> Task:
     """The task family `name`: one of `task_names()`, or the dotted name of a module that satisfies `Task`.
 
-    Raises `SettingsError` if there is no such module or if it lacks a name of the protocol.
+    Raises `SettingsError` if there is no such module, if it cannot be imported or if it lacks a name of the protocol.
     """
     return cast(Task, _module(name, _OF_A_TASK, "Task"))
 
 
 def _module(name: str, wanted: tuple[str, ...], protocol: str) -> ModuleType:
-    if "." not in name and name not in task_names():
-        raise SettingsError(
-            f"There is no task family '{name}'; choose one of {', '.join(task_names())}, "
-            "or give the dotted name of a module of your own."
-        )
-    dotted = name if "." in name else f"{__name__}.{name}"
+    known = f"choose one of {', '.join(task_names())}, or give the dotted name of a module of your own"
+    shipped = name in task_names()
+    if not shipped and ("." not in name or not all(part.isidentifier() for part in name.split("."))):
+        raise SettingsError(f"There is no task family {name!r}; {known}.")
     try:
-        module = importlib.import_module(dotted)
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"The task family '{name}' cannot be imported: {error}.") from error
+        module = importlib.import_module(f"{__name__}.{name}" if shipped else name)
+    except Exception as error:  # the module may be of the user's own, and raise what it likes
+        raise SettingsError(
+            f"The task family {name!r} cannot be imported ({type(error).__name__}: {error}); {known}."
+        ) from error
     missing = [attribute for attribute in wanted if not hasattr(module, attribute)]
     if missing:
-        raise SettingsError(f"The task family '{name}' lacks {', '.join(missing)}; see aft.tasks.base.{protocol}.")
+        raise SettingsError(
+            f"The task family {name!r} lacks {', '.join(missing)}; see aft.tasks.base.{protocol}, or {known}."
+        )
     return module

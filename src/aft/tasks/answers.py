@@ -1,40 +1,55 @@
 """Numbers in text that a model wrote: found with regular expressions, compared as exact rationals.
 
 What is read: digits 0-9 with well-formed thousands commas, decimals, a sign (hyphen, en dash or U+2212),
-currency signs, per cent (73% is 73), simple and mixed fractions, exponents (1.5e3), Markdown and the common
-LaTeX wrappers, a unit after the number. What is not: digits of other scripts, spaces that group digits,
-number words and scales ("5 million" is 5 with a unit), versions, dates, clock times and ratios (only the full
-hour, 2:00, is the number 2), names such as Q1, adjectives such as 6-inch, more than 40 digits, and the
-operands of an expression that the writer left unfinished: "so 10 - 5" answers neither 10 nor 5.
+currency signs, per cent (73% is 73), simple and mixed fractions (2 1/2, 2½, 2 and 1/2, 2\\frac12), exponents
+(1.5e3), Markdown and the common LaTeX wrappers, a unit after the number. What is not: digits of other scripts,
+spaces or apostrophes that group digits, number words and scales ("5 million" is 5 with a unit), powers, roots and
+indices (10²), versions, dates, clock times and ratios (only the full hour, 2:00, is the number 2), names such
+as Q1, adjectives such as 6-inch, more than 40 digits, and the operands of an expression that the writer left
+unfinished: "so 10 - 5" answers neither 10 nor 5. What is not read is no number, not a part of itself.
 
 Text is untrusted: nothing here evaluates it, every function is total, and every pattern takes linear time,
 because what it repeats without a bound can be matched in one way only.
 """
 
 import re
+import unicodedata
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
 _DIGITS = 40  # the longest numerator, denominator and decimal that count as a number
 _DECIMALS = 3  # to which numbers must agree where published answers are rounded
 
-_MINUS_SIGNS = str.maketrans("\u2010\u2011\u2013\u2212\ufe63\uff0d", "------")  # an em dash stays punctuation
+_SIGNS = str.maketrans(  # one sign each for minus (an em dash stays punctuation), division and multiplication
+    "\u2010\u2011\u2013\u2212\ufe63\uff0d\u2044\u2215\u00b7\u2219\u22c5", "------//\u00d7\u00d7\u00d7"
+)
+_VULGAR = {  # ½ and its like: "1/2"
+    character: unicodedata.normalize("NFKC", character).replace("\u2044", "/")
+    for character in map(chr, (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189))
+}
 _SPELLINGS = {"\\$": "$", "\\%": "%", "{,}": ",", "\\,": "", "\\!": "", "`": ""}
+_SPELLINGS |= {"\\times": "\u00d7", "\\cdot": "\u00d7", "\\div": "\u00f7", "\\pm": "\u00b1", "\\pi": "\u03c0"}
+_ARGUMENT = r"(?:[ ]?\{[ ]?([0-9]{1,40})[ ]?\}|[ ]?([0-9]))"  # of a LaTeX command: {12}, or one digit
 _MARKUP = (
+    (re.compile(rf"[ ]?([{''.join(_VULGAR)}])(?![0-9])"), lambda found: f" {_VULGAR[found[1]]}"),
+    (re.compile(r"(?<![0-9.,:/])([0-9]{1,9})[ ]and[ ](?=[0-9]{1,9}/[0-9])"), r"\1 "),
     (re.compile(r"(?<=[0-9])[ ]?(?=\\[dtc]?frac)"), " "),
-    (re.compile(r"\\[dtc]?frac[ ]?\{[ ]?([0-9]{1,40})[ ]?\}[ ]?\{[ ]?([0-9]{1,40})[ ]?\}"), r"\1/\2"),
+    (re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}(?![0-9])"), r"\1\2/\3\4"),
+    (re.compile(r"\\(?:[dtc]?frac|sqrt)"), "\u221a"),  # of something else: no number is told
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)[ ]?\{([^{}]{0,200})\}"), r" \1"),
     (re.compile(r"(?<=[A-Za-z])\^\{?[23]\}?"), ""),  # the power of a unit, as in cm^2, is no number
     (re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])"), ""),  # bold type, but not the power 2**3
 )
 
 _NUMBER = re.compile(
-    r"""(?=[-U$€£¥₹.0-9])                                        # for speed: what a number can begin with
+    r"""(?=[-U$€£¥₹.\d])                                         # for speed: what a number can begin with
         (?P<minus>-[ ]?)?(?:(?:US)?[$€£¥₹][ ]?(?P<inner_minus>-)?)?  # -$5 and $-5 alike
-        (?<!\w)(?<![0-9][.,:/])                                  # not inside a name or another numeral
-        (?P<numeral>(?:(?<!\.)\.)?[0-9]++(?:[.,:/][0-9]++)*+)    # taken whole, then judged by _NUMERAL
-        (?!-[A-Za-z]|_[0-9])                                     # "400-meter hurdles" count nothing
-        (?P<part>[ ][0-9]{1,9}/[0-9]{1,9}(?![.,:/]?[0-9]))?       # the fraction of a mixed number
+        (?<!\w)(?<!\d[.,:/\u066b\u066c\uff0e])                   # not inside a name or another numeral
+        (?P<numeral>                                             # taken whole, then judged by _NUMERAL
+            \d{1,3}(?:[ \u00a0\u2009\u202f'\u2019]\d{3}){1,13}+(?!\d|/\d)
+          | (?:(?<!\.)\.)?\d++(?:[.,:/\u066b\u066c\uff0e]\d++)*+)
+        (?!(?:[ ]{1,2}[0-9]{1,9}/[0-9]{1,9})?-[A-Za-z]|_[0-9])   # "400-meter hurdles" count nothing
+        (?P<part>[ ]{1,2}[0-9]{1,9}/[0-9]{1,9}(?![.,:/]?[0-9]))?  # the fraction of a mixed number
         (?P<exponent>[eE][+-]?[0-9]+)?""",
     re.VERBOSE,
 )
@@ -47,24 +62,31 @@ _OPERATOR_BEFORE = re.compile(
     r"""(?: [0-9)\]}%?][ ]{0,2}-            # 10-5, 10 - 5, 10 -5
           | \w-                             # x-5; but "is -5" has a sign
           | \w[ ]{1,2}-[ ]                  # x - 5
-          | [\w)\]}%?][ ]{0,2}[+*/\u00d7\u00f7^]
+          | [\w)\]}%?][ ]{0,2}[+*/\u00d7\u00f7\u00b1^]
           | [0-9][ ]{0,2}[xX]
-        )[ (-]{0,3}$                        # 10 - (5
+          | \u221a(?:\[[0-9]\])?            # the root of 5
+          | \}\{                            # a second argument of a LaTeX command
+        )[ ({\[-]{0,3}$                    # 10 - (5
     """,
     re.VERBOSE,
 )
 _OPERATOR_AFTER = re.compile(
     r"""[ ]?%?(?:[ ][A-Za-z]{1,20})?        # 90 minutes / 2
-        [ ]{0,2}(?: [+\u00d7\u00f7^]
+        [ ]{0,2}(?: [+\u00d7\u00f7\u00b1^\u221a\u03c0]
           | \*{1,2}[ ]{0,2}[$(0-9]
           | [-/][ ]{0,2}[$(0-9?]
           | [-/*][ ]{0,2}[nxyz]\b
           | [xX][ ]{0,2}[$(0-9]
-        )""",
+        )
+      | [\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u215f\u2460-\u249b]  # raised, lowered, in a circle
+      | [ ]{1,2}[0-9]{1,9}/[0-9]            # 2 1/2/3
+      | [ ]and[ ](?:a|one|two|three)[ -](?:half|third|quarter|fourth)""",
     re.VERBOSE,
 )
+_EQUALS = re.compile(r"[ %]*+(?:of[ ]\S{1,20}[ ]{0,2})?=")  # right after the left side; 50% of 12 = 6
 _SPACED_SIGN = re.compile(r"(?:^|[=:] {0,2})- $")  # elsewhere "- 5" is a bullet or a dash
 _WRAPPERS = re.compile(r"(?:\\boxed|[\s\"'*_$(+{\[\\])*+")
+_BOX = re.compile(r"\\boxed\{(?=\s{0,8}[^\s}])")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
 
@@ -92,7 +114,7 @@ def stated_number(text: str) -> str | None:
     "10 - x" nothing.
     """
     text = _plain(text).lstrip(" ")
-    digit = re.search(r"[0-9]", text)
+    digit = re.search(r"\d", text)
     if digit is None:
         return None
     end = _SENTENCE_END.search(text, digit.start())
@@ -104,9 +126,11 @@ def stated_number(text: str) -> str | None:
 
 
 def boxed_number(text: str) -> str | None:
-    """The canonical number in the last LaTeX box of `text`, None if there is no box or no number in it."""
-    _, box, rest = text.rpartition("\\boxed{")
-    return stated_number(_plain(rest).partition("}")[0]) if box else None
+    """The canonical number in the last LaTeX box of `text` that is not empty; None without a box or a number in it."""
+    box = None
+    for box in _BOX.finditer(text):  # noqa: B007 (only the last one is wanted)
+        pass
+    return stated_number(_plain(text[box.end() :]).partition("}")[0]) if box else None
 
 
 def last_number(text: str) -> str | None:
@@ -138,8 +162,8 @@ def numbers_agree(number: str, other: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """`text` with one spelling of minus and without the mark-up that models put around numbers."""
-    text = text.translate(_MINUS_SIGNS)
+    """`text` with one spelling of each sign and without the mark-up that models put around numbers."""
+    text = text.translate(_SIGNS)
     for spelling, plain in _SPELLINGS.items():
         text = text.replace(spelling, plain)
     for pattern, plain in _MARKUP:
@@ -190,4 +214,4 @@ def _is_operand(number: re.Match[str]) -> bool:
 
 def _is_left_side(number: re.Match[str]) -> bool:
     """Whether the number stands on the left side of an equation: an operand, or followed by "="."""
-    return _is_operand(number) or number.string[number.end() :].lstrip(" %").startswith("=")
+    return _is_operand(number) or _EQUALS.match(number.string, number.end()) is not None

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 HUB_DATASET = "deepmind/aqua_rat"
 
-_LETTERED = re.compile(r"([A-E])\)\s*")
-_BLANK = re.compile(r"\s*(?:[A-E]\)\s*)?")
+# The letter that an option is published with, "A)24", and its other spellings: "(A) 24", "[A] 24", "a) 24", "A. 24".
+_LETTERED = re.compile(r"(?:[(\[][ ]?([A-Za-z])[ ]?[)\]]|([A-Za-z])[ ]?(?:\)|\.(?![A-Za-z]\.)|:(?![A-Za-z])))\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _has_blank(row: Any) -> bool:
         return False  # malformed, and refused as such
     options = row.get("options")
     texts = [row.get("question"), row.get("rationale"), *(options if isinstance(options, list) else ())]
-    return any(isinstance(text, str) and _BLANK.fullmatch(text) for text in texts)
+    return any(isinstance(text, str) and not _without_letter(text) for text in texts)
 
 
 def _rows(settings: Settings, name: str) -> Iterator[Row]:
@@ -143,16 +143,25 @@ def _question(row: Any, where: str, question_id: str, split: str) -> Question:
         question_id=question_id,
         split=split,
         question=text_field(row, "question", where),
-        choices=[_option(text, letter, where) for text, letter in zip(options, LETTERS, strict=True)],
+        choices=_unlettered([checked_text(text, "an option", where) for text in options], where),
         answer=field(row, "correct", where),
         reasoning=text_field(row, "rationale", where),
         where=where,
     )
 
 
-def _option(text: Any, letter: str, where: str) -> str:
-    """What an option says, without the letter that it is published with: "A)24" is 24."""
-    published = _LETTERED.match(checked_text(text, "an option", where))
-    if published and published[1] != letter:
-        raise DataError(f"{where} has the option '{text[:40]}' in the place of option {letter}; restore the file.")
-    return text.strip()[published.end() if published else 0 :]
+def _unlettered(options: Sequence[str], where: str) -> list[str]:
+    """What the options say, without the letters that they are published with; all have theirs, in order, or none."""
+    letters = [(found[1] or found[2]).upper() if (found := _LETTERED.match(text)) else "-" for text in options]
+    if "".join(letters) not in (LETTERS, "-" * len(LETTERS)):
+        raise DataError(
+            f"{where} has options with the letters {', '.join(letters)}; they must be {', '.join(LETTERS)} in this "
+            "order, or none must have one."
+        )
+    return [_without_letter(text) for text in options]
+
+
+def _without_letter(option: str) -> str:
+    text = option.strip()
+    lettered = _LETTERED.match(text)
+    return text[lettered.end() :] if lettered else text

@@ -4,6 +4,7 @@ Its test set is published without answers, so its 1,221 dev questions are the te
 its train and dev sets: beside ECQA, a mere 8 of the 1,221 are new. It is a test of models trained on something else.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def _question(row: Any, where: str, question_id: str) -> Question:
     else:
         stem, choices = text_field(row, "question", where), field(row, "choices", where)
         labels, texts = (_listed(field(choices, name, where), where) for name in ("label", "text"))
-        pairs = list(zip(labels, texts, strict=False))
+        pairs = list(itertools.zip_longest(labels, texts))
     if [label for label, _ in pairs] != list(LETTERS):
         raise DataError(f"{where} has no options {', '.join(LETTERS)}, in this order; restore the published file.")
     return choice_question(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aft.errors import DataError
 from aft.tasks.base import Question
 from aft.tasks.multiple_choice import answers_equal, choice_question, extract_answer, prompt
 from aft.tasks.rows import check_not_negative, field, json_lines, text_field, without_repeats
@@ -65,7 +66,7 @@ def _published(settings: Settings, name: str, split: str) -> list[Question]:
 
 
 def _question(row: Any, where: str, question_id: str, split: str) -> Question:
-    return choice_question(
+    question = choice_question(
         question_id=question_id,
         split=split,
         question=text_field(row, "question", where),
@@ -74,3 +75,9 @@ def _question(row: Any, where: str, question_id: str, split: str) -> Question:
         reasoning=text_field(row, "free_flow", where),
         where=where,
     )
+    if extract_answer(question.reference) != question.answer:
+        raise DataError(
+            f"{where} has an explanation that is read as another answer than {question.answer}: it holds a '####', or "
+            "goes on to a next question; restore the published file."
+        )
+    return question

@@ -5,10 +5,8 @@ questions for validation, which leaves 919; the setting `validation_from` can sp
 """
 
 import itertools
-import json
-import logging
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +15,7 @@ from typing import Any, Literal
 from aft.errors import DataError, SettingsError
 from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
 from aft.tasks.base import Question, content_hash
-from aft.tasks.rows import check_not_negative, draw
-
-logger = logging.getLogger(__name__)
+from aft.tasks.rows import Row, check_not_negative, draw, hub_rows, json_lines, without_repeats
 
 HUB_DATASET = "openai/gsm8k"
 
@@ -36,13 +32,30 @@ _PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "minus": 3}
 _LONGEST_EXPRESSION = 200  # characters; the published ones have at most 36
 _TOLERANCE = Fraction(1, 1000)  # between the sides of a calculator mark
 _NUMBER_FIRST = re.compile(r"[\W_]{0,12}[0-9]")  # "#### 7 packs and 2", but not the heading "#### Step 1"
-_NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:Q:|Question:|### Instruction)")
+# A line on which a model that does not stop begins with another problem. A solution may also set out its own
+# problem or input, before it has come to anything; and "Input: 5 apples" or "Human: 2 legs" is a line of a sum.
+_NEXT_QUESTION = re.compile(
+    r"""\n[ \t]{0,8}
+        (?: \#\#\#[ ]Instruction | \[INST\] | <\|(?:user|im_start)\|>
+          | Please[ ](?:answer|solve)\b | (?:Answer|Solve)[ ]the[ ]following\b
+          | (?:\#{1,3}[ ]|[*_>]{1,3}[ ]?)?(?=[A-Z])
+            (?: (?i:q|(?:(?:next|new|another)[ ])?question|instruction)[*_]{0,3}[ ]?:
+              | (?i: human | user
+                   | (?P<own>(?:(?:next|new|another)[ ])?problem|exercise|example|task|input)(?:[ ]\#?[0-9]{1,3})? )
+                [*_]{0,3}[ ]?:(?![ *_]{0,4}[$\u20ac\u00a3-]?[0-9][^\n?]{0,300}(?:\n|\Z)) )
+        )""",
+    re.VERBOSE,
+)
+# A number that numbers no step, an answer, an option: a solution has come to something.
+_WORKED_OUT = re.compile(
+    r"(?<![Ss]tep )(?<![0-9])[0-9]++(?![.):][*_]{0,2}[ ]\S)|\b[Aa]nswer(?: is|[*_]{0,2}:)|\([A-Ea-e]\)"
+)
 # "Final answer: How many are left?" only repeats the question: the line of a marker with a colon must hold
-# a number and no question mark, or nothing, the number being on the next line.
+# a number and no question mark, or nothing, the number being on a line after it. Before nothing it is no marker.
 _ANSWER_IS = re.compile(
-    r"""\banswer[ ]is
+    r"""\banswer[ ]is (?=[\W_]{0,40}[^\W_])
       | (?:\banswer\*{0,2}: | (?:^|\n)A:)
-        (?= [\W_]{0,12}\n | [^\n0-9?]{0,300}+[0-9][^\n?]{0,300}+(?:\n|\Z) )""",
+        (?= [\W_]{0,12}\n[^0-9]{0,300}[0-9] | [^\n0-9?]{0,300}+[0-9][^\n?]{0,300}+(?:\n|\Z) )""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -92,12 +105,13 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     """Questions of each split in published order, named by the published set and the 0-based row in it.
 
     A question that is asked twice (by `content_hash`) is kept once, in test rather than in train; a warning
-    counts what that drops. Raises `DataError` for a missing file or a malformed row, `SettingsError` where there are
-    fewer questions than asked for.
+    counts what that drops. Raises `DataError` for a missing file or a malformed row, such as a reference with two
+    different `####` (the same answer may stand there twice), `SettingsError` where there are fewer questions than asked
+    for.
     """
     published = {name: _published(settings, name) for name in ("train", "test")}
-    test, asked = _without_repeats(published["test"], frozenset())
-    train, _ = _without_repeats(published["train"], asked)
+    test, asked = without_repeats(published["test"], frozenset(), "test questions of GSM8K")
+    train, _ = without_repeats(published["train"], asked, "train questions of GSM8K")
     questions = {"train": train, "test": test}
     source = questions[settings.validation_from]
     chosen = _validation_ids(source, settings)
@@ -120,11 +134,11 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
 
     Strict: the number, with at most a unit, on the line of the *first* `####`. The first, because a model
     that does not stop at its answer goes on with further questions and answers; for the same reason nothing
-    counts from the next "Question:" on. Flexible, where the strict reading finds nothing: the first of the
-    number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and, without
-    such a marker, the last number.
+    counts from the next "Question:" on (see `own_part`). Flexible, where the strict reading finds nothing: the
+    first of the number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and,
+    without such a marker, the last number. A marker that nothing follows is none.
     """
-    own = _own_part(response)
+    own = own_part(response)
     marked = _MARKED.search(own)
     answer = canonical_number(marked[1]) if marked else None
     return answer if strict or answer else _flexible_answer(own, marked)
@@ -169,16 +183,24 @@ def wrong_steps(question: Question, response: str) -> list[str]:
 
 def equations(response: str) -> list[str]:
     """The texts of the calculator marks before the final answer, in order, without blanks: "48/2=24"."""
-    own = _own_part(response)
+    own = own_part(response)
     marked = _MARKED.search(own)
     marks = _CALCULATOR_MARK.findall(own[: marked.start()] if marked else own)
     return ["".join(mark[2:-2].split()) for mark in marks]
 
 
-def _own_part(response: str) -> str:
-    """What stands before the next question that a model asks itself."""
-    next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
-    return response[: next_question.start()] if next_question else response
+def own_part(response: str) -> str:
+    """What stands before the next problem that a model sets itself; linear in time.
+
+    It begins with a line such as "Question:", "Human:" or "Please answer ...", and with "Problem:", "Exercise:" or
+    "Input:" where the response has come to a number, an answer or an option before. The first line begins none: there
+    it is the problem asked that is told again.
+    """
+    worked_out = _WORKED_OUT.search(response)
+    for opening in _NEXT_QUESTION.finditer(response, len(response) - len(response.lstrip())):
+        if opening["own"] is None or (worked_out and worked_out.start() < opening.start()):
+            return response[: opening.start()]
+    return response
 
 
 def _result(equation: str) -> Fraction | None:
@@ -261,42 +283,26 @@ def _flexible_answer(own: str, marked: re.Match[str] | None) -> str | None:
 
 def _published(settings: Settings, name: str) -> list[Question]:
     """The questions of one published set, in published order."""
-    rows = _hub_rows(settings.revision, name) if settings.path is None else _file_rows(Path(settings.path), name)
+    rows = (
+        hub_rows(HUB_DATASET, "main", name, settings.revision)
+        if settings.path is None
+        else _file_rows(Path(settings.path), name)
+    )
     return [
         _question(row, where, f"gsm8k/{name}/{number:05d}", name, settings.keep_calculator_marks)
         for number, (where, row) in enumerate(rows)
     ]
 
 
-def _file_rows(folder: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """Each row of `<name>.jsonl` with the words that name it in an error."""
+def _file_rows(folder: Path, name: str) -> Iterator[Row]:
+    """Each row of `<name>.jsonl`."""
     path = folder / f"{name}.jsonl"
     if not path.is_file():
         raise DataError(
             f"There is no file {path}; the setting 'path' must name a folder with train.jsonl and test.jsonl "
             "as published at github.com/openai/grade-school-math."
         )
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        where = f"{path}, line {number}"
-        try:
-            yield where, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON ({error}); restore the published file.") from error
-
-
-def _hub_rows(revision: str, name: str) -> Iterator[tuple[str, Any]]:
-    """Each row of the hub's set with the words that name it in an error."""
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(HUB_DATASET, "main", split=name, revision=revision)
-    except (OSError, ValueError) as error:  # offline, or no such revision
-        raise DataError(
-            f"The data set {HUB_DATASET} at revision {revision} cannot be fetched ({error}); "
-            "check the connection, or let the setting 'path' name a folder with train.jsonl and test.jsonl."
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{HUB_DATASET}, {name} row {number}", row
+    yield from json_lines(str(folder), path.name)
 
 
 def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bool) -> Question:
@@ -310,6 +316,8 @@ def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bo
     answer = extract_answer(reference)
     if answer is None:
         raise DataError(f"{where} has no last line '#### <number>' in its answer; restore the published file.")
+    if any(canonical_number(marked) != answer for marked in _MARKED.findall(reference)):
+        raise DataError(f"{where} has another '####' than that of its answer, {answer}; leave one of them.")
     try:
         (question + reference).encode()
     except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell but no table can hold
@@ -324,24 +332,6 @@ def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bo
         answer=answer,
         content_hash=content_hash(question),
     )
-
-
-def _without_repeats(questions: list[Question], asked: Set[str]) -> tuple[list[Question], set[str]]:
-    """The questions that were not `asked` before (by content hash), and all that have been asked now."""
-    asked_now = set(asked)
-    kept = []
-    for question in questions:
-        if question.content_hash not in asked_now:
-            kept.append(question)
-        asked_now.add(question.content_hash)
-    if len(kept) < len(questions):
-        logger.warning(
-            "Dropped %d of the %d %s questions of GSM8K: they are asked twice there, or in the test set too.",
-            len(questions) - len(kept),
-            len(questions),
-            questions[0].split,
-        )
-    return kept, asked_now
 
 
 def _validation_ids(source: list[Question], settings: Settings) -> set[str]:

@@ -18,7 +18,6 @@ from aft.tasks.rows import checked_text
 LETTERS = "ABCDE"
 
 _MARKED = re.compile(r"(?<!#)####(?!#)([^\n]*)")
-_NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:Q:|Question:|### Instruction)")
 # (c), but not f(c), and option c
 _NAMED = re.compile(r"(?<!\w)(?:[(\[][ ]?([A-Ea-e])[ ]?[)\]]|[Oo]ption[ ]([A-Ea-e]))(?!\w)")
 # A line that is a letter, or that begins with one as options do: "C", "(c).", "C) 24", "**C**: 24"
@@ -44,12 +43,14 @@ _STATED = re.compile(
 _ANSWER_IS = re.compile(
     r"""\b(?:answer|ans)\b(?:[ ](?:choice|option))?[*_ ]{0,4}
         (?: (?:is|are|was|be|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b | [:=\u2013-] | (?<=ans)\.
-          | (?= [(\[][A-E][)\]] | (?-i:[A-E])\b | [a-e][\s.]{0,8}(?:\n|\Z) ) )""",
+          | (?= [(\[][A-E][)\]] | (?-i:[A-E])\b | [a-e][\s.]{0,8}(?:\n|\Z) ) )
+        (?=[\W_]{0,40}[^\W_])                 # before nothing it is no marker""",
     re.IGNORECASE | re.VERBOSE,
 )
 _OPTION_IS = re.compile(
-    r"""\b(?:option|choice|alternative)s?\b[^\n.(]{0,60}?[ ](?:is|be)\b
-      | \b(?:correct|right)[ ]?(?:option|choice)[ ]?:""",
+    r"""(?: \b(?:option|choice|alternative)s?\b[^\n.(]{0,60}?[ ](?:is|be)\b
+          | \b(?:correct|right)[ ]?(?:option|choice)[ ]?: )
+        (?=[\W_]{0,40}[^\W_])""",
     re.IGNORECASE | re.VERBOSE,
 )
 _IS_CORRECT = re.compile(
@@ -57,6 +58,7 @@ _IS_CORRECT = re.compile(
         [ ](?:is|must[ ]be|would[ ]be)[ ](?:the[ ])?(?:correct|right|answer|best)""",
     re.VERBOSE,
 )
+_BOX = re.compile(r"\\boxed\{(?=\s{0,8}[^\s}])")
 _BOXED = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)[ ]?\{)?[\s(]{0,4}(?P<letter>[A-Ea-e])[ ]?[)}.:]")
 _SENTENCE_END = re.compile(r"[.!?]\s+|\n\s*")
 _LONGEST_STATEMENT = 300  # characters after "the answer is" in which a named letter counts
@@ -72,13 +74,13 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     """The letter of the option that a response chooses, None if there is none; total and linear in time.
 
     Strict: the letter on the line of the first `####`, alone or as options are written, "C) 24"; nothing counts from
-    the next "Question:" on, which a model that does not stop at its answer asks itself. Flexible, where the strict
-    reading finds nothing, the first of: the letter in the last LaTeX box; after the last "answer is" or "Answer:";
-    after the last "option ... is", or before "is correct"; the only one that the last sentence names, as (c) or option
-    c; the first line, if it is a letter or begins with one as options do.
+    the next "Question:" on, which a model that does not stop at its answer asks itself (see `gsm8k.own_part`).
+    Flexible, where the strict reading finds nothing, the first of: the letter in the last LaTeX box; after the last
+    "answer is" or "Answer:"; after the last "option ... is", or before "is correct"; the only one that the last
+    sentence names, as (c) or option c; the first line, if it is a letter or begins with one as options do. A marker
+    that nothing follows is none.
     """
-    next_question = _NEXT_QUESTION.search(response, len(response) - len(response.lstrip()))
-    own = response[: next_question.start()] if next_question else response
+    own = gsm8k.own_part(response)
     marked = _MARKED.search(own)
     answer = _alone(marked[1]) if marked else None
     if strict or answer:
@@ -131,8 +133,10 @@ def _alone(line: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    _, box, rest = text.rpartition("\\boxed{")
-    boxed = _BOXED.match(rest) if box else None
+    box = None
+    for box in _BOX.finditer(text):  # noqa: B007 (only the last one is wanted)
+        pass
+    boxed = _BOXED.match(text, box.end()) if box else None
     return boxed["letter"].upper() if boxed else None
 
 

@@ -156,6 +156,6 @@ def _content(folder: str, name: str) -> tuple[Path, bytes]:
 
 def _parsed(content: bytes, where: str) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content.decode("utf-8-sig"))  # some programs begin a file with a byte order mark
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON ({error}); restore the published file.") from error

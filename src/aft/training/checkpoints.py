@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch  # noqa: TID253
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from aft.files import finish_directory, is_intact
 from aft.models.adapters import has_adapter, save_adapter
 from aft.training.processes import gathered, rank
-from aft.training.sharding import like, whole
+from aft.training.sharding import like, whole_for_first
 from aft.training.zero3 import Zero3
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ Tensors = dict[str, torch.Tensor]
 def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> tuple[Tensors, dict[str, Any]]:
     """States of optimiser and schedule and all random states: tensors, and what JSON can say. Every process must ask.
 
-    They do not depend on how many processes train, but for the random states, of which each has its own.
+    They do not depend on how many processes train, but for the random states, of which each has its own. The first
+    process, which writes them, gets the tensors, on the CPU if they were sharded; the others add their parts to each
+    and get none, so that the whole state stands in memory once and not once per process.
     """
     if isinstance(optimizer, Zero3):
         values, groups = optimizer.whole_state()
@@ -72,8 +75,9 @@ def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) 
         state = optimizer.state_dict()
         values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
         groups = state["param_groups"]
-    tensors = {name: whole(value).contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
-    return tensors, {
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    kept = {name: value.contiguous() for name, value in whole_for_first(tensors).items()}
+    return kept, {
         "param_groups": groups,
         "numbers": {name: value for name, value in values.items() if name not in tensors},
         "scheduler": scheduler.state_dict(),
@@ -84,16 +88,29 @@ def optimizer_state(optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) 
 def save_optimizer(directory: Path, tensors: Tensors, content: dict[str, Any]) -> None:
     """Write what `optimizer_state` gives."""
     save_file(tensors, directory / OPTIMIZER)
-    (directory / STATE).write_text(json.dumps(content))
+    (directory / STATE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def load_optimizer(directory: Path, optimizer: "torch.optim.Optimizer | Zero3", scheduler: Any) -> None:
-    """Restore what `save_optimizer` wrote, but for the random states."""
-    content = json.loads((directory / STATE).read_text())
+    """Restore what `save_optimizer` wrote, but for the random states.
+
+    Of weights that FSDP2 shards a process holds one whole tensor at a time, and keeps its part.
+    """
+    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**load_file(directory / OPTIMIZER), **content["numbers"]}.items():
+
+    def put(key: str, value: Any) -> None:
         index, name = key.split("/", 1)
+        if isinstance(value, torch.Tensor) and not isinstance(optimizer, Zero3):
+            value = like(value, parameters[int(index)])  # AdamW's moments are sharded as the weights are
         state.setdefault(int(index), {})[name] = value
+
+    with safe_open(directory / OPTIMIZER, "pt") as file:
+        for key in file.keys():  # noqa: SIM118
+            put(key, file.get_tensor(key))
+    for key, value in content["numbers"].items():
+        put(key, value)
     pairs = ("betas", "eps")  # which JSON makes lists
     groups = [
         {name: tuple(value) if name in pairs and isinstance(value, list) else value for name, value in group.items()}
@@ -102,10 +119,6 @@ def load_optimizer(directory: Path, optimizer: "torch.optim.Optimizer | Zero3", 
     if isinstance(optimizer, Zero3):
         optimizer.take_parts(state, groups)
     else:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for index, its in state.items():  # AdamW's moments are sharded as the weights are
-            for name, value in its.items():
-                its[name] = like(value, parameters[index]) if isinstance(value, torch.Tensor) else value
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     scheduler.load_state_dict(content["scheduler"])
 
@@ -123,7 +136,7 @@ def _random_states() -> dict[str, Any]:
 
 def restore_random_states(directory: Path) -> None:
     """Set the random states of Python, numpy and torch to those of a checkpoint, and of this process in it."""
-    of_all = json.loads((directory / STATE).read_text())["random"]
+    of_all = json.loads((directory / STATE).read_text(encoding="utf-8"))["random"]
     states = of_all[rank() % len(of_all)]
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))

@@ -1,9 +1,11 @@
 """Training examples: a question, the responses to imitate and the group of responses to rank."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from aft.errors import DataError
 from aft.files import digest
@@ -82,6 +84,39 @@ def build_examples(
     return examples
 
 
+def effective_objective(
+    objective: Objective, examples: Sequence[Example], references: Callable[[], Sequence[Example]]
+) -> Objective:
+    """What `objective` comes to on its examples: plain VFT if they hold nothing beyond the references, which is told.
+
+    `references` gives the examples of plain VFT on the same questions. Raises `DataError` if the loss would be 0
+    whatever the weights: nothing to rank, and no weight on what is imitated.
+    """
+    questions = {example.question_id for example in examples}
+    if objective.term != "none":
+        extra = any(example.candidates for example in examples)
+        lacking = "right and wrong samples" if objective.feedback == "binary" else "samples of different ratings"
+    else:
+        extra = not objective.learn_positives or len(examples) > len(questions)
+        lacking = "a right sample that differs from the reference"
+    if extra:
+        return objective
+    why = f"0 of {len(questions)} questions have {lacking}"
+    if objective.vft_weight == 0 or objective.vft_reduction == "pro":
+        raise DataError(
+            f"{objective.label} has nothing to learn from: {why}, and what is imitated has no weight without them; "
+            "draw more samples (sampling.samples), or take a stronger base model or an easier task."
+        )
+    alike = (objective.start, objective.vft_weight, objective.vft_reduction) == ("base", 1, "mean")
+    if alike and fingerprint(examples) == fingerprint(references()):
+        logger.warning(
+            "%s has nothing to learn from beyond the references (%s): its model is VFT's.", objective.label, why
+        )
+        return Objective()
+    logger.warning("%s has nothing to rank (%s): it only imitates.", objective.label, why)
+    return objective
+
+
 _Row = Mapping[Any, Any]  # of the feedback table
 
 
@@ -90,11 +125,12 @@ def _by_question(
 ) -> dict[str, list[_Row]]:
     """The feedback rows of each question that the objective can read."""
     groups: dict[str, list[_Row]] = {question.question_id: [] for question in questions}
+    ratings = ("rating_rank", "rating") if _reads_ratings(objective) else ("rating_rank",)
     unrated = 0
     for row in feedback:
         if row["question_id"] not in groups:
             raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
-        if objective.feedback == "ranking" and not row["rating_rank"] >= 0:  # missing, as None, NaN or NA's False
+        if objective.feedback == "ranking" and not all(_is_given(row[name]) for name in ratings):
             unrated += 1
         else:
             groups[row["question_id"]].append(row)
@@ -105,6 +141,15 @@ def _by_question(
             raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
         raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
     return groups
+
+
+def _is_given(value: Any) -> bool:
+    """Whether a field has a value: a missing one is None, NaN or <NA>, after the table and the column that it is of."""
+    return not pd.isna(value)
+
+
+def _reads_ratings(objective: Objective) -> bool:
+    return objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
 
 
 def _rank_of(row: _Row, objective: Objective) -> int:
@@ -146,16 +191,21 @@ def _ranked_example(
         samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
     if len(set(ranks)) < 2:  # nothing to compare: the alignment term is 0 whatever their scores
         return Example(question.question_id, prompt, [target])
-    reads_ratings = objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
     return Example(
         question.question_id,
         prompt,
         [target],
         samples,
         ranks,
-        ratings=[float(row["rating"]) for row in rows] if reads_ratings else [],
-        reference_scores=[float(row["reference_score"]) for row in rows] if objective.term == "dpo" else [],
+        ratings=[float(row["rating"]) for row in rows] if _reads_ratings(objective) else [],
+        reference_scores=[_reference_score(row) for row in rows] if objective.term == "dpo" else [],
     )
+
+
+def _reference_score(row: _Row) -> float:
+    if not _is_given(row["reference_score"]):
+        raise DataError(f"A sample of {row['question_id']} has no score under the reference model; score them again.")
+    return float(row["reference_score"])
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

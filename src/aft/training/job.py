@@ -42,7 +42,7 @@ def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding)
 
 def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
     """The job in `folder`, the model that it starts from, and how its weights are sharded."""
-    order: dict[str, Any] = json.loads((folder / _ORDER).read_text())
+    order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
     settings = order["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     job = Job(
@@ -59,12 +59,12 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
 
 def _write_examples(path: Path, examples: list[Example]) -> None:
     def write(staged: Path) -> None:
-        with staged.open("w") as file:
+        with staged.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(example)) + "\n" for example in examples)
 
     write_atomically(path, write)
 
 
 def _read_examples(path: Path) -> list[Example]:
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return [Example(**json.loads(line)) for line in file]

@@ -102,7 +102,7 @@ def _own_signals() -> Iterator[None]:
 
 def _told(folder: Path, label: str) -> Exception:
     try:
-        told = json.loads((folder / ERROR).read_text())
+        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return errors.WorkerError(
             f"{label}: one of the processes ended early, killed or for want of memory; what it said stands above. Run "

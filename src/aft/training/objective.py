@@ -69,10 +69,14 @@ def objective_loss(
 
 
 def _vft_sum(sums_T: torch.Tensor, examples: Sequence[Example], objective: Objective) -> torch.Tensor:
-    """Sum of the targets' log-probabilities; in PRO's reduction each times (n - 1)^2 for its n candidates."""
+    """Sum of the targets' log-probabilities; in PRO's reduction each times (n - 1)^2 for its n candidates.
+
+    Times 0 where no two ranks differ, as for a single candidate: there is no ranking for the targets to balance.
+    """
     if objective.vft_reduction != "pro":
         return sums_T.sum()
-    factors = [float((len(example.candidates) - 1) ** 2) for example in examples for _ in example.targets]
+    ranked = [len(example.candidates) if len(set(example.ranks)) > 1 else 1 for example in examples]
+    factors = [float((n - 1) ** 2) for n, example in zip(ranked, examples, strict=True) for _ in example.targets]
     return (sums_T * sums_T.new_tensor(factors)).sum()
 
 

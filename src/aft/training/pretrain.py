@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
+from aft.code import deciding
 from aft.files import digest
 from aft.models import pocket as architecture
 from aft.models.tokens import end_token
@@ -31,7 +32,7 @@ def pretrain_pocket(
         "kind": "pocket base model",
         "corpus": asdict(corpus),
         "architecture": asdict(model),
-        "training": asdict(settings),
+        "training": deciding(settings),
         "texts": digest(texts),
         "vocabulary": digest(tokenizer.get_vocab()),
     }

@@ -3,17 +3,18 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aft import __version__
+from aft.code import deciding, source_hash
 from aft.errors import ModelError
-from aft.files import Description, build_once, write_atomically, write_json
+from aft.files import Description, build_once, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
-from aft.models.card import CARD, model_card
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.card import model_card
+from aft.models.directory import ModelDirectory, open_model, save_model, write_card
+from aft.training.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
 from aft.training.job import Job
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
 ALONE = Launch()
+_ROOMS = ("alignment", "models", "scoring", "training")  # whose code decides what a model learns
 CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
@@ -54,17 +56,19 @@ def train(
     *,
     probe: Sequence[Example] = (),
     launch: Launch = ALONE,
+    provenance: Mapping[str, Any] = {},
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where it is trained does
-    not count: a run that one process began, several can end.
+    `probe` holds right responses to questions that are not trained on; see `AlignmentTrainer`. Where and how it is
+    trained does not count: a run that one process began, several can end, or one under a smaller token budget.
+    `provenance` stands on the model's card, see `model_card`.
     """
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
         "examples": fingerprint_of(examples),
-        "training": asdict(settings),
+        "training": deciding(settings),
         "objective": asdict(objective),
         "seed": seed,
     }
@@ -78,7 +82,7 @@ def train(
         workspace,
         label,
         probe=probe,
-        base_model=start.made_from.get("name"),
+        provenance={"base_model": start.made_from.get("name"), **provenance},
         together=None if launch.alone else lambda job, directory: fit_together(job, start, directory, launch),
     )
 
@@ -94,41 +98,41 @@ def train_once(
     label: str,
     *,
     probe: Sequence[Example] = (),
-    base_model: str | None = None,
+    provenance: Mapping[str, Any] = {},
     together: Callable[[Job, Path], None] | None = None,
 ) -> TrainedModel:
     """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
 
-    AFT's version is in the hash, too; neither is called where the model is there already. A probe decides the curve and
-    the warnings beside the model, and enters the hash as well. `base_model`, the name on the hub of what is loaded,
-    stands on the model's card only: the same model from a folder is no other one. `together` fits the job in several
-    processes in place of this one.
+    AFT's code is in the hash, too; neither is called where the model is there already. A probe decides the curve and
+    the warnings beside the model, and enters the hash as well. `provenance` stands on the model's card only: the same
+    model from a folder is no other one. `together` fits the job in several processes in place of this one.
     """
     made_from = _made_from(description, probe)
-    card = model_card({**made_from, "base_model": base_model})
+    card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
         job = Job(list(read()), settings, objective, seed, label, list(probe), card)
         if together is None:
-            fit(job, load, directory)
+            with cleared():
+                fit(job, load, directory)
         else:
             together(job, directory)
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
     finished = build_once(workspace, made_from, build)
-    curve = json.loads((finished / CURVE).read_text())
+    curve = json.loads((finished / CURVE).read_text(encoding="utf-8"))
     return TrainedModel(open_model(finished), curve, kept_warnings(finished))
 
 
 def kept_warnings(directory: Path) -> list[str]:
     """What the monitor warned of while the model in `directory` was trained; empty if there was no monitor."""
     path = directory / WARNINGS
-    return json.loads(path.read_text()) if path.is_file() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _made_from(description: Description, probe: Sequence[Example]) -> Description:
     """The whole description: the probe is in it only where there is one."""
-    made_from = {**description, "aft": __version__}
+    made_from = {**description, "code": source_hash(*_ROOMS)}
     return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 
@@ -168,7 +172,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
             save_adapter(model, directory / ADAPTER)
             model = merge_adapter(model)
         save_model(model, tokenizer, directory)
-        write_atomically(directory / CARD, lambda staged: staged.write_text(job.card))
+        write_card(directory, job.card)
         write_json(directory / WARNINGS, trainer.warnings)
         write_json(directory / CURVE, _curve(trainer.state.log_history))
         shutil.rmtree(work, ignore_errors=True)

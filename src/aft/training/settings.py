@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
@@ -16,7 +16,13 @@ _ABOVE_ZERO = (
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How any model of the project is trained: the base model's pretraining, VFT and every variant."""
+    """How any model of the project is trained: the base model's pretraining, VFT and every variant.
+
+    A run that was begun under other settings of `HOW` goes on under these, and ends with the same weights up to the
+    rounding of sums: `aft.code.deciding` leaves them out of the key that a model is kept under.
+    """
+
+    HOW: ClassVar = ("token_budget", "scoring", "checkpoint_every", "monitor_every", "gradient_checkpointing")
 
     epochs: float  # passes over the training questions
     learning_rate: float  # the peak, reached after the warm-up and then lowered linearly to 0
@@ -62,7 +68,7 @@ class Objective:
     imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
     vft_weight: float = 1.0  # of the VFT term
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
-    # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples
+    # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
     distinct_equations: bool = False  # RFT: of the right samples with the same equations learn one only
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
@@ -93,6 +99,14 @@ class Objective:
             (
                 self.imitate == "best" and self.term == "none",
                 "imitate: best needs the groups of an alignment term; RFT is learn_positives.",
+            ),
+            (
+                self.vft_reduction == "pro" and self.term == "none",
+                "vft_reduction: pro weighs by the groups of an alignment term: set term, or another reduction.",
+            ),
+            (
+                self.vft_weight == 0 and (self.term == "none" or self.weight == 0),
+                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one.",
             ),
         ]
         for contradicts, message in contradictions:

@@ -4,6 +4,7 @@ A layer's weights are put together when it runs and taken apart again, which onl
 passes in the same order. So groups are scored with one graph per pass, and a process with fewer passes makes idle ones.
 """
 
+from collections.abc import Mapping
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +36,24 @@ def shard(model: "PreTrainedModel") -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a sharded tensor, on the CPU; of any other, itself. Every process must ask."""
+    """The whole of a sharded tensor, where its parts are; of any other, itself. Every process must ask."""
     from torch.distributed.tensor import DTensor
 
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_weights(model: "PreTrainedModel") -> dict[str, torch.Tensor]:
-    """All weights under their names, whole and on the CPU, for the first process. Every process must ask."""
-    weights = {}
-    for name, tensor in model.state_dict().items():
+def whole_for_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under their names, whole, and on the CPU if they were sharded, in the first process.
+
+    Every process must ask, since each adds its parts. The others get nothing: they drop a tensor as soon as it is
+    together, so that they never hold more than one of them whole.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
         together = whole(tensor.detach())
         if is_first():
-            weights[name] = together
-    return weights
+            kept[name] = together if together is tensor else together.cpu()
+    return kept
 
 
 def like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,8 @@ class AlignmentTrainer(Trainer):
         *,
         sharding: Sharding = "none",
     ) -> None:
+        config: Any = model.config
+        cached = getattr(config, "use_cache", None)
         super().__init__(
             model=model,
             args=_arguments(settings, seed, directory),
@@ -67,6 +69,10 @@ class AlignmentTrainer(Trainer):
             data_collator=_collate,
             callbacks=[ProgressBar(label)] if processes.is_first() else [],
         )
+        if cached is None:  # the Trainer writes use_cache into the configuration, with which the model will be saved
+            del config.use_cache
+        else:
+            config.use_cache = cached
         hide_weight_bars()
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True  # sums are divided by the totals of the whole batch
@@ -258,10 +264,10 @@ class AlignmentTrainer(Trainer):
         return sharding.whole(norm)
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """All weights if each process has but a part of them. Every process must ask."""
+        """All weights, in the first process and none in the others, if each has but a part. Every process must ask."""
         if self.zero3 is not None:
             return self.zero3.whole_weights()
-        return sharding.whole_weights(self.model) if self.sharded else None  # type: ignore[arg-type]
+        return sharding.whole_for_first(self.model.state_dict()) if self.sharded else None  # type: ignore[union-attr]
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -283,6 +289,7 @@ class AlignmentTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
+            self.state.compute_steps(self.args, self.state.max_steps)  # when to save: not as the run that began it
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)  # type: ignore[arg-type]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -15,6 +15,7 @@ from torch import distributed  # noqa: TID253
 
 from aft.errors import AftError
 from aft.files import write_json
+from aft.training.environment import cleared
 from aft.training.job import read_job
 from aft.training.launch import ERROR
 from aft.training.run import fit
@@ -30,7 +31,8 @@ def main() -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
         job, start, sharding = read_job(folder)
-        fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharding=sharding)
+        with cleared(launched=True):
+            fit(job, lambda: (start.model(), start.tokenizer()), folder.parent, sharding=sharding)
     except AftError as error:
         write_json(folder / ERROR, {"kind": type(error).__name__, "message": str(error)})
         sys.exit(str(error))

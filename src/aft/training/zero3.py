@@ -84,7 +84,10 @@ class Zero3:
         return weights
 
     def whole_state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The whole state of the optimiser: values by "number/name", and the groups. Every process must ask."""
+        """The whole state of the optimiser: values by "number/name", and the groups. Every process must ask.
+
+        The first process gets the values, on the CPU; the others add their parts and get none.
+        """
         state = self.optimizer.state
         values: dict[str, Any] = {}
         for number, parameter in enumerate(self.parameters):
@@ -94,7 +97,8 @@ class Zero3:
                     if _is_of_weights(value)
                     else value
                 )
-                values[f"{number}/{name}"] = whole.detach().cpu().clone()
+                if is_first():
+                    values[f"{number}/{name}"] = whole.detach().cpu().clone()
         groups, first = [], 0
         for group, size in zip(self.optimizer.param_groups, self.sizes, strict=True):
             groups.append({**group, "params": list(range(first, first + size))})

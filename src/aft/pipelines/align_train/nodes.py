@@ -6,7 +6,7 @@ import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Launching, Training, Variant
-from aft.pipelines.training import Questions, train_on, with_reference_scores
+from aft.pipelines.training import Origin, Questions, train_on, with_reference_scores
 
 
 def train_variant(
@@ -22,10 +22,12 @@ def train_variant(
     model_cache: str,
     score_cache: str,
     launch: Launching,
+    recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
     if objective.term == "dpo":
-        feedback = with_reference_scores(feedback, vft_model, train_questions, Path(score_cache))
+        feedback = with_reference_scores(feedback, vft_model, train_questions, training, Path(score_cache))
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
-    return train_on(start, questions, feedback, training, objective, seed, model_cache, launch)
+    origin = Origin(recipe, base_model)
+    return train_on(start, questions, feedback, training, objective, seed, model_cache, launch, origin)

@@ -31,6 +31,7 @@ def _variant(name: str) -> Pipeline:
                     "model_cache": "params:model_cache",
                     "score_cache": "params:score_cache",
                     "launch": "params:launch",
+                    "recipe": "params:recipe",
                 },
                 outputs=["model", "training_curve"],
                 name=f"train_{name}",
@@ -44,6 +45,6 @@ def _variant(name: str) -> Pipeline:
         inputs={
             *("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes"),
         },
-        parameters={"training", "seed", "model_cache", "score_cache", "launch"},
+        parameters={"training", "seed", "model_cache", "score_cache", "launch", "recipe"},
         tags="align_train",
     )

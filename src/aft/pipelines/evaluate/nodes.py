@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from aft.code import deciding, source_hash
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
@@ -20,11 +21,14 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.pipelines.variants import BASELINE, COMPARED
 from aft.sampling.settings import SamplerSettings
+from aft.training.settings import Objective
 
 logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
+# Whose code decides a variant's results: all that make or judge a model.
+ROOMS = ("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "tasks", "training")
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
@@ -44,9 +48,13 @@ def identify(
 ) -> str:
     """Hash of all but the seed that decides the variant's results; those of several seeds are compared if it is equal.
 
-    Raises `SettingsError` if the model was trained under other settings than the present ones.
+    The code is in it, that which trained the model included. Raises `SettingsError` if the model was trained under
+    other settings than the present ones.
     """
-    present = {"training": asdict(training), "objective": asdict(objective), "seed": seed}
+    # A variant that had nothing to learn from beyond the references has VFT's model.
+    is_vfts = model.fingerprint == vft_model.fingerprint and model.made_from.get("objective") == asdict(Objective())
+    trained = Objective() if is_vfts else objective
+    present = {"training": deciding(training), "objective": asdict(trained), "seed": seed}
     other = [name for name, value in present.items() if model.made_from.get(name) != value]
     if other:
         raise SettingsError(
@@ -54,19 +62,10 @@ def identify(
             "train it again (vft_train or align_train), or evaluate with the settings that it was trained with."
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
-    settings = [asdict(one) for one in (objective, sampling, evaluation.sampling)]
+    settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
-    served = sampler.server.model if sampler.engine == "server" and sampler.server else None
-    return digest([vft, sample_from, settings, served, _deciding(labelling), asked])
-
-
-def _deciding(labelling: Labelling) -> dict[str, Any]:
-    """The settings of labelling that decide its result: where a judge's server is, and how it is asked, does not."""
-    settings = asdict(labelling)
-    if labelling.openai is not None:
-        deciding = ("model", "ratings", "temperature", "max_tokens", "attempts")
-        settings["openai"] = {name: getattr(labelling.openai, name) for name in deciding}
-    return settings
+    code = [source_hash(*ROOMS), model.made_from.get("code")]
+    return digest([vft, sample_from, settings, asked, code])
 
 
 def generate(
@@ -109,9 +108,18 @@ def _for_variants(sampler: Sampler) -> SamplerSettings:
 def predict(
     generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, identity: str
 ) -> dict[str, pd.DataFrame]:
-    """The predictions of this seed, under the seed's key; they carry the identity of what made them."""
+    """The predictions of this seed, under the seed's key; they carry the identity of what made them.
+
+    A question without a response counts as wrong, and the log says how many there are.
+    """
     labelled = label_responses(check_candidates(generations), by_id(test_questions))
-    return {seed_key(seed): predictions(labelled).assign(identity=identity)}
+    table = predictions(labelled, test_questions["question_id"])
+    unanswered = table["question_id"].nunique() - labelled["question_id"].nunique()
+    if unanswered:
+        logger.warning(
+            "%d of %d questions were too long to be answered and count as wrong.", unanswered, len(test_questions)
+        )
+    return {seed_key(seed): table.assign(identity=identity)}
 
 
 def predict_others(
@@ -149,6 +157,7 @@ def assess(
     assessment_groups: pd.DataFrame,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
+    training: Training,
     seed: int,
     identity: str,
     score_cache: str,
@@ -157,7 +166,10 @@ def assess(
     from aft.scoring.responses import score_responses
 
     questions, precision = by_id(test_questions), evaluation.sampling.precision
-    scores = score_responses(model, assessment_groups, questions, "score held-out groups", precision, Path(score_cache))
+    label, budget = "score held-out groups", training.token_budget
+    scores = score_responses(
+        model, assessment_groups, questions, label, precision, Path(score_cache), token_budget=budget
+    )
     scored = assessment_groups[["question_id", "sample_index", "is_correct"]]
     return {seed_key(seed): scored.assign(score=scores, identity=identity)}
 
@@ -169,21 +181,37 @@ def summarise_variant(
     key = seed_key(seed)
     tables = (rows[key]() for rows in (predictions, assessment, other_predictions))
     rows, scored, others = tables
-    return measure(rows, scored, evaluation.ks, evaluation.level, others)
+    return measure(rows, scored, evaluation.ks, evaluation.level, others, evaluation.resamples)
 
 
 def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The comparison table and all paired differences, over every seed that was run as this one was.
+    """The comparison table and all paired differences, over every seed that all variants were run for as for this one.
 
     `partitions` holds `<variant>_predictions`, `<variant>_assessment` and `<variant>_other_predictions`.
     """
     names = (BASELINE, *COMPARED)
     alike = {name: alike_seeds(name, *(partitions[f"{name}_{kind}"] for kind in KINDS), seed=seed) for name in names}
-    predicted, assessed, others = ({name: tables[i] for name, tables in alike.items()} for i in range(len(KINDS)))
+    seeds = _common_seeds({name: list(tables[0]) for name, tables in alike.items()})
+    predicted, assessed, others = (
+        {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
+    )
     table = comparison_table(
         predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
     )
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
+
+
+def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
+    """The seeds that every variant has; what one has besides is told, for it is not compared."""
+    common = sorted(set.intersection(*map(set, seeds.values())))
+    more = {name: [one for one in own if one not in common] for name, own in seeds.items()}
+    if any(more.values()):
+        logger.warning(
+            "Compared over seed %s only, which every variant has; left out: %s. Run these seeds to compare them.",
+            ", ".join(map(str, common)),
+            "; ".join(f"{name} of seed {', '.join(map(str, own))}" for name, own in more.items() if own),
+        )
+    return common
 
 
 def draw_accuracy(comparison: pd.DataFrame) -> Figure:
@@ -241,6 +269,6 @@ def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.
     if len(alike) < len(loaded):
         left_out = ", ".join(f"seed {one}" for one in sorted(loaded.keys() - alike.keys()))
         logger.warning(
-            "%s: left out %s, made under other settings; run these seeds again to compare them.", name, left_out
+            "%s: left out %s, made under other settings or code; run these seeds again to compare them.", name, left_out
         )
     return [{one: rows[i].drop(columns="identity") for one, rows in alike.items()} for i in range(len(tables))]

@@ -40,7 +40,7 @@ def _variant(name: str) -> Pipeline:
                 nodes.assess,
                 [
                     *("model", "assessment_groups", "test_questions"),
-                    *("params:evaluation", "params:seed", "identity", "params:score_cache"),
+                    *("params:evaluation", "params:training", "params:seed", "identity", "params:score_cache"),
                 ],
                 "assessment",
                 name=f"assess_{name}",

@@ -25,8 +25,9 @@ def load_questions(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """The questions of train, validation and test, those of other sets, and the hashes training must not see.
 
-    The other sets are the validation questions and the test questions of `test_sets`, whose names are their splits;
-    a question that is also a training or test question is left out of them, and counted.
+    The other sets are the validation questions and the test questions of `test_sets`, whose names are their splits
+    and the first part of their ids, so that one family may ask several of them; a question that is also in a split or
+    in a set before is left out, and counted.
     """
     splits = _splits(task)
     empty = [split for split in ("train", "test") if not splits[split]]
@@ -94,10 +95,16 @@ def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, l
     for name, task in test_sets.items():
         if name in SPLITS:
             raise SettingsError(f"A test set cannot be called '{name}'; the splits are {', '.join(SPLITS)}.")
+        if not name.strip() or "/" in name:
+            raise SettingsError(f"A test set cannot be called '{name}': the ids of its questions are <name>/<id>.")
         if len(datasets) > 1 and name in datasets:
             raise SettingsError(f"A test set cannot be called '{name}': the test questions of {name} are that set.")
         rows = _splits(task)["test"]
-        new = [replace(question, split=name) for question in rows if question.content_hash not in seen]
+        new = [
+            replace(question, split=name, question_id=f"{name}/{question.question_id}")
+            for question in rows
+            if question.content_hash not in seen
+        ]
         left_out = len(rows) - len(new)
         logger.info("Test set %s: %d questions; %d are in other splits, too, and left out.", name, len(new), left_out)
         seen |= {question.content_hash for question in new}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from aft.errors import SettingsError
 from aft.models.directory import ModelDirectory, open_model
 from aft.pipelines.parameters import Sampler, Sampling
 from aft.pipelines.tables import to_questions
@@ -20,11 +21,24 @@ def sample_cots(
 ) -> list[Path]:
     """The shards with k responses of the VFT model, or of another one, to every training question.
 
-    Finished shards are kept.
+    Finished shards are kept. Raises `SettingsError` if `sample_from` is no path, `ModelError` if it leads to no model.
     """
     from aft.sampling.run import sample_responses
 
     questions = to_questions(train_questions)
-    model = vft_model if sample_from is None else open_model(Path(sample_from.replace("{seed}", str(seed))))
+    model = vft_model if sample_from is None else _other_model(sample_from, seed)
     label = "sample from vft" if sample_from is None else f"sample from {model.path.name}"
     return sample_responses(model, questions, sampling, seed, Path(sample_cache), label, sampler)
+
+
+def _other_model(sample_from: str, seed: int) -> ModelDirectory:
+    fault = SettingsError(
+        f"sample_from is {sample_from!r:.80}, but must be a model's folder ({{seed}} in it stands for the seed), or "
+        "null for the VFT model."
+    )
+    if not isinstance(sample_from, str) or not sample_from.strip():
+        raise fault
+    try:
+        return open_model(Path(sample_from.replace("{seed}", str(seed))))
+    except OSError as error:  # longer than a path may be, or not to be read
+        raise fault from error

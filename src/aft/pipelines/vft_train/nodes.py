@@ -4,7 +4,7 @@ import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Launching, Training
-from aft.pipelines.training import Questions, train_on
+from aft.pipelines.training import Origin, Questions, train_on
 from aft.training.settings import Objective
 
 
@@ -17,7 +17,9 @@ def train_vft(
     seed: int,
     model_cache: str,
     launch: Launching,
+    recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve."""
     questions = Questions(train_questions, validation_questions, held_out)
-    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch)
+    origin = Origin(recipe, base_model)
+    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch, origin)

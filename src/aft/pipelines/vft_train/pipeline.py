@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
                 train_vft,
                 inputs=[
                     *("base_model", "train_questions", "validation_questions", "held_out_hashes"),
-                    *("params:training", "params:seed", "params:model_cache", "params:launch"),
+                    *("params:training", "params:seed", "params:model_cache", "params:launch", "params:recipe"),
                 ],
                 outputs=["vft_model", f"{namespace(BASELINE)}.training_curve"],
                 name="train_vft",

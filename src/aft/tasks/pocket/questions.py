@@ -99,33 +99,39 @@ def _is_default(story: Story) -> bool:
 def load_questions(settings: Settings) -> dict[str, list[Question]]:
     """Generate the splits, disjoint by content hash; the same settings give the same questions.
 
-    Raises `SettingsError` if there are not as many different questions as asked for.
+    Each split is drawn from a random stream of its own, test first, then validation, then train, and passes over what
+    those before it ask: how many questions train changes no held-out one. Raises `SettingsError` if there are not as
+    many different questions as asked for.
     """
-    rng = random.Random(f"{settings.name} questions {settings.seed}")
-    sizes = dict(zip(SPLITS, (settings.train, settings.validation, settings.test), strict=True))
-    stories = _new_stories(rng, settings)
-    questions: dict[str, list[Question]] = {}
-    for split, size in sizes.items():
-        questions[split] = []
-        for number in range(size):
-            story, hashed = next(stories)
-            question_id = f"{settings.name}/{split}/{number:05d}"
-            questions[split].append(_question(story, split, question_id, hashed, rng.choice(PATHS)))
-    return questions
-
-
-def _new_stories(rng: random.Random, settings: Settings) -> Iterator[tuple[Story, str]]:
-    """Stories with the content hash of their question, none of them twice, and default ones only under the default."""
     seen: set[str] = set()
+    questions: dict[str, list[Question]] = {}
+    for split in reversed(SPLITS):
+        # Train has the stream that all splits had once, so that its questions are still the same.
+        stream = "questions" if split == "train" else f"{split} questions"
+        rng = random.Random(f"{settings.name} {stream} {settings.seed}")
+        size: int = getattr(settings, split)
+        questions[split] = [
+            _question(story, split, f"{settings.name}/{split}/{number:05d}", hashed, path)
+            for number, (story, hashed, path) in zip(range(size), _new_stories(rng, settings, seen), strict=False)
+        ]
+    return {split: questions[split] for split in SPLITS}
+
+
+def _new_stories(rng: random.Random, settings: Settings, seen: set[str]) -> Iterator[tuple[Story, str, str]]:
+    """Stories that were not `seen`, and are from then on: each with the content hash of its question and a path.
+
+    Default stories come only under the default settings.
+    """
     in_vain = 0
     while in_vain < _MOST_IN_VAIN:
-        story = draw_story(rng, settings)
+        # The path is drawn with every story, so that one that is passed over changes none of those after it.
+        story, path = draw_story(rng, settings), rng.choice(PATHS)
         hashed = content_hash(story.question)
         in_vain += 1
         if hashed not in seen and (settings.name == _DEFAULT.name or not _is_default(story)):
             seen.add(hashed)
             in_vain = 0
-            yield story, hashed
+            yield story, hashed, path
     raise SettingsError(
         f"The pocket set '{settings.name}' has hardly more than {len(seen)} different questions; ask for fewer, or "
         "allow larger amounts or more events."

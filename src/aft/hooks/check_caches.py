@@ -1,0 +1,24 @@
+"""Refuse, before anything runs, a cache at a place where nothing can be kept."""
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from aft.files import patience_s, usable_folder
+
+CACHES = ("model_cache", "sample_cache", "score_cache", "rating_cache")
+
+
+class CheckCachesHook:
+    """Tries the folders in which the run keeps what it makes; the first training may be an hour away."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Raise `StoreError` or `SettingsError` naming the parameter whose folder cannot be used."""
+        patience_s()
+        parameters: dict[str, Any] = catalog.load("parameters")
+        for name in CACHES:
+            if f"params:{name}" in pipeline.inputs():
+                usable_folder(parameters.get(name), name)

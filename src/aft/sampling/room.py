@@ -1,0 +1,65 @@
+"""Which prompts leave room for a response within the positions of a model."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aft.errors import DataError, ModelError
+from aft.models.directory import ModelDirectory
+from aft.models.tokens import encode_prompt
+from aft.tasks import Question, get_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 3  # questions that a sentence names
+
+
+def positions(config: "PreTrainedConfig") -> int | None:
+    """How many tokens of prompt and response a model has places for; None: it has no bound, as a recurrent one."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tokens: int) -> list[Question]:
+    """The questions whose prompts leave room for `max_new_tokens`; the others are counted and named in the log.
+
+    Reads the model's configuration and tokenizer, no weights. Raises `DataError` if no question is left.
+    """
+    limit = positions(_config(source)) if questions else None
+    if limit is None:
+        return list(questions)
+    tokenizer = source.tokenizer()
+    lengths = [len(encode_prompt(tokenizer, get_task(one.dataset).prompt(one))) for one in questions]
+    room = limit - max_new_tokens
+    if min(lengths) > room:
+        raise DataError(
+            f"All {len(questions)} questions are too long: the shortest prompt has {min(lengths)} tokens, which with "
+            f"max_new_tokens={max_new_tokens} is more than the {limit} positions of the model in {source.path}; lower "
+            "max_new_tokens, or take a model with more positions."
+        )
+    long = [one.question_id for one, length in zip(questions, lengths, strict=True) if length > room]
+    if long:
+        logger.warning(
+            "%d of %d questions are left out (%s): their prompts with max_new_tokens=%d are more than the model's %d "
+            "positions.",
+            *(len(long), len(questions), named(long), max_new_tokens, limit),
+        )
+    return [one for one, length in zip(questions, lengths, strict=True) if length <= room]
+
+
+def named(question_ids: Sequence[str]) -> str:
+    """The first few of some ids."""
+    return ", ".join(question_ids[:_NAMED]) + (" ..." if len(question_ids) > _NAMED else "")
+
+
+def _config(source: ModelDirectory) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        reason = str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
+        raise ModelError(f"The configuration of the model in {source.path} cannot be read: {reason}.") from error

@@ -1,0 +1,62 @@
+"""What decides a cell's results, as hashes: a finished cell whose mark has not changed is not run again."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aft.code import deciding, source_hash
+from aft.files import digest, hash_file
+from aft.models.directory import open_model
+from aft.pipelines.evaluate.nodes import ROOMS
+from aft.pipelines.recorded import leaves
+
+Mark = dict[str, str]  # the hash of everything that decides, by its name
+
+_WHERE = ("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache")
+"""Settings, by their first key, that say only where something is computed and kept: the results are the same."""
+
+_MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
+_NAMES_A_PATH = re.compile(r"(.*[._])?(path|file|folder)")
+Content = Callable[[str, bool], str | None]  # the hash of what a path holds, and whether it is to be a model
+
+
+def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content) -> Mark:
+    """The mark of one variant of a cell with these parameters: its code, its settings by their first key, and what lies
+    in the files and folders that they name.
+
+    What is not there has no entry: the run will tell, unless all that was to be made of it is finished.
+    """
+    settings = {**params, "align": params["align"][variant]["objective"]}
+    held = {key: content(path, key in _MODELS) for key, path in _paths(params, seed)}
+    return {
+        "code": source_hash(*ROOMS),
+        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _WHERE},
+        **{f"what {key} holds": value for key, value in held.items() if value is not None},
+    }
+
+
+def changed(mark: Mark, before: Any) -> list[str]:
+    """What of a mark is not as it was in the mark `before`; everything if that is none."""
+    known = before if isinstance(before, dict) else {}
+    return [name for name, value in mark.items() if known.get(name) != value]
+
+
+def content_hash(path: Path, is_model: bool) -> str | None:
+    """The fingerprint of a model, or the hash of a file or of the files in a folder; None if there is nothing.
+
+    Raises `ModelError` if a folder that is to be a model is no whole one.
+    """
+    if is_model:
+        return open_model(path).fingerprint if path.is_dir() else None
+    if path.is_dir():
+        return digest({file.name: hash_file(file) for file in path.iterdir() if file.is_file()})
+    return hash_file(path) if path.is_file() else None
+
+
+def _paths(params: Mapping[str, Any], seed: int) -> Iterator[tuple[str, str]]:
+    """Dotted key and path of every file and folder that the settings name."""
+    asked = {name: params[name] for name in ("task", "test_sets", "labelling", "sample_from", "base_model")}
+    for key, value in leaves(asked):
+        if isinstance(value, str) and (_NAMES_A_PATH.fullmatch(key) or key in _MODELS):
+            yield key, value.replace("{seed}", str(seed))

@@ -1,0 +1,241 @@
+"""From tables to a trained model: what the monitor watches, and in which precision DPO's two models are."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from aft.errors import DataError, SettingsError
+from aft.models.directory import ModelDirectory, publish
+from aft.models.tokens import encode_response
+from aft.pipelines.align_train.nodes import train_variant
+from aft.pipelines.evaluate import nodes
+from aft.pipelines.parameters import Evaluation, Labelling, Launching, Sampler, Sampling, Training, Variant
+from aft.pipelines.tables import to_table
+from aft.pipelines.vft_train.nodes import train_vft
+from aft.tasks import Question
+from aft.training.examples import Example
+
+TRAINING = Training(epochs=1, learning_rate=1e-3, batch_size=4, monitor_every=None)
+
+Train = Callable[..., tuple[ModelDirectory, dict[str, pd.DataFrame]]]
+
+
+@pytest.fixture
+def feedback(pocket_questions: list[Question], pocket_tokenizer: Any) -> pd.DataFrame:
+    """Four distinct samples of each of four questions, the first two of them right."""
+    texts = [question.reference for question in pocket_questions]
+    rows = [
+        {"question_id": question.question_id, "sample_index": j, "token_ids": encode_response(pocket_tokenizer, text)}
+        for i, question in enumerate(pocket_questions[:4])
+        for j, text in enumerate(texts[i + 1 : i + 5])
+    ]
+    right = [row["sample_index"] < 2 for row in rows]
+    ranks = pd.Series([int(not one) for one in right], dtype="Int64")
+    return pd.DataFrame(rows).assign(is_correct=right, rank=ranks, rating_rank=ranks, distinct_equations=True)
+
+
+@pytest.fixture
+def train(
+    pocket_directory: ModelDirectory, pocket_questions: list[Question], feedback: pd.DataFrame, tmp_path: Path
+) -> Train:
+    """Train a variant, or VFT if none is given, on the first four questions."""
+
+    def run(
+        objective: Variant | None = None,
+        training: Training = TRAINING,
+        feedback: pd.DataFrame = feedback,
+        validation: pd.DataFrame | None = None,
+    ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
+        tables = (to_table(pocket_questions[:4]), to_table([]) if validation is None else validation)
+        options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launching()}
+        if objective is None:
+            return train_vft(pocket_directory, *tables, [], training, **options)
+        options["score_cache"] = str(tmp_path / "scores")
+        return train_variant(pocket_directory, pocket_directory, *tables, feedback, [], training, objective, **options)
+
+    return run
+
+
+# --- the monitor's probe ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "watched"),
+    [
+        ({"gsm8k": 80, "aqua_rat": 70, "ecqa": 100}, {"gsm8k": 22, "aqua_rat": 21, "ecqa": 21}),
+        ({"gsm8k": 80, "ecqa": 5}, {"gsm8k": 59, "ecqa": 5}),  # a short one is filled up for
+        ({"gsm8k": 80}, {"gsm8k": 64}),
+        ({"gsm8k": 2, "ecqa": 1}, {"gsm8k": 2, "ecqa": 1}),
+    ],
+)
+def test_the_monitor_watches_the_first_questions_of_every_dataset_in_equal_shares(
+    sizes: dict[str, int],
+    watched: dict[str, int],
+    train: Train,
+    pocket_questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 in all, in the order of the table."""
+    probes: list[list[Example]] = []
+
+    def stop(*given: Any, probe: list[Example], **options: Any) -> None:
+        probes.append(probe)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aft.training.run.train", stop)
+    rows = [(name, i) for name, size in sizes.items() for i in range(size)]
+    held_out = [
+        dataclasses.replace(pocket_questions[5], question_id=f"{name}/{i}", dataset=name, choices=("a", "b"))
+        for name, i in rows
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        train(validation=to_table(held_out))
+    expected = [f"{name}/{i}" for name, size in watched.items() for i in range(size)]
+    assert [example.question_id for example in probes[0]] == expected
+
+
+# --- DPO's reference model --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_dpo_compares_the_policy_with_a_reference_of_its_own_precision(precision: Any, train: Train) -> None:
+    """Before its first step a policy that starts from the reference model is that model: all log-ratios are 0.
+
+    So each of two positives above two negatives has log(1 + 2 e^0), whatever the scores; a large beta tells them apart.
+    """
+    training = dataclasses.replace(TRAINING, precision=precision)
+    curve = train(Variant(term="dpo", start="vft", dpo_beta=10.0), training)[1]["seed_0"]
+    assert curve["alignment_term"][0] == pytest.approx(2 * math.log(3), abs=2e-3)
+
+
+# --- nothing beyond the references ------------------------------------------------------------------------------------
+
+RANKING = {"feedback": "ranking"}
+SAME_AS_VFT: list[dict[str, Any]] = [
+    {"learn_positives": True},
+    {"term": "aft"},
+    {"term": "aft", "constraint": "detached"},
+    {"term": "aft", "constraint": "boundary", "beta": 0.3},
+    {"term": "rrhf", "imitate": "best"},
+    {"term": "dpo", "weight": 3.0},
+    {"term": "pro", **RANKING},
+    {"learn_positives": True, **RANKING},
+]
+
+
+def all_wrong(feedback: pd.DataFrame) -> pd.DataFrame:
+    """As the weakest model samples: no right response, no two ranks."""
+    return feedback.assign(is_correct=False, rank=0, rating_rank=0, rating=1.0)
+
+
+@pytest.mark.parametrize("objective", SAME_AS_VFT, ids=str)
+def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
+    objective: dict[str, Any],
+    train: Train,
+    feedback: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not trained again, nor kept again; its curve is VFT's, and one sentence says so."""
+    vft, its_curve = train()
+    variant = Variant(**objective)
+    monkeypatch.setattr("aft.training.run.fit", None)
+    found, curve = train(variant, feedback=all_wrong(feedback))
+    assert found == vft
+    pd.testing.assert_frame_equal(curve["seed_0"], its_curve["seed_0"])
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith(f"{variant.label} has nothing to learn from beyond the references (0 of 4 questions have ")
+    assert told.endswith("its model is VFT's.")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [{"start": "vft"}, {"vft_weight": 0.5}, {"vft_reduction": "sum"}, {"imitate": "best", **RANKING}],
+    ids=str,
+)
+def test_what_imitates_otherwise_is_trained_all_the_same(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And told that it only imitates: another start, another loss, or other responses than the references."""
+    vft, _ = train()
+    found, _ = train(Variant(term="aft", **objective), feedback=all_wrong(feedback))
+    assert found.path != vft.path and found.made_from["objective"]["term"] == "aft"
+    assert "aft has nothing to rank (0 of 4 questions have " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"term": "dpo", "start": "vft", "vft_weight": 0.0, "score_reduction": "sum", **RANKING},  # dpo_published
+        {"term": "pro", "imitate": "best", "vft_weight": 0.05, "vft_reduction": "pro", **RANKING},  # pro_published
+        {"term": "aft", "vft_weight": 0.0},
+    ],
+    ids=str,
+)
+def test_a_loss_that_is_zero_whatever_the_weights_is_refused(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame
+) -> None:
+    with pytest.raises(
+        DataError, match=r"has nothing to learn from: 0 of 4 questions have .*sampling\.samples.*easier"
+    ):
+        train(Variant(**objective), feedback=all_wrong(feedback))
+
+
+@pytest.mark.parametrize("objective", SAME_AS_VFT, ids=str)
+def test_a_single_question_with_two_ranks_is_something_to_align(
+    objective: dict[str, Any], train: Train, feedback: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    ratings = feedback["rating_rank"].rsub(10).astype(float)
+    one = feedback["question_id"] == feedback["question_id"][0]
+    mixed = pd.concat([feedback.assign(rating=ratings)[one], all_wrong(feedback)[~one]])
+    variant = Variant(**objective)
+    assert train(variant, feedback=mixed)[0].made_from["objective"] == dataclasses.asdict(variant)
+    assert "nothing" not in caplog.text
+
+
+def test_the_model_of_vft_under_a_variants_name_is_evaluated(
+    train: Train, feedback: pd.DataFrame, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    """Published as the catalog does; under another name's own model the present objective still counts."""
+    objective = Variant(term="aft")
+    vft, _ = train()
+    same, own = train(objective, feedback=all_wrong(feedback))[0], train(objective)[0]
+    evaluation = Evaluation(Sampling(samples=1, greedy=True), ks=[1])
+
+    def identify(model: ModelDirectory, objective: Variant, training: Training = TRAINING) -> str:
+        questions = to_table(pocket_questions[8:])
+        settings = (training, objective, Sampling(samples=1), Sampler(), Labelling(), None, evaluation)
+        return nodes.identify(model, publish(vft, tmp_path / "vft"), questions, questions, *settings, seed=0)
+
+    published = publish(same, tmp_path / "aft")
+    assert identify(published, objective) == identify(own, objective)
+    with pytest.raises(SettingsError, match="trained with another objective than is set now"):
+        identify(own, Variant(term="aft", constraint="detached"))
+    with pytest.raises(SettingsError, match="trained with another training than is set now"):
+        identify(published, objective, dataclasses.replace(TRAINING, epochs=2))
+
+
+def test_held_out_groups_are_scored_under_the_token_budget_of_training(
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+    feedback: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budgets = []
+    monkeypatch.setattr(
+        "aft.scoring.responses.score_responses", lambda *given, **options: budgets.append(options["token_budget"])
+    )
+    evaluation, training = (
+        Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+        dataclasses.replace(TRAINING, token_budget=77),
+    )
+    nodes.assess(
+        pocket_directory, feedback, to_table(pocket_questions), evaluation, training, 0, "identity", str(tmp_path)
+    )
+    assert budgets == [77]

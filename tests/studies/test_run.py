@@ -1,0 +1,218 @@
+"""Which cells are run again: those of which something has changed that decides their results; and which never."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from kedro.framework.project import pipelines
+
+from aft.errors import ModelError, SettingsError
+from aft.models.directory import ModelDirectory
+from aft.models.pocket import Architecture
+from aft.pipeline_registry import register_pipelines
+from aft.pipelines.parameters import (
+    BaseModel,
+    Cluster,
+    Evaluation,
+    Judge,
+    Labelling,
+    Launching,
+    PocketBase,
+    Sampler,
+    Sampling,
+    Server,
+    TaskChoice,
+    Training,
+    Variant,
+)
+from aft.studies import run
+from aft.studies.definition import Study, Sweep
+from aft.studies.plan import Cell, points_of
+from aft.tasks.pocket import Corpus
+
+PARAMS: dict[str, Any] = {
+    **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
+    "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
+    "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
+    "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), Training(1, 0.1, 1))),
+    "training": Training(epochs=4, learning_rate=0.1, batch_size=1),
+    "launch": Launching(),
+    "sample_from": "round/seed_{seed}/aft",
+    "sampling": Sampling(samples=6),
+    "sampler": Sampler("server", Server("http://a/v1", "m")),
+    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=Judge("http://a/v1", "m")),
+    "evaluation": Evaluation(Sampling(samples=6, greedy=True), ks=[1]),
+    "align": {name: {"objective": Variant()} for name in ("vft", "aft", "rrhf")},
+}
+
+
+def changed(value: Any, path: list[str], to: Any) -> Any:
+    """Nested settings, of which the one under `path` is another."""
+    if not path:
+        return to
+    name, *rest = path
+    if isinstance(value, dict):
+        return {**value, name: changed(value[name], rest, to)}
+    return replace(value, **{name: changed(getattr(value, name), rest, to)})
+
+
+class Place:
+    """A project whose cells are as quickly made as noted."""
+
+    def __init__(self, project: Path, model: Path) -> None:
+        self.project, self.params, self.made = project, PARAMS, []
+        for name in ("questions", "more"):
+            (project / name).mkdir()
+            (project / name / "train.jsonl").write_text("{}\n")
+        for name in ("model", "round/seed_0/aft", "round/seed_1/aft"):
+            shutil.copytree(model, project / name)
+        for seed in (0, 1):
+            (project / f"ratings_{seed}.csv").write_text("question_id,sample_index,rating\n")
+
+    @contextmanager
+    def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
+        yield SimpleNamespace(params={**self.params, "label": label, "seed": seed})
+
+    def folder(self, cell: Cell) -> Path:
+        return self.project / "reports" / f"seed_{cell.seed}"
+
+    def set(self, key: str, value: Any) -> None:
+        self.params = changed(self.params, key.split("."), value)
+
+    def run(self) -> list[tuple[int, tuple[str, ...]]]:
+        """The cells that are run, each with what is made of it."""
+        self.made.clear()
+        cells = [Cell("r.study", {}, seed, ("vft", "aft")) for seed in (0, 1)]
+        run.run_cells(cast(run.Workplace, self), cells, 1, None)
+        return self.made
+
+
+@pytest.fixture
+def place(tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A project in which both cells are finished."""
+    project = Place(tmp_path, pocket_directory.path)
+
+    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, *others: Any) -> None:
+        project.made.append((cell.seed, variants))
+        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        for name in variants:
+            (folder / "metrics" / f"{name}.json").write_text("{}")
+
+    monkeypatch.setattr(run, "_run", make)
+    assert len(project.run()) == 2
+    return project
+
+
+ALL = [(0, ("vft", "aft")), (1, ("vft", "aft"))]
+
+
+def test_what_is_finished_is_not_run_again(place: Place) -> None:
+    assert place.run() == []
+
+
+@pytest.mark.parametrize("folder", ["questions", "more"])
+def test_other_questions_in_the_same_folder_run_all_again(
+    place: Place, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place.project / folder / "train.jsonl").write_text('{"question": "Another one?"}\n')
+    key = {"questions": "task.settings.gsm8k.path", "more": "test_sets.svamp.settings.path"}[folder]
+    with caplog.at_level(logging.INFO):
+        assert place.run() == ALL
+    assert f"r.study, seed 1: aft is made again; not as before: what {key} holds." in caplog.text
+    assert place.run() == []
+
+
+def test_other_ratings_of_a_seed_run_that_seed_again(place: Place) -> None:
+    (place.project / "ratings_1.csv").write_text("question_id,sample_index,rating\nq,0,7\n")
+    assert place.run() == ALL[1:]
+
+
+@pytest.mark.parametrize(("folder", "again"), [("model", ALL), ("round/seed_0/aft", ALL[:1])])
+def test_another_model_in_the_same_folder_runs_again_what_starts_or_samples_from_it(
+    place: Place, folder: str, again: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    (place.project / folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    assert place.run() == again
+
+
+def test_a_folder_that_is_no_whole_model_is_named_before_anything_runs(place: Place) -> None:
+    for weights in (place.project / "model").glob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(ModelError, match=r"has no .*safetensors"):
+        place.run()
+
+
+def test_the_model_of_an_earlier_round_may_be_deleted_when_all_is_finished(place: Place) -> None:
+    shutil.rmtree(place.project / "round")
+    assert place.run() == []
+
+
+def test_other_code_runs_all_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aft.studies.marks.source_hash", lambda *rooms: " ".join(rooms))
+    assert place.run() == ALL
+
+
+def test_a_release_that_changes_no_result_runs_nothing_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "__version__", "99", raising=False)
+    assert place.run() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("training.token_budget", 9), ("training.scoring", "naive"), ("training.checkpoint_every", 2)),
+        *(("training.monitor_every", None), ("training.gradient_checkpointing", True)),
+        *(("base_model.pocket.training.token_budget", 9), ("launch.processes", 2), ("model_cache", "elsewhere")),
+        *(("sampling.batch_rows", 9), ("sampling.block_size", 9), ("evaluation.sampling.batch_rows", 9)),
+        *(("sampler.cluster", Cluster(workers=2)), ("sampler.server.base_url", "http://b/v1")),
+        *(("labelling.openai.base_url", "http://b/v1"), ("align.rrhf.objective.weight", 2.0)),
+    ],
+)
+def test_how_and_where_it_is_computed_runs_nothing_again(place: Place, key: str, value: Any) -> None:
+    place.set(key, value)
+    assert place.run() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "again"),
+    [
+        *(("training.epochs", 5, ALL), ("sampling.samples", 7, ALL), ("test_sets", {}, ALL)),
+        *(("sampler.server.model", "n", ALL), ("evaluation.level", 0.9, ALL)),
+        ("align.aft.objective.weight", 2.0, [(0, ("aft",)), (1, ("aft",))]),
+    ],
+)
+def test_what_decides_runs_again_what_it_decides(place: Place, key: str, value: Any, again: list[Any]) -> None:
+    place.set(key, value)
+    assert place.run() == again
+
+
+@pytest.mark.parametrize("content", ["[]", '{"vft": "3f9a"}', "{"])
+def test_marks_that_are_none_of_ours_are_as_no_marks(place: Place, content: str) -> None:
+    (place.project / "reports/seed_0/finished.json").write_text(content)
+    assert place.run() == ALL[:1]
+
+
+class Recipe(run.Workplace):
+    """A recipe whose settings are all the known ones and those of the study."""
+
+    @contextmanager
+    def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> Iterator[Any]:
+        yield SimpleNamespace(params={**PARAMS, "label": label, **(params or {})})
+
+
+def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines, "_content", register_pipelines(), raising=False)
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True, raising=False)
+    place = Recipe(tmp_path, None, None)
+    known, unknown = (Study("T", "Q", ["aft"], [0], sweep=Sweep(key, [4], "k")) for key in ("sampling", "samplings"))
+    place.check(known, points_of(known, "r", "data"))
+    with pytest.raises(SettingsError, match="no parameter 'samplings': did you mean 'sampling'"):
+        place.check(unknown, points_of(unknown, "r", "data"))

@@ -1,0 +1,89 @@
+"""A run that was killed, out of memory for instance, goes on under another budget and ends with the same weights."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aft.models.directory import ModelDirectory
+from aft.training import trainer
+from aft.training.examples import Example
+from aft.training.run import TrainedModel, train
+from aft.training.settings import Objective, TrainingSettings
+
+SETTINGS = TrainingSettings(epochs=9, max_steps=8, learning_rate=0.01, batch_size=4, checkpoint_every=2)
+AFT = Objective(term="aft", constraint="boundary")
+
+KILLED = """
+import json, os, sys
+from pathlib import Path
+from aft.models.directory import open_model
+from aft.training import trainer
+from aft.training.examples import Example
+from aft.training.run import train
+from aft.training.settings import Objective, TrainingSettings
+
+step, calls = trainer.AlignmentTrainer.training_step, []
+def killed(self, *args, **kwargs):
+    calls.append(args)
+    if len(calls) == 6:
+        os.kill(os.getpid(), 9)
+    return step(self, *args, **kwargs)
+trainer.AlignmentTrainer.training_step = killed
+examples = [Example(**one) for one in json.loads(sys.argv[3])]
+settings, objective = TrainingSettings(**json.loads(sys.argv[4])), Objective(**json.loads(sys.argv[5]))
+train(open_model(Path(sys.argv[1])), examples, settings, objective, 7, Path(sys.argv[2]), "train")
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token_budget": 40},
+        {"scoring": "naive"},
+        {"gradient_checkpointing": True},
+        {"token_budget": 1, "scoring": "two_pass", "checkpoint_every": 3, "monitor_every": None},
+    ],
+    ids=str,
+)
+def test_a_killed_run_goes_on_under_other_settings_of_how(
+    changes: dict[str, Any],
+    pocket_directory: ModelDirectory,
+    ragged_examples: Callable[[int], list[Example]],
+    start_python: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """Killed in step 6 after the checkpoint of step 4; then all that is written follows the settings in force."""
+    examples = ragged_examples(13)
+
+    def run(settings: TrainingSettings, workspace: Path) -> TrainedModel:
+        return train(pocket_directory, examples, settings, AFT, 7, workspace, "train")
+
+    orders = (json.dumps(one) for one in ([asdict(one) for one in examples], asdict(SETTINGS), asdict(AFT)))
+    assert start_python(KILLED, pocket_directory.path, tmp_path / "cut", *orders).wait() == -signal.SIGKILL
+    saved: list[int] = []
+    save = trainer.AlignmentTrainer._save_checkpoint
+    monkeypatch.setattr(
+        trainer.AlignmentTrainer,
+        "_save_checkpoint",
+        lambda self, *given: (saved.append(self.state.global_step), save(self, *given)),
+    )
+    settings = replace(SETTINGS, **changes)
+    with caplog.at_level("INFO", "aft"):
+        resumed = run(settings, tmp_path / "cut")
+    assert "train: continuing from step 4." in caplog.messages
+    assert saved == [step for step in (5, 6, 7, 8) if step % settings.checkpoint_every == 0 or step == 8]
+
+    expected = run(SETTINGS, tmp_path / "whole")
+    assert resumed.directory.path.name == expected.directory.path.name
+    ours, theirs = (load_file(one.directory.path / "model.safetensors") for one in (resumed, expected))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=0, atol=1e-6)
