@@ -46,11 +46,13 @@ def one_sentence(error: BaseException) -> str | None:
         if isinstance(cause, ParameterValidationError):
             return _without_pydantic(str(cause))
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, YAMLError | OmegaConfBaseException) or _raised_in("omegaconf", error):
-        return f"The configuration cannot be read: {' '.join(str(error).split())}"
+    said = " ".join(str(error).split())
     kedros = isinstance(error, MissingConfigException | KedroCliError | ValueError)
     if (kedros or (isinstance(error, DatasetError) and error.__cause__ is None)) and _raised_in("kedro", error):
-        return " ".join(str(error).split())
+        return said
+    unreadable = isinstance(error, YAMLError | OmegaConfBaseException)
+    if unreadable or _raised_in("omegaconf", error) or _raised_in("kedro.config", error):
+        return f"The configuration cannot be read ({said}); each of its files holds keys with their values."
     return None
 
 

@@ -1,5 +1,6 @@
 """Kedro's settings of the project: hooks, and how configuration is found and merged."""
 
+import logging
 import os
 import warnings
 
@@ -17,13 +18,22 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A parallel tokenizer before a fork only warns; one process is all that these pipelines use.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# PEFT asks a model of Transformers under an old name. The processes that train, and those of studies, inherit this.
+_OLD_NAME = "`is_gradient_checkpointing` is deprecated"
+warnings.filterwarnings("ignore", message=_OLD_NAME, category=FutureWarning)
+if _OLD_NAME not in (_given := os.environ.get("PYTHONWARNINGS", "")):
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (f"ignore:{_OLD_NAME}:FutureWarning", _given)))
 warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is deprecated.*")
 # Variants live in namespaces and are joined by their full names; Kedro warns that this is no unit of deployment.
 warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.' characters")
 warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nodes")
 
+# Kedro advises to repeat a command that failed at its first node; what is wrong is told in the next line.
+logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda told: "No nodes ran" not in told.getMessage())
+
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
-HOOKS = (MlflowTrackingHook(), RunSummaryHook(), RunLockHook(), CheckCachesHook(), CheckParametersHook())
+_TRACKING = MlflowTrackingHook()
+HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), CheckCachesHook(), CheckParametersHook())
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,9 +143,8 @@ def test_of_a_deleted_database_everything_is_missing(project, run):
 
 
 def test_a_full_disk_does_not_stop_the_run(project, run, limit_file_size):
-    """The database may not grow, and each of its files is a write."""
-    full = limit_file_size(0)
-    measured, text, error = run(full.__enter__, lambda: full.__exit__(None, None, None))
+    with ExitStack() as full:
+        measured, text, error = run(lambda: full.enter_context(limit_file_size(0)), full.close)
     assert (measured, error) == (list(VARIANTS), None)
     assert one_warning(text) and all_of(project)
 

@@ -4,6 +4,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
 from aft.hooks import run_summary
+from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_summary import RunSummaryHook, comparison_lines, stage_lines
 from aft.models.directory import ModelDirectory
 
@@ -27,6 +28,7 @@ COMPARISON = pd.DataFrame(
         "perplexity_of_positives": [1.234, 10.0],
     }
 )
+FIGURES = {"accuracy": 0.3333, "accuracy_low": 0.3, "accuracy_high": 0.4, "auroc": 0.5}
 
 
 def test_the_comparison_is_an_aligned_table_in_percent():
@@ -87,6 +89,8 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         Node(make(1, (model, "ready")), None, ["vft_model", "ready"], name="vft", tags=["ingest", "run.train.vft"]),
         Node(make(90, COMPARISON), "ready", "comparison", name="compare", tags=["evaluate", "run.accuracy.vft"]),
         Node(make(0, {}), "comparison", "accuracy_figure", name="draw", tags="evaluate"),
+        Node(make(0, FIGURES), None, "align.vft.metrics", name="measure_vft", tags=["evaluate", "partial"]),
+        Node(make(0, FIGURES), None, "align.aft_dc.metrics", name="measure_aft_dc", tags=["evaluate", "partial"]),
     ]
     models = {"type": "aft.catalog.model_directory.ModelDirectoryDataset"}
     catalog = DataCatalog.from_config(
@@ -94,13 +98,19 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
             "base_model": {**models, "filepath": str(tmp_path / "data/models/base")},
             "vft_model": {**models, "filepath": str(tmp_path / "data/models/seed_0/vft")},
             "comparison": {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "data/comparison.csv")},
+            "align.{variant}.metrics": {
+                "type": "aft.catalog.atomic_json.AtomicJSONDataset",
+                "filepath": str(tmp_path / "data/seed_0/{variant}.json"),
+            },
             "accuracy_figure": {"type": "json.JSONDataset", "filepath": str(tmp_path / "data/accuracy.json")},
         }
     )
 
-    hook = RunSummaryHook()
+    tracking = MlflowTrackingHook()
+    hook = RunSummaryHook(tracking)
 
-    def told(stages: list[str], mlflow: dict) -> str:
+    def told(stages: list[str], mlflow: dict, missing: int = 0) -> str:
+        tracking.missing = missing
         caplog.clear()
         with caplog.at_level("INFO", logger="aft.run"):
             run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow)
@@ -145,3 +155,25 @@ def test_a_server_is_named_without_its_credentials(run):
     message = run(["ingest"], {**ON, "tracking_uri": "https://arthur:dent42@host/mlflow"})
     assert "MLflow    https://host/mlflow" in message
     assert "dent42" not in message
+
+
+def test_without_a_comparison_the_accuracy_of_each_variant_is_told(run):
+    """Of `--to-outputs=align.vft.metrics` and the like; the comparison of a whole run tells it itself, as above."""
+    assert run(["partial"], OFF).splitlines() == [
+        "The run is complete.",
+        "",
+        "variant  accuracy % [interval]",
+        "vft          33.3 [30.0, 40.0]",
+        "aft_dc       33.3 [30.0, 40.0]",
+        "",
+        "evaluate  0.0 s",
+        "",
+        "Metrics   data/seed_0/vft.json",
+        "Metrics   data/seed_0/aft_dc.json",
+        "Pipeline  kedro viz run",
+    ]
+
+
+def test_what_is_missing_in_mlflow_is_the_last_line(run):
+    assert run(["ingest"], ON, missing=3).splitlines()[-1] == "Tracking incomplete: 3 records are missing in MLflow."
+    assert "incomplete" not in run(["ingest"], ON)

@@ -69,6 +69,7 @@ class MlflowTrackingHook:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Open the parent run; raises `SettingsError` before anything heavy starts if that is not possible."""
         self._close("KILLED")  # what an interrupted run in the same process left behind
+        self.missing = 0
         if self._settings is None or not self._settings.enabled:
             return
         if re.search("ParallelRunner|ThreadRunner", str(run_params.get("runner"))):
@@ -76,7 +77,6 @@ class MlflowTrackingHook:
                 "MLflow records only the SequentialRunner: leave out --runner, or set enabled: false in mlflow.yml."
             )
         uri = self._settings.uri(Path(run_params["project_path"]))
-        self.missing = 0
         self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
         # Kedro tells hooks of an `Exception` only: Ctrl-C and SIGTERM must close the record themselves.
         atexit.register(self._close, "KILLED")

@@ -13,10 +13,10 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
-from aft.hooks.mlflow_tracking import read_settings
+from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_settings
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
-from aft.pipelines.variants import BASELINE
+from aft.pipelines.variants import BASELINE, VARIANTS, namespace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aft.run")
 
 _COMPARISON, _REPORT = "comparison", "report"
+_METRICS = ".metrics"  # the end of the names of the datasets with a variant's figures
 
 
 class RunSummaryHook:
@@ -32,7 +33,8 @@ class RunSummaryHook:
     It is called last, so that what other hooks do is counted for the stage in which they do it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: MlflowTrackingHook) -> None:
+        self._tracking = tracking
         self._mlflow_uri: str | None = None
         self._reset()
 
@@ -40,6 +42,7 @@ class RunSummaryHook:
         self._clock = perf_counter()
         self._seconds: dict[str, float] = {}
         self._comparison: pd.DataFrame | None = None
+        self._figures_of: dict[str, Mapping[str, float]] = {}
         self._figures: list[str] = []
         self._has_report = False
         self._models: list[str] = []
@@ -63,6 +66,8 @@ class RunSummaryHook:
             self._comparison = data
         elif dataset_name == _REPORT:
             self._has_report = True
+        elif dataset_name.endswith(_METRICS):
+            self._figures_of[dataset_name.removesuffix(_METRICS).rpartition(".")[-1]] = data
         elif dataset_name.endswith("_figure"):
             self._figures.append(dataset_name)
         elif isinstance(data, ModelDirectory):
@@ -72,10 +77,12 @@ class RunSummaryHook:
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Tell it all in one message."""
         project = Path(run_params["project_path"])
+        missing = self._tracking.missing
         parts = [
-            [] if self._comparison is None else comparison_lines(self._comparison),
+            accuracy_lines(self._measured_alone()) if self._comparison is None else comparison_lines(self._comparison),
             stage_lines(self._seconds),
             _aligned(self._places(project, catalog), str.ljust),
+            [f"Tracking incomplete: {missing_records(missing)}."] if missing else [],
         ]
         blocks = ["\n".join(lines) for lines in parts if lines]
         logger.info("%s", "\n\n".join(["The run is complete.", *blocks]))
@@ -88,6 +95,11 @@ class RunSummaryHook:
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._clock
         self._clock = now
 
+    def _measured_alone(self) -> dict[str, Mapping[str, float]]:
+        """The figures of the variants that were measured, if there is no comparison of them; the baseline first."""
+        names = [] if self._comparison is not None else [BASELINE, *VARIANTS]
+        return {name: self._figures_of[name] for name in names if name in self._figures_of}
+
     def _places(self, project: Path, catalog: CatalogProtocol) -> list[list[str]]:
         """Rows of what and where, the paths relative to the project."""
         rows = []
@@ -95,6 +107,7 @@ class RunSummaryHook:
             rows.append(["Report", _path(catalog, _REPORT)])
         if self._comparison is not None:
             rows.append(["Comparison", _path(catalog, _COMPARISON)])
+        rows += [["Metrics", _path(catalog, _metrics_of(name))] for name in self._measured_alone()]
         rows += [["Figure", _path(catalog, name)] for name in self._figures]
         if self._models:
             rows.append(["Models", os.path.commonpath([_path(catalog, name) for name in self._models])])
@@ -124,6 +137,15 @@ def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
     return _aligned(rows, str.rjust)
 
 
+def accuracy_lines(measured: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The accuracy of each variant of this seed in percent, with its interval; nothing if none was measured."""
+    rows = []
+    for variant, figures in measured.items():
+        accuracy, *ends = (_percent(figures[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+        rows.append([variant, f"{accuracy} [{', '.join(ends)}]"])
+    return _aligned([["variant", "accuracy % [interval]"], *rows], str.rjust) if rows else []
+
+
 def stage_lines(seconds: Mapping[str, float]) -> list[str]:
     """How long each stage took, in the order of the registry."""
     from aft.pipeline_registry import STAGES
@@ -150,6 +172,10 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _metrics_of(variant: str) -> str:
+    return f"{namespace(variant)}{_METRICS}"
 
 
 def _path(catalog: CatalogProtocol, name: str) -> str:
