@@ -190,6 +190,13 @@ def test_rows_longer_than_the_models_positions_are_refused(start, pocket_directo
         start(probe=[too_long])
 
 
+def test_less_than_one_step_is_refused(start):
+    """Four examples are two steps of two per epoch: half an epoch is one."""
+    assert len(start(settings=dataclasses.replace(SETTINGS, epochs=0.5)).curve) == 1
+    with pytest.raises(SettingsError, match=r"epochs is 0\.4: of 2 optimiser step\(s\) .*set it to 0\.5 or more"):
+        start(settings=dataclasses.replace(SETTINGS, epochs=0.4))
+
+
 def test_the_card_says_what_the_model_was_made_from(start, pocket_directory):
     """A file of the directory like any other: the manifest vouches for it."""
     directory = start().directory

@@ -1,11 +1,11 @@
 """LoRA: low-rank updates of some layers are trained instead of all weights, and merged into them in the end."""
 
 import copy
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from aft.bounds import POSITIVE, SHARE, check_bounds, counted
 from aft.errors import ModelError, SettingsError
 from aft.files import writing
 
@@ -26,12 +26,7 @@ class LoraSettings:
     target_modules: Literal["all-linear"] | list[str] = "all-linear"  # names of layers; all-linear leaves out the head
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise SettingsError(f"lora.rank is {self.rank}: it must be 1 or more.")
-        if not 0 < self.alpha < math.inf:
-            raise SettingsError(f"lora.alpha is {self.alpha}: it must be above 0.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"lora.dropout is {self.dropout}: it must lie between 0 and 1.")
+        check_bounds(self, {"rank": counted(most=65536), "alpha": POSITIVE, "dropout": SHARE}, "lora.")
         named = isinstance(self.target_modules, list)
         if not (named and self.target_modules and all(self.target_modules)) and self.target_modules != "all-linear":
             raise SettingsError("lora.target_modules must be all-linear or a list of names of layers.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aft.bounds import SEEDS, check_bounds, counted
 from aft.errors import SettingsError
 from aft.tasks import pocket
 
@@ -24,9 +25,10 @@ class Architecture:
     seed: int = 0  # of the initial weights
 
     def __post_init__(self) -> None:
-        sizes = (self.hidden_size, self.intermediate_size, self.layers, self.heads)
-        if min(sizes) < 1 or self.hidden_size % (2 * self.heads):
-            raise SettingsError("The pocket model needs layers and heads, and a hidden_size that 2 x heads divides.")
+        sizes = ("hidden_size", "intermediate_size", "layers", "heads")
+        check_bounds(self, dict.fromkeys(sizes, counted(most=65536)) | {"seed": counted(0, SEEDS)}, "architecture.")
+        if self.hidden_size % (2 * self.heads):
+            raise SettingsError("The pocket model needs a hidden_size that 2 x heads divides.")
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":

@@ -1,53 +1,76 @@
 """The typed parameters of the pipelines: the core's settings, checked when a run starts; an unknown key is an error."""
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
+from aft.models.adapters import LoraSettings
 from aft.models.pocket import Architecture
 from aft.models.tokens import PromptStyle
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.tasks.pocket import Corpus
 from aft.training.settings import Launch, Objective, TrainingSettings
 
-_STRICT = ConfigDict(extra="forbid")
+_T = TypeVar("_T")
 
 
-@dataclass(config=_STRICT, frozen=True)
+@dataclass_transform(frozen_default=True)
+def _checked(cls: type[_T]) -> type[_T]:
+    """A pydantic dataclass in which an unknown key is an error, and `true` is no number."""
+
+    def refuse_truth_values(of: type, value: Any, info: ValidationInfo) -> Any:
+        given = value if isinstance(value, list) else [value]
+        takes_them = of.__dataclass_fields__[info.field_name].type is bool  # type: ignore[attr-defined]
+        if not takes_them and any(isinstance(one, bool) for one in given):
+            raise ValueError(f"{value} is a truth value, which does not belong here")
+        return value
+
+    cls.refuse_truth_values = field_validator("*", mode="before")(classmethod(refuse_truth_values))  # type: ignore
+    return dataclass(config=ConfigDict(extra="forbid"), frozen=True)(cls)  # type: ignore[return-value]
+
+
+@_checked
+class Lora(LoraSettings):
+    """`LoraSettings`, checked."""
+
+
+@_checked
 class Training(TrainingSettings):
     """`TrainingSettings`, checked."""
 
+    lora: Lora | None = None
 
-@dataclass(config=_STRICT, frozen=True)
+
+@_checked
 class Launching(Launch):
     """`Launch`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Variant(Objective):
     """`Objective`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Sampling(SamplingSettings):
     """`SamplingSettings`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Server(ServerSettings):
     """`ServerSettings`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Cluster(ClusterSettings):
     """`ClusterSettings`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Sampler(SamplerSettings):
     """`SamplerSettings`, checked."""
 
@@ -55,7 +78,7 @@ class Sampler(SamplerSettings):
     cluster: Cluster | None = None
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class TaskChoice:
     """Which task family asks the questions, and the family's own settings."""
 
@@ -63,16 +86,26 @@ class TaskChoice:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
+class PocketCorpus(Corpus):
+    """`Corpus`, checked."""
+
+
+@_checked
+class PocketArchitecture(Architecture):
+    """`Architecture`, checked."""
+
+
+@_checked
 class PocketBase:
     """How the pocket base model is made."""
 
-    corpus: Corpus
-    architecture: Architecture
+    corpus: PocketCorpus
+    architecture: PocketArchitecture
     training: Training
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class BaseModel:
     """Where the base model comes from."""
 
@@ -83,12 +116,12 @@ class BaseModel:
     pocket: PocketBase | None = None
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Judge(JudgeSettings):
     """`JudgeSettings`, checked."""
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Labelling:
     """How sampled responses become feedback."""
 
@@ -104,7 +137,7 @@ class Labelling:
             raise SettingsError("labelling.judge is 'openai': set labelling.openai.base_url and model.")
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class Evaluation:
     """How models answer the test questions, and what is measured."""
 
@@ -124,7 +157,7 @@ class Evaluation:
             raise SettingsError("evaluation.level must lie between 0 and 1, and resamples be at least 1.")
 
 
-@dataclass(config=_STRICT, frozen=True)
+@_checked
 class AlignedVariant:
     """What is set about one variant."""
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.code import deciding, source_hash
-from aft.errors import ModelError
+from aft.errors import ModelError, SettingsError
 from aft.files import Description, build_once, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
@@ -152,6 +153,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     lora = job.settings.lora
     if lora is not None:
         check_installed()  # before weights are loaded
+    _check_steps(len(job.examples), job.settings)
     model, tokenizer = load()
     _check_lengths(model, [*job.examples, *job.probe])
     if lora is not None:
@@ -173,6 +175,15 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
         write_json(directory / CURVE, curve)
         shutil.rmtree(work, ignore_errors=True)
     collectives.wait_for_all()
+
+
+def _check_steps(examples: int, settings: TrainingSettings) -> None:
+    per_epoch = math.ceil(examples / settings.batch_size)
+    if settings.max_steps is None and settings.epochs * per_epoch < 1:
+        raise SettingsError(
+            f"epochs is {settings.epochs}: of {per_epoch} optimiser step(s) per epoch that is less than one; set it to "
+            f"{1 / per_epoch:.3g} or more, or lower batch_size."
+        )
 
 
 def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:

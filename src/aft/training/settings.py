@@ -1,17 +1,26 @@
 """What can be set about a training run; importing this costs nothing."""
 
-import math
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar, Literal
 
+from aft.bounds import LARGEST, NOT_NEGATIVE, POSITIVE, SHARE, Bounds, check_bounds, counted
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
 
-_ABOVE_ZERO = (
-    *("epochs", "learning_rate", "batch_size", "token_budget", "max_grad_norm", "max_tokens", "max_steps"),
-    *("checkpoint_every", "monitor_every"),
-)
+_TRAINING_BOUNDS = {
+    "epochs": Bounds(0.001, 1e6),
+    **dict.fromkeys(("learning_rate", "max_grad_norm"), POSITIVE),
+    **dict.fromkeys(("batch_size", "token_budget", "max_tokens", "max_steps"), counted()),
+    **dict.fromkeys(("checkpoint_every", "monitor_every"), counted()),
+    "weight_decay": NOT_NEGATIVE,
+    "warmup": SHARE,
+}
+_OBJECTIVE_BOUNDS = {
+    **dict.fromkeys(("weight", "vft_weight"), NOT_NEGATIVE),
+    "beta": Bounds(-LARGEST, LARGEST),
+    "dpo_beta": POSITIVE,
+}
+_LAUNCH_BOUNDS = {"processes": counted(most=1024), "machines": counted(most=65536)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +51,7 @@ class TrainingSettings:
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
 
     def __post_init__(self) -> None:
-        for name in _ABOVE_ZERO:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingsError(f"{name} is {value}: it must be above 0.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise SettingsError(f"weight_decay is {self.weight_decay}: it must be 0 or above.")
-        if not 0 <= self.warmup < 1:
-            raise SettingsError(f"warmup is {self.warmup}: it is a share of the steps, from 0 up to 1.")
+        check_bounds(self, _TRAINING_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,7 @@ class Objective:
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
 
     def __post_init__(self) -> None:
-        if not 0 < self.dpo_beta < math.inf:
-            raise SettingsError(f"dpo_beta is {self.dpo_beta}: it must be above 0.")
-        for name in ("weight", "vft_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} is {getattr(self, name)}: it must be 0 or more.")
-        if not isfinite(self.beta):
-            raise SettingsError(f"beta is {self.beta}: it must be a number.")
+        check_bounds(self, _OBJECTIVE_BOUNDS)
         contradictions = [
             (self.constraint != "none" and self.term == "none", "A constraint needs an alignment term: set term, too."),
             (
@@ -134,8 +130,7 @@ class Launch:
     sharding: Sharding = "none"  # full = every process keeps a part of all weights (FSDP2)
 
     def __post_init__(self) -> None:
-        if min(self.processes, self.machines) < 1:
-            raise SettingsError("launch.processes and launch.machines must be 1 or more.")
+        check_bounds(self, _LAUNCH_BOUNDS, "launch.")
         if self.machines > 1 and self.rendezvous is None:
             raise SettingsError("launch.machines needs launch.rendezvous, the host:port of the first machine.")
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aft.errors import SettingsError
+from aft.bounds import SEEDS, Bounds, check_bounds, counted
 from aft.tasks.base import content_hash
 from aft.tasks.pocket.questions import draw_story
 from aft.tasks.pocket.solutions import PATHS, solution
@@ -23,8 +23,8 @@ class Corpus:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.texts < 1 or not (0 <= self.misconception <= 1 and 0 <= self.slip <= 1):
-            raise SettingsError("The corpus needs at least one text, and shares of misconception and slip in 0 ... 1.")
+        shares = dict.fromkeys(("misconception", "slip"), Bounds(0, 1))
+        check_bounds(self, {"texts": counted(), **shares, "seed": counted(0, SEEDS)}, "corpus.")
 
 
 def corpus(settings: Corpus, excluded: set[str]) -> Iterator[tuple[str, str]]:
