@@ -1,6 +1,7 @@
 """One cell of a study in a process of its own: `python -m aft.studies.cell`, its order as a line on standard input."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,10 @@ from typing import Any, cast
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from aft.errors import IncompleteRecord
 from aft.mistakes import one_sentence
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -27,6 +31,8 @@ def main() -> None:
             runtime_params=order["runtime_params"],
         ) as session:
             cast(KedroSession, session).run(pipeline_names=["variants"], to_outputs=order["to_outputs"])
+    except IncompleteRecord as error:  # the cell's results are there, which is what the study waits for
+        logger.warning("%s", error)
     except Exception as error:
         sentence = one_sentence(error)
         if sentence is None:
