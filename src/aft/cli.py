@@ -8,6 +8,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.utils import find_kedro_project
 
+from aft.cache_cli import cache
 from aft.errors import AftError
 from aft.mistakes import check_recipe, one_sentence
 from aft.studies.cli import studies
@@ -56,3 +57,4 @@ run = click.Command("run", callback=_run, params=kedro_run.params, help=kedro_ru
 cli.add_command(run)
 cli.add_command(studies)
 cli.add_command(models)
+cli.add_command(cache)
