@@ -76,7 +76,7 @@ def test_a_damaged_list_of_shards_is_told(data: Path, caches: list[Path]) -> Non
     sampled(caches[1], 0)
     (data / "04_feature/pocket").mkdir(parents=True)
     (data / "04_feature/pocket/candidates.json").write_text('{"shards": [{"pa')
-    with pytest.raises(StoreError, match="candidates.json is damaged"):
+    with pytest.raises(StoreError, match=r"candidates\.json is damaged"):
         find_entries(data, caches)
 
 
