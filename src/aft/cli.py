@@ -10,6 +10,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.utils import find_kedro_project
 
+from aft.cache_cli import cache
 from aft.errors import AftError
 from aft.mistakes import check_recipe, check_runner, one_sentence
 from aft.studies.cli import studies
@@ -88,3 +89,4 @@ run = _Run("run", callback=_run, params=_OPTIONS, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(studies)
 cli.add_command(models)
+cli.add_command(cache)

@@ -26,6 +26,7 @@ from aft.errors import AftError, SettingsError, StoreError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LOCKS = ".locks"  # the folder of the locks of runs, in the data folder
 PATIENCE = "AFT_LOCK_PATIENCE_S"  # environment variable: how long to wait for another run's lock; unset: without end
 Description = Mapping[str, Any]  # what a thing is made from, in JSON's types
 

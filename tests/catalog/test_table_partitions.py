@@ -34,7 +34,9 @@ def test_partitions_of_several_runs_lie_side_by_side(tmp_path: Path, partitions:
 def test_a_run_that_was_removed_is_told(tmp_path: Path, partitions: TablePartitionsDataset) -> None:
     """Else the comparison would be one over fewer seeds, without a word."""
     (tmp_path / "predictions" / "seed_1.parquet").unlink()
-    with pytest.raises(DatasetError, match=r"seed_1\.parquet is missing; run evaluate, which makes it, for the seed"):
+    with pytest.raises(
+        DatasetError, match=r"seed_1\.parquet is missing; run evaluate with --params=seed=1, which makes it"
+    ):
         partitions.load()
     partitions.save({"seed_1": TABLE.assign(seed=1)})
     assert set(partitions.load()) == {"seed_0", "seed_1"}

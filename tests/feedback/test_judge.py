@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import math
 import re
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 from aft.feedback.judge import JudgeSettings, rate_with_server
 from aft.feedback.judge_prompt import candidate_hash, judge_messages, read_rating
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import lock_of, locked
+from aft.files import lock_of, locked, with_seal
 from aft.tasks import Question
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -644,7 +645,13 @@ def test_a_lock_holds_one_store_only(settings: JudgeSettings, tmp_path: Path) ->
             rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
 
 
-WHOLE = b'{"candidate": "c", "number": 0, "rating": 8.5, "attempts": 1, "text": "\\u00e9"}\n'
+def line(**changes: Any) -> bytes:
+    """The line of an answer, sealed as it is written."""
+    content = {"candidate": "c", "number": 0, "rating": 8.5, "attempts": 1, "text": "\u00e9", **changes}
+    return json.dumps(with_seal(content)).encode() + b"\n"
+
+
+WHOLE = line()
 
 
 @pytest.mark.parametrize(
@@ -657,26 +664,28 @@ WHOLE = b'{"candidate": "c", "number": 0, "rating": 8.5, "attempts": 1, "text": 
         b"[1]\n",
         b"[" * 100_000 + b"\n",
         b'{"candidate": "c"}\n',
-        WHOLE.replace(b"8.5", b"11"),
-        WHOLE.replace(b"8.5", b"NaN"),
-        WHOLE.replace(b"8.5", b'"8"'),
-        WHOLE.replace(b"8.5", b"true"),
-        WHOLE.replace(b'"c"', b"3"),
-        WHOLE.replace(b": 0", b": 0.5"),
-        WHOLE.replace(b"attempts", b"tries"),
+        line(rating=11),
+        line(rating=math.nan),
+        line(rating="8"),
+        line(rating=True),
+        line(candidate=3),
+        line(number=0.5),
+        line(tries=1),
+        WHOLE.replace(b"8.5", b"9.5"),  # a flipped bit
+        WHOLE.replace(b'"c"', b'"d"'),
     ],
 )
 def test_a_torn_or_damaged_line_is_passed_over_and_removed(
     broken: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ratings.jsonl"
-    other = WHOLE.replace(b'"c"', b'"d"')
-    path.write_bytes(WHOLE.replace(b'"c"', b'"b"') + other + broken)
+    others = line(candidate="b") + line(candidate="d")
+    path.write_bytes(others + broken)
     with caplog.at_level(logging.WARNING, logger="aft"):
         answers = open_answers(path)
     assert answers.keys() == {("b", 0), ("d", 0)}
     assert "1 lines" in caplog.text
-    assert path.read_bytes() == WHOLE.replace(b'"c"', b'"b"') + other
+    assert path.read_bytes() == others
     append(path, Answer("e", 1, 3.0, 2, "\n\ud800"))
     assert open_answers(path)["e", 1] == Answer("e", 1, 3.0, 2, "\n\ud800")
 

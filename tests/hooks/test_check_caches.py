@@ -7,9 +7,10 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
+from aft.cache import CACHES
 from aft.errors import AftError, SettingsError
 from aft.files import PATIENCE
-from aft.hooks.check_caches import CACHES, CheckCachesHook
+from aft.hooks.check_caches import CheckCachesHook
 
 
 def check(parameters: dict[str, Any], *read: str) -> None:

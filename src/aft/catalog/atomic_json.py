@@ -14,7 +14,8 @@ class AtomicJSONDataset(JSONDataset):
 
     def load(self) -> Any:
         """What was saved; raises `StoreError` if it is missing or not as it was written."""
-        check_seal(Path(self._get_load_path()), way_out(self.metadata))
+        path = Path(self._get_load_path())
+        check_seal(path, way_out(self.metadata, path))
         return super().load()
 
     def save(self, data: Any) -> None:

@@ -13,7 +13,8 @@ class AtomicTextDataset(TextDataset):
 
     def load(self) -> str:
         """The text; raises `StoreError` if it is missing or not as it was written."""
-        check_seal(Path(self._get_load_path()), way_out(self.metadata))
+        path = Path(self._get_load_path())
+        check_seal(path, way_out(self.metadata, path))
         return super().load()
 
     def save(self, data: str) -> None:

@@ -26,7 +26,7 @@ class FigureDataset(AbstractDataset["Figure", bytes]):
 
     def load(self) -> bytes:
         """The picture as PNG; raises `StoreError` if it is missing or not as it was drawn."""
-        check_seal(self._filepath, way_out(self.metadata))
+        check_seal(self._filepath, way_out(self.metadata, self._filepath))
         return self._filepath.read_bytes()
 
     def save(self, data: "Figure") -> None:

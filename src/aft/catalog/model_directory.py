@@ -22,7 +22,9 @@ class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):
     def load(self) -> ModelDirectory:
         """The handle; raises `ModelError` if the model was not made yet."""
         if not self._exists():
-            raise ModelError(f"There is no finished model in {self._filepath}; {way_out(self.metadata)}.")
+            raise ModelError(
+                f"There is no finished model in {self._filepath}; {way_out(self.metadata, self._filepath)}."
+            )
         return open_model(self._filepath)
 
     def save(self, data: ModelDirectory) -> None:

@@ -29,7 +29,7 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
         """The rows of all shards, in the questions' order; raises `StoreError` if anything is missing or changed."""
         import pandas as pd
 
-        check_seal(self._filepath, way_out(self.metadata))
+        check_seal(self._filepath, way_out(self.metadata, self._filepath))
         listed = json.loads(self._filepath.read_bytes())["shards"]
         if not listed:  # there was no question to answer
             return pd.DataFrame()
@@ -38,7 +38,7 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
         if broken:
             raise StoreError(
                 f"{len(broken)} shards that {self._filepath} names are missing or changed ({broken[0]} ...); "
-                f"{way_out(self.metadata)}."
+                f"{way_out(self.metadata, self._filepath)}."
             )
         return pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
 

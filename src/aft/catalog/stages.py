@@ -1,6 +1,8 @@
 """Which stage makes a dataset again, for the sentence that names one that is damaged or missing."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 STAGES = {
@@ -15,7 +17,13 @@ STAGES = {
 """The stage that writes the datasets of a layer; the layer is that in which Kedro-Viz shows them."""
 
 
-def way_out(metadata: Mapping[str, Any] | None) -> str:
-    """What to do about a dataset that cannot be used, by the `metadata` that the catalog gives it."""
+def way_out(metadata: Mapping[str, Any] | None, path: Path) -> str:
+    """What to do about a file of a dataset that cannot be used, by the `metadata` that the catalog gives it.
+
+    A file that is named by a seed, as one of several side by side, is made by a run of that seed.
+    """
     layer = ((metadata or {}).get("kedro-viz") or {}).get("layer")
-    return f"run {STAGES[layer]}, which makes it" if layer in STAGES else "run the stage that makes it"
+    seed = re.fullmatch(r"seed_([0-9]+)", path.stem)
+    if layer not in STAGES:
+        return "run the stage that makes it"
+    return f"run {STAGES[layer]}{f' with --params=seed={seed[1]}' if seed else ''}, which makes it"

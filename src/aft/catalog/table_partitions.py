@@ -32,7 +32,7 @@ class TablePartitionsDataset(PartitionedDataset):
         """
         lost = lost_files(self._directory)
         if lost:
-            raise StoreError(f"{lost[0]} is missing; {way_out(self.metadata)}, for the seed that it is named by.")
+            raise StoreError(f"{lost[0]} is missing; {way_out(self.metadata, lost[0])}.")
         if not any(self._directory.glob("*.parquet")):
-            raise StoreError(f"There is no table in {self._directory}; {way_out(self.metadata)}.")
+            raise StoreError(f"There is no table in {self._directory}; {way_out(self.metadata, self._directory)}.")
         return super().load()

@@ -1,4 +1,4 @@
-"""The ratings of a judge on disk: one line of JSON for each finished rating, appended and synced at once.
+"""The ratings of a judge on disk: one sealed line of JSON for each finished rating, appended and synced at once.
 
 A line that `kill -9` tore, or that is damaged, is passed over and removed when the file is opened; its rating is
 missing and is asked for again.
@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aft.files import write_atomically, writing
+from aft.files import with_seal, without_seal, write_atomically, writing
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,15 @@ def open_answers(path: Path) -> dict[tuple[str, int], Answer]:
 def append(path: Path, answer: Answer) -> None:
     """Add an answer to the store so that it outlives the process and the machine; `StoreError` if the disk is full."""
     with writing(path), path.open("ab") as file:
-        file.write(json.dumps(asdict(answer)).encode() + b"\n")
+        file.write(json.dumps(with_seal(asdict(answer))).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def _read(line: bytes) -> Answer | None:
-    """The answer that a line holds; None unless it is whole and all its values are possible."""
+    """The answer that a line holds; None unless it is as it was written and all its values are possible."""
     try:
-        answer = Answer(**json.loads(line))
+        answer = Answer(**(without_seal(json.loads(line)) or {}))
     except (ValueError, TypeError, RecursionError):
         return None
     numbers = type(answer.number) is type(answer.attempts) is int

@@ -6,9 +6,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from aft.cache import CACHES
 from aft.files import patience_s, usable_folder
-
-CACHES = ("model_cache", "sample_cache", "score_cache", "rating_cache")
 
 
 class CheckCachesHook:

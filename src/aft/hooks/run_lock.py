@@ -13,10 +13,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from aft.files import digest, locked
+from aft.files import LOCKS, digest, locked
 from aft.pipelines.training import seed_key
-
-LOCKS = ".locks"  # the folder of the locks, in the data folder
 
 
 class RunLockHook:

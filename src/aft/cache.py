@@ -1,0 +1,138 @@
+"""What is kept for later, and what of it may go: unfinished things that were abandoned, and what nothing names.
+
+A finished thing is named if the data folder has it outside the caches: its very files, by hard or symbolic links as
+published models have them, or by a list of shards.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from aft.errors import StoreError
+from aft.files import LOCKS, MANIFEST, lock_of, locked, writing
+
+CACHES = ("model_cache", "sample_cache", "score_cache", "rating_cache")  # the parameters that say where they are
+DESCRIPTION = "description.json"  # what the things in an append-only store follow from
+
+_UNFINISHED = re.compile(r"\.(.+)\.(?:partial|replaced)")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_PAID = "ratings"  # whose making again costs money
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A folder that is kept."""
+
+    path: Path
+    kind: str  # what is in it, or was to be: "pocket base model", "samples"
+    size: int  # bytes
+    age_s: float  # since anything in it was last written
+    state: Literal["unfinished", "unused", "used"]
+
+
+def find_entries(data: Path, caches: Sequence[Path]) -> list[Entry]:
+    """All unfinished folders in the data folder and the caches, and all finished ones in the caches, oldest first.
+
+    Raises `StoreError` if a list of shards is damaged, so that nobody knows which of them it names.
+    """
+    roots = [cache for cache in caches if cache.is_dir()]
+    unfinished = {path for root in (data, *roots) for path in _folders(root) if _UNFINISHED.fullmatch(path.name)}
+    finished = [
+        path
+        for root in roots
+        for path in root.iterdir()
+        if _KEY.fullmatch(path.name) and any((path / name).is_file() for name in (MANIFEST, DESCRIPTION))
+    ]
+    named = _named(data, {cache.resolve() for cache in roots})
+    entries = [_entry(path, named) for path in (*unfinished, *finished)]
+    return sorted(entries, key=lambda entry: -entry.age_s)
+
+
+def remove(entry: Entry) -> None:
+    """Remove an entry; raises `StoreError` if a running process is making it, or it cannot be removed."""
+    unfinished = _UNFINISHED.fullmatch(entry.path.name)
+    final = entry.path.with_name(unfinished[1]) if unfinished else entry.path
+    with writing(entry.path), locked(lock_of(final), f"the {entry.kind} in {entry.path}", patience=0):
+        shutil.rmtree(entry.path)
+
+
+def refuse_while_running(data: Path) -> None:
+    """Raise `StoreError` if a run is going on: what it has just made is not named yet."""
+    for lock in sorted((data / LOCKS).glob("*.lock")):
+        with locked(lock, f"results in {data}", patience=0):
+            pass
+
+
+def _entry(path: Path, named: set[tuple[int, int]]) -> Entry:
+    files = [one.stat() for one in path.rglob("*") if one.is_file()]
+    kind = _kind(path)
+    state = "used" if kind == _PAID or any((one.st_dev, one.st_ino) in named for one in files) else "unused"
+    changed = max([path.stat().st_mtime, *(one.st_mtime for one in files)])
+    return Entry(
+        path,
+        kind,
+        sum(one.st_size for one in files),
+        max(time.time() - changed, 0.0),
+        "unfinished" if _UNFINISHED.fullmatch(path.name) else state,
+    )
+
+
+def _kind(path: Path) -> str:
+    """What is in a folder, as its manifest or description says, which need not be finished."""
+    for name, key in ((MANIFEST, "made_from"), (DESCRIPTION, None)):
+        content = _json(path / name)
+        content = content.get(key) if key and isinstance(content, dict) else content
+        if isinstance(content, dict) and "kind" in content:
+            return str(content["kind"])
+    return "unknown"
+
+
+def _named(data: Path, caches: set[Path]) -> set[tuple[int, int]]:
+    """Device and number of every file that the data folder has outside the caches, or names in a list of shards."""
+    named = set()
+    for folder in _folders(data):
+        if caches & {folder.resolve(), *folder.resolve().parents}:
+            continue
+        for path in (one for one in folder.iterdir() if one.is_file()):
+            for file in (path, *_listed(path)):
+                named.add((file.stat().st_dev, file.stat().st_ino))
+    return named
+
+
+def _listed(path: Path) -> Iterator[Path]:
+    """The shards that a file names which are there."""
+    content = path.read_bytes() if path.suffix == ".json" else b""
+    if b'"shards"' not in content:
+        return
+    try:
+        shards = [path.parent.resolve() / shard["path"] for shard in json.loads(content)["shards"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} is damaged, so that nobody knows what it names; make it again or delete it."
+        ) from error
+    yield from (shard for shard in shards if shard.is_file())
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """`root` and all folders in it, but for those in an unfinished one."""
+    seen = set()
+    for name, inner, _ in os.walk(root, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen or _UNFINISHED.fullmatch(folder.name):
+            inner.clear()
+        if folder.resolve() not in seen:
+            yield folder
+        seen.add(folder.resolve())
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None

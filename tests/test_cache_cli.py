@@ -1,0 +1,62 @@
+"""`kedro cache`: it shows what it would remove, asks, and removes no more than that."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from aft.cli import cli
+from aft.files import write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def caches(tmp_path: Path) -> dict[str, Path]:
+    """One abandoned training and one unused store, under a copy of the project's configuration."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for path in tmp_path.glob("conf/*/globals.yml"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.write_text(
+            "\n".join(line for line in lines if not line.startswith("data:")) + f"\ndata: {tmp_path}/data\n"
+        )
+    folders = {
+        "unfinished": tmp_path / "data/06_models/cache/.0123456789abcdef.partial",
+        "unused": tmp_path / "data/04_feature/cache/fedcba9876543210",
+    }
+    write_json(folders["unfinished"] / "manifest.json", {"made_from": {"kind": "model train aft"}})
+    write_json(folders["unused"] / "description.json", {"kind": "samples"})
+    return folders
+
+
+def call(tmp_path: Path, *arguments: str, answer: str = "") -> str:
+    where = ("--env=smoke", "--conf-source", str(tmp_path / "conf"))
+    done = CliRunner().invoke(cli, ["cache", *arguments, *where], input=answer)
+    return f"{done.exit_code} {done.output}"
+
+
+def test_all_that_is_kept_is_listed_with_size_age_and_kind(tmp_path: Path, caches: dict[str, Path]) -> None:
+    told = call(tmp_path, "list")
+    lines = [line for line in told.splitlines() if "/cache/" in line]
+    assert any("unfinished  model train aft" in line and line.endswith(".partial") for line in lines)
+    assert any("unused      samples" in line and " B " in line and "0.0 d" in line for line in lines)
+    assert "2 folders" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "removed"),
+    [
+        (("clean",), "n\n", set()),
+        (("clean",), "y\n", {"unfinished"}),
+        (("clean", "--yes"), "", {"unfinished"}),
+        (("clean", "--yes", "--unused"), "", {"unfinished", "unused"}),
+        (("clean", "--yes", "--unused", "--older-than=1"), "", set()),
+    ],
+)
+def test_what_was_abandoned_goes_and_what_is_finished_only_when_asked(
+    options: tuple[str, ...], answer: str, removed: set[str], tmp_path: Path, caches: dict[str, Path]
+) -> None:
+    told = call(tmp_path, *options, answer=answer)
+    assert {name for name, folder in caches.items() if not folder.exists()} == removed
+    assert all(str(caches[name]) in told for name in removed)
