@@ -14,7 +14,6 @@ from kedro.framework.project import pipelines
 
 from aft.errors import ModelError, SettingsError
 from aft.models.directory import ModelDirectory
-from aft.models.pocket import Architecture
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.parameters import (
     BaseModel,
@@ -23,7 +22,9 @@ from aft.pipelines.parameters import (
     Judge,
     Labelling,
     Launching,
+    PocketArchitecture,
     PocketBase,
+    PocketCorpus,
     Sampler,
     Sampling,
     Server,
@@ -34,13 +35,12 @@ from aft.pipelines.parameters import (
 from aft.studies import run
 from aft.studies.definition import Study, Sweep
 from aft.studies.plan import Cell, points_of
-from aft.tasks.pocket import Corpus
 
 PARAMS: dict[str, Any] = {
     **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
     "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
     "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
-    "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), Training(1, 0.1, 1))),
+    "base_model": BaseModel("model", pocket=PocketBase(PocketCorpus(), PocketArchitecture(), Training(1, 0.1, 1))),
     "training": Training(epochs=4, learning_rate=0.1, batch_size=1),
     "launch": Launching(),
     "sample_from": "round/seed_{seed}/aft",
