@@ -1,3 +1,3 @@
 """Alignment Fine-Tuning: models that reason better by learning from their own right and wrong chains of thought."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
