@@ -1,6 +1,6 @@
 """What a number among the settings may be: one check and one sentence, wherever a setting is a number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from aft.errors import SettingsError
@@ -43,9 +43,14 @@ NOT_NEGATIVE = Bounds(0, LARGEST)
 SHARE = Bounds(0, 1, below=True)  # that leaves something
 
 
-def check_bounds(settings: object, bounds: Mapping[str, Bounds], where: str = "") -> None:
-    """Raise `SettingsError` naming the first setting, after `where`, that is not within its bounds; None passes."""
+def check_bounds(
+    settings: object, bounds: Mapping[str, Bounds], where: str = "", optional: Collection[str] = ()
+) -> None:
+    """Raise `SettingsError` naming the first setting, after `where`, that is not within its bounds.
+
+    None passes where it is `optional`.
+    """
     for name, its in bounds.items():
         value = getattr(settings, name)
-        if value is not None and not its.hold(value):
+        if not its.hold(value) and not (value is None and name in optional):
             raise SettingsError(f"{where}{name} is {value}: it must be {its}.")

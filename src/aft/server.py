@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from aft.bounds import Bounds, check_bounds, counted
 from aft.errors import AftError, DataError, SettingsError, StoreError
 
 if TYPE_CHECKING:
@@ -42,21 +43,8 @@ class Connection:
         named = isinstance(self.api_key_env, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env)
         if not named:  # nor here: it may be the key itself
             raise SettingsError("api_key_env must be the name of an environment variable, not the key.")
-        check_whole("concurrency", self.concurrency, 1, 10_000)
-        check_whole("retries", self.retries, 0, 1000)
-        check_number("timeout_s", self.timeout_s, 0.001, 86_400)
-
-
-def check_whole(name: str, value: object, least: int, most: int) -> None:
-    """Raise `SettingsError` unless a setting is a whole number in its range; a truth value is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise SettingsError(f"{name} must be at least {least} and at most {most}, a whole number.")
-
-
-def check_number(name: str, value: object, least: float, most: float) -> None:
-    """Raise `SettingsError` unless a setting is a number in its range; NaN and a truth value are none."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise SettingsError(f"{name} must be a number of at least {least:g} and at most {most:g}.")
+        bounds = {"concurrency": counted(1, 10_000), "retries": counted(0, 1000), "timeout_s": Bounds(0.001, 86_400)}
+        check_bounds(self, bounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -732,24 +732,30 @@ def test_a_full_disk_is_one_sentence_and_finished_ratings_stay(
         ({"api_key_env": "sk-hunter2"}, "the name of an environment variable, not the key"),
         ({"api_key_env": ""}, "the name of an environment variable"),
         ({"model": ""}, "model must name"),
-        *(({name: 0}, "at least 1") for name in ("ratings", "max_tokens", "concurrency", "attempts")),
+        *(({name: 0}, "from 1 up to") for name in ("ratings", "max_tokens", "concurrency", "attempts")),
         *(
-            ({name: value}, f"{name} must be at least . and at most .*, a whole number")
+            ({name: value}, f"{name} is .*: it must be a whole number from . up to")
             for name in ("ratings", "max_tokens", "concurrency", "attempts", "retries")
             for value in (True, 2.5, "3", None, -1, 10**20)
         ),
-        *(({"temperature": value}, "temperature must be a number") for value in (True, "1", None, 10**400)),
-        *(({"timeout_s": value}, "timeout_s must be a number") for value in (True, "1", None, 1e-300, 1e300, 10**400)),
-        *(({"price_per_million_prompt_tokens": value}, "Prices") for value in (True, "1", float("inf"), 1e300)),
+        *(({"temperature": value}, "temperature is .*: it must be a number") for value in (True, "1", None, 10**400)),
+        *(
+            ({"timeout_s": value}, "timeout_s is .*: it must be a number")
+            for value in (True, "1", None, 1e-300, 1e300, 10**400)
+        ),
+        *(
+            ({"price_per_million_prompt_tokens": value}, "price_per_million")
+            for value in (True, "1", float("inf"), 1e300)
+        ),
         ({"token_limit": "max_new_tokens"}, "token_limit must be max_tokens or max_completion_tokens"),
         *(({"base_url": value}, "base_url must be") for value in (None, 5)),
         *(({"model": value}, "model must name") for value in (None, 5)),
         *(({"api_key_env": value}, "the name of an environment variable") for value in (None, 5)),
-        ({"retries": -1}, "retries must be at least 0"),
+        ({"retries": -1}, "retries is -1: it must be a whole number from 0"),
         *(({"temperature": value}, "temperature") for value in (-0.1, float("inf"), float("nan"))),
         *(({"timeout_s": value}, "timeout_s") for value in (0, float("inf"), float("nan"))),
-        ({"price_per_million_prompt_tokens": -1.0}, "Prices"),
-        ({"price_per_million_completion_tokens": float("nan")}, "Prices"),
+        ({"price_per_million_prompt_tokens": -1.0}, "price_per_million"),
+        ({"price_per_million_completion_tokens": float("nan")}, "price_per_million"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: dict[str, Any], sentence: str) -> None:

@@ -28,7 +28,7 @@ from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSett
         ({"samples": 1, "block_size": 0}, "block_size"),
         ({"samples": 1, "batch_rows": 0}, "batch_rows"),
         *(
-            ({"samples": 1, name: value}, f"{name} must be at least 1 and at most 1000000, a whole number")
+            ({"samples": 1, name: value}, f"{name} is .*: it must be a whole number from 1 up to 1000000")
             for name in ("samples", "top_k", "max_new_tokens", "block_size", "batch_rows")
             for value in (True, 1.5, "3", -1, 99999999999999999999, float("inf"))
         ),
@@ -62,12 +62,15 @@ def test_greedy_alone_is_allowed() -> None:
         (lambda: ClusterSettings(workers=1, gpus_per_worker=-1), "gpus_per_worker"),
         (lambda: ClusterSettings(workers=1, gpus_per_worker=float("nan")), "gpus_per_worker"),
         *(
-            (partial(ClusterSettings, **{"workers": 1, name: value}), f"{name} must be at least 1 and at most")
+            (partial(ClusterSettings, **{"workers": 1, name: value}), f"{name} is .*: it must be a whole number from 1")
             for name in ("workers", "cpus_per_worker")
             for value in (True, 1.5, "2", None, 10**20)
         ),
         *(
-            (partial(ClusterSettings, **{"workers": 1, "gpus_per_worker": value}), "gpus_per_worker must be a")
+            (
+                partial(ClusterSettings, **{"workers": 1, "gpus_per_worker": value}),
+                "gpus_per_worker (is .*: it )?must be a",
+            )
             for value in (True, "1", None, 1e-300, 1.5, 1e300, float("inf"))
         ),
         *((partial(ClusterSettings, **{"workers": 1, "address": value}), "address must be") for value in ("", 5)),

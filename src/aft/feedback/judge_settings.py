@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from aft.bounds import Bounds, check_bounds, counted
 from aft.errors import SettingsError
-from aft.server import Connection, check_number, check_whole
+from aft.server import Connection
 
+_PRICES = ("price_per_million_prompt_tokens", "price_per_million_completion_tokens")
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
 
 
@@ -13,10 +15,7 @@ TokenLimit = Literal["max_tokens", "max_completion_tokens"]
 class JudgeSettings(Connection):
     """Who rates, and how it is asked."""
 
-    HOW: ClassVar = (
-        *("base_url", "api_key_env", "concurrency", "retries", "timeout_s"),
-        *("price_per_million_prompt_tokens", "price_per_million_completion_tokens"),
-    )
+    HOW: ClassVar = ("base_url", "api_key_env", "concurrency", "retries", "timeout_s", *_PRICES)
 
     ratings: int = 3  # sampled for each candidate and averaged
     temperature: float = 1.0  # of the judge's softmax
@@ -28,14 +27,13 @@ class JudgeSettings(Connection):
 
     def __post_init__(self) -> None:
         Connection.__post_init__(self)
-        for name, most in (("ratings", 1000), ("max_tokens", 1_000_000), ("attempts", 1000)):
-            check_whole(name, getattr(self, name), 1, most)
-        check_number("temperature", self.temperature, 0, 1000)
+        bounds = {
+            **{"ratings": counted(1, 1000), "max_tokens": counted(1, 1_000_000), "attempts": counted(1, 1000)},
+            **{"temperature": Bounds(0, 1000), **dict.fromkeys(_PRICES, Bounds(0, 1_000_000))},
+        }
+        check_bounds(self, bounds, optional=_PRICES)
         if self.token_limit not in get_args(TokenLimit):
             raise SettingsError(f"token_limit must be {' or '.join(get_args(TokenLimit))}.")
-        for price in self.prices:
-            if price is not None:
-                check_number("Prices (null where they are unknown)", price, 0, 1_000_000)
 
     @property
     def prices(self) -> tuple[float | None, float | None]:

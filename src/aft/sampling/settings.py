@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from aft.bounds import Bounds, check_bounds, counted
 from aft.errors import SettingsError
-from aft.server import Connection, check_number, check_whole
+from aft.server import Connection
 
 Engine = Literal["local", "server"]
 Precision = Literal["float32", "bfloat16"]
@@ -28,18 +29,14 @@ class SamplingSettings:
     precision: Precision = "float32"  # of the weights while sampling
 
     def __post_init__(self) -> None:
-        check_whole("samples", self.samples, 0 if self.greedy else 1, _MOST)
-        check_number("temperature", self.temperature, 0, 1000)
         if self.temperature == 0:
             raise SettingsError("temperature must be a number above 0; for the most probable response use greedy.")
-        if self.top_k is not None:
-            check_whole("top_k", self.top_k, 1, _MOST)
-        if self.top_p is not None:
-            check_number("top_p", self.top_p, 0, 1)
-            if self.top_p == 0:
-                raise SettingsError("top_p must be above 0, or null to draw among all tokens.")
-        for name in ("max_new_tokens", "block_size", "batch_rows"):
-            check_whole(name, getattr(self, name), 1, _MOST)
+        bounds = {
+            **{"samples": counted(0 if self.greedy else 1, _MOST), "temperature": Bounds(0, 1000, above=True)},
+            **{"top_k": counted(1, _MOST), "top_p": Bounds(0, 1, above=True)},
+            **dict.fromkeys(("max_new_tokens", "block_size", "batch_rows"), counted(1, _MOST)),
+        }
+        check_bounds(self, bounds, optional=("top_k", "top_p"))
         if self.precision not in get_args(Precision):
             raise SettingsError(f"precision must be {' or '.join(get_args(Precision))}.")
 
@@ -64,9 +61,12 @@ class ClusterSettings:
     cpus_per_worker: int = 1  # threads for each
 
     def __post_init__(self) -> None:
-        check_whole("sampler.cluster.workers", self.workers, 1, 100_000)
-        check_whole("sampler.cluster.cpus_per_worker", self.cpus_per_worker, 1, 10_000)
-        check_number("sampler.cluster.gpus_per_worker", self.gpus_per_worker, 0, 1000)
+        bounds = {
+            "workers": counted(1, 100_000),
+            "cpus_per_worker": counted(1, 10_000),
+            "gpus_per_worker": Bounds(0, 1000),
+        }
+        check_bounds(self, bounds, "sampler.cluster.")
         if 0 < self.gpus_per_worker < 0.0001 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise SettingsError(
                 "sampler.cluster.gpus_per_worker must be a whole number, or a share of one GPU of at least 0.0001."

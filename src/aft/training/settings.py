@@ -51,7 +51,7 @@ class TrainingSettings:
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
 
     def __post_init__(self) -> None:
-        check_bounds(self, _TRAINING_BOUNDS)
+        check_bounds(self, _TRAINING_BOUNDS, optional=("max_steps", "monitor_every"))
 
 
 @dataclass(frozen=True, slots=True)
