@@ -9,7 +9,7 @@ run: .venv
 
 test: .venv
 	$(PIP) -e ".[dev]"
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --dist loadfile
 
 lint: .venv
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright && .venv/bin/lint-imports

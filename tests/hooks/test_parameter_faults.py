@@ -67,7 +67,7 @@ def test_every_parameter_that_a_node_reads_is_known():
         ('score_cache=""', "score_cache is ''"),
         ("training.epochs=abc", "training.epochs is 'abc': it should be a valid number"),
         ("training.epochs.x=1", "training.epochs is {'x': 1}: it should be a valid number"),
-        ("training.epochs=.nan", "training: epochs is nan: it must be above 0."),
+        ("training.epochs=.nan", "training: epochs is nan: it must be a number from 0.001 up to 1000000."),
         ("evaluation.ks=4", "evaluation.ks is 4: it should be a valid list."),
         ("evaluation.ks=[a]", "evaluation.ks.0 is 'a': it should be a valid integer"),
         ("evaluation.resamples=1e30", "evaluation.resamples is 1e+30"),
