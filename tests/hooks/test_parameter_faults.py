@@ -30,6 +30,11 @@ def test_what_ships_has_no_fault(recipe):
     assert faults(parameters_of(recipe)) == []
 
 
+def test_a_truth_value_is_a_setting_where_it_belongs(shipped):
+    choice = {"family": "gsm8k", "settings": {"keep_calculator_marks": True}}
+    assert faults(shipped | {"test_sets": {"x": choice}}) == []
+
+
 def test_every_parameter_that_a_node_reads_is_known():
     read = {name for pipeline in register_pipelines().values() for name in pipeline.inputs()}
     keys = {name.removeprefix("params:").split(".")[0] for name in read if name.startswith("params:")}
@@ -60,6 +65,14 @@ def test_every_parameter_that_a_node_reads_is_known():
         ("task.family=nosuch", "task.family: There is no task family 'nosuch'"),
         ("test_sets.x.family=nosuch", "test_sets.x.family: There is no task family 'nosuch'"),
         ("test_sets.x.settings.train=5", "test_sets.x.family is missing."),
+        ("task.settings.train=true", "task.settings.train is a truth value, which does not belong there."),
+        ("test_sets.x={family: pocket, settings: {test: true}}", "test_sets.x.settings.test is a truth value"),
+        ("test_sets.x={family: gsm8k, settings: {train_limit: true}}", "test_sets.x.settings.train_limit is a truth"),
+        ("test_sets.x={family: gsm8k, settings: {split_seed: false}}", "test_sets.x.settings.split_seed is a truth"),
+        (
+            "test_sets.x={family: multitask, settings: {gsm8k: {train_limit: true}, aqua_rat: {}, ecqa: {}}}",
+            "test_sets.x.settings.gsm8k.train_limit is a truth value",
+        ),
         ("test_sets=5", "test_sets is 5: it should be a valid dictionary."),
         ("sample_from=5", "sample_from is 5: it should be a valid string."),
         ("sample_from={a: b}", "sample_from is {'a': 'b'}: it should be a valid string."),

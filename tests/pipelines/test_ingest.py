@@ -63,6 +63,13 @@ def test_two_test_sets_with_the_same_questions_are_one(tmp_path: Path, caplog: p
     assert "Test set two: 0 questions; 2 are in other splits, too, and left out." in caplog.text
 
 
+@pytest.mark.parametrize("limit", ["train_limit", "test_limit", "split_seed"])
+def test_a_truth_value_is_no_number_of_a_test_set(tmp_path: Path, limit: str) -> None:
+    choice = {"family": "gsm8k", "settings": {"path": str(tmp_path), limit: True}}
+    with pytest.raises(SettingsError, match=f"gsm8k.{limit}: a truth value does not belong there"):
+        load_questions(SMALL, {"x": choice})
+
+
 @pytest.mark.parametrize("name", ["", " ", "a/b", "train"])
 def test_names_that_no_test_set_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=f"A test set cannot be called '{name}'"):

@@ -105,6 +105,16 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("#### \u00bd", "0.5", "0.5"),
     ("#### 2\u00bd", "2.5", "2.5"),
     ("#### 16\u2154%", "50/3", "50/3"),
+    ("#### 2&frac12;", "2.5", "2.5"),
+    ("#### 2'\u00bd", None, None),
+    ("#### 1\u00bd 2", None, None),
+    ("#### 7\\over2", "3.5", "3.5"),
+    ("#### {7\\over 2}", "3.5", "3.5"),
+    ("#### ${7 \\over 2}$", "3.5", "3.5"),
+    ("#### {7}\\over{2}", "3.5", "3.5"),
+    ("#### 7\\over x", None, None),
+    ("#### 7 \\overline", "7", "7"),
+    ("So \\boxed{7\\over2}.", None, "3.5"),
     ("#### 10\u00b2", None, None),
     ("#### 3\\frac12", "3.5", "3.5"),
     ("#### nan", None, None),
@@ -261,6 +271,21 @@ RUN_ON = [  # (response, its own answer, where another problem may follow)
     ("There are 4. Please answer 5 more calls, so 9.", "9"),
     ("There are 4.\nPlease note the 5 others. So 9.", "9"),
     ("Question 1: How many pens?\n4 pens.\nQuestion 2: How many in all?\n4 + 5 = 9.", "9"),
+    ("We know a=3, b=4.\nProblem: how many in total?\n3+4=7\nThe answer is 7.", "7"),
+    ("We know a=3, b=4.\n\nTask: find the total.\n3+4=7\nThe answer is 7.", "7"),
+    ("There are 4.\nuser: Tom has 5 more.\n4+5=9", "9"),
+    ("There are 4.\n## Problem\nTom has 5 more.\n4+5=9", "9"),
+    ("The answer is 4 at first.\nThe problem: Tom has 5 more.\nThe answer is 9.", "9"),
+    # after an answer, less says that another problem follows
+    *(
+        (f"The answer is 4.{opening}{TOM}", "4")
+        for opening in (
+            *("\n\n### Problem 2\n", "\n\n## Problem\n", "\n\n### Question\n", "\n\n**Problem 2**\n"),
+            *("\n\nExercise 3. ", "\n\nProblem statement: ", "\n\nMath problem: ", "\n\nFollow-up question: "),
+            *("\nhuman: ", "\nuser: ", "\nproblem: ", "\n- Problem: ", "\nplease answer the question: "),
+            *("</s>Question: ", "<|endoftext|>Question: ", "\n</s>Problem: ", "<|im_end|>\nUser: "),
+        )
+    ),
 ]
 
 
@@ -271,7 +296,25 @@ def test_the_answer_before_another_problem_counts(response: str, answer: str | N
 
 def test_the_answer_of_another_problem_is_no_strict_answer() -> None:
     assert gsm8k.extract_answer("So 4 pens.\n\nProblem: Tom has 3 pens.\n#### 3") is None
-    assert gsm8k.equations("<<2+2=4>>\nHuman: <<3+6=9>>") == ["2+2=4"]
+    assert gsm8k.equations("<<2+2=4>>\n\nHuman: <<3+6=9>>") == ["2+2=4"]
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("There are 3 boxes of 4.\nTask: find the total.\n3*4=12\n#### 12", "12"),
+        ("There are 3 boxes of 4.\n\nTask: find the total.\n3*4=12\n#### 12", "12"),
+        ("Given 3 and 4.\nInput: the two numbers\n3+4=7\n#### 7", "7"),
+        ("Tom runs 3 days.\nExercise: he runs 4 miles each time.\n3*4=12\n#### 12", "12"),
+        ("Let x = 3.\nExample: each box holds x pens.\n3*4=12\n#### 12", "12"),
+        ("First she has 20.\nHuman: each takes two\n20-12=8\n#### 8", "8"),
+        ("We have 3.\nUser: each takes two\n3*2=6\n#### 6", "6"),
+        ("We know a=3, b=4.\nProblem: how many in total?\n3+4=7\n#### 7", "7"),
+    ],
+)
+def test_a_solution_that_sets_out_its_own_problem_keeps_its_answer(response: str, answer: str) -> None:
+    """Also in the strict reading, which labels the training set."""
+    assert gsm8k.extract_answer(response) == gsm8k.extract_answer(response, strict=False) == answer
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ EXTRACTED = [  # (response, strict answer, flexible answer)
     ("It is (c).\n\nHuman: What is next?\n#### A", None, "C"),
     ("It is (c).\n\nPlease answer the next one.\n#### A", None, "C"),
     ("Problem: What is next?\nThe answer is (a).", None, "A"),
+    ("There are 3 pipes.\nProblem: find the time.\n12/3=4\n#### C", "C", "C"),
+    ("#### C\n## Problem\nWhat is next?\nThe answer is (a).", "C", "C"),
+    ("Answer: (c)\nuser: What is next?\nThe answer is (a).", None, "C"),
     # a marker before nothing hides no answer
     ("The answer is (c).\nFinal answer:", None, "C"),
     ("The answer is (c). The correct option is", None, "C"),

@@ -132,9 +132,12 @@ def test_references_take_all_paths():
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_empty_splits_are_refused(split):
-    with pytest.raises(SettingsError, match="at least one question"):
-        dataclasses.replace(SMALL, **{split: 0})
+@pytest.mark.parametrize("size", [0, -1, 10**9 + 1, 10**30, True])
+def test_empty_and_endless_splits_are_refused(split, size):
+    with pytest.raises(
+        SettingsError, match=rf"^The number of questions of {split} is {size}: it must be a whole .* 1 "
+    ):
+        dataclasses.replace(SMALL, **{split: size})
 
 
 @pytest.mark.parametrize(
@@ -645,6 +648,16 @@ def test_the_corpus_follows_from_its_seed():
         ("##### 7", "7", "7"),
         ("#### 999999", "999999", "999999"),
         ("#### 1234567", None, None),  # more digits than any answer can have
+        ("#### 7.5", None, None),
+        ("#### 7\u00bd", None, None),
+        ("#### 7 1/2", None, None),
+        ("#### 7/2", None, None),
+        ("#### -7,5", None, None),
+        ("#### 1,234", None, None),
+        ("5 + 2 = 7.\n#### 7.5", None, None),
+        ("#### 7.5\n#### 7", None, None),
+        ("It is 7.5.", None, None),
+        ("It is 7, 5 or 8.", None, "8"),
         ("### 7", None, "7"),
         ("####  7", None, "7"),
         ("#### seven", None, None),

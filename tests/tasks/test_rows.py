@@ -89,12 +89,22 @@ def test_the_hub_is_asked_for_the_pinned_commit(monkeypatch: pytest.MonkeyPatch)
     assert list(rows.hub_rows("a/b", "main", "test", "abc")) == [("a/b, test row 1", {"x": 1})]
 
 
-def test_an_unreachable_hub_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("no route", "no route"),
+        (
+            "404 Client Error. (Request ID: Root=1-a;b)\n\nRevision Not Found for url: x.\nLog in.",
+            "404 Client Error; Revision Not Found for url: x; Log in",
+        ),
+    ],
+)
+def test_an_unreachable_hub_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, said: str, told: str) -> None:
     def load_dataset(*_: object, **__: object) -> None:
-        raise ConnectionError("no route")
+        raise ConnectionError(said)
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(DataError, match=r"a/b at revision abc cannot be fetched \(no route\)"):
+    with pytest.raises(DataError, match=rf"a/b at revision abc cannot be fetched \({told}\); check"):
         list(rows.hub_rows("a/b", None, "test", "abc"))
 
 

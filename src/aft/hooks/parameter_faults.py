@@ -14,6 +14,7 @@ from aft.errors import SettingsError
 from aft.pipelines.parameters import KINDS
 from aft.pipelines.variants import BASELINE
 from aft.tasks import get_source
+from aft.tasks.base import misplaced_truth_values
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
@@ -32,7 +33,10 @@ def _faults_of_tasks(parameters: Mapping[str, Any]) -> Iterator[str]:
         except SettingsError as error:
             yield f"{key}.family: {error}"
         else:
-            yield from _faults(kind, choice.get("settings", {}), f"{key}.settings")
+            settings = choice.get("settings", {})
+            yield from _faults(kind, settings, f"{key}.settings")
+            for name in misplaced_truth_values(kind, settings, f"{key}.settings"):
+                yield f"{name} is a truth value, which does not belong there."
 
 
 def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.errors import ModelError
+from aft.hub import told
 from aft.models.adapters import ADAPTER
 from aft.models.card import HUB_NAME
 from aft.models.directory import ADAPTERS, ModelDirectory, decides, handed_on
-from aft.models.hub import told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from aft.errors import ModelError
+from aft.hub import told
 from aft.models.directory import DECIDING, ModelDirectory, open_model
-from aft.models.hub import told
 
 logger = logging.getLogger(__name__)
 

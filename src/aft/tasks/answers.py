@@ -28,14 +28,17 @@ _VULGAR = {  # ½ and its like: "1/2"
     for character in map(chr, (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189))
 }
 _SPELLINGS = {"\\$": "$", "\\%": "%", "{,}": ",", "\\,": "", "\\!": "", "`": ""}
+_SPELLINGS |= {"&frac12;": "\u00bd", "&frac14;": "\u00bc", "&frac34;": "\u00be"}
 _SPELLINGS |= {"\\times": "\u00d7", "\\cdot": "\u00d7", "\\div": "\u00f7", "\\pm": "\u00b1", "\\pi": "\u03c0"}
+_OPERAND = r"(?:\{[ ]?([0-9]{1,40}+)[ ]?\}|(?<![0-9])([0-9]{1,40}+))"  # of \over
 _ARGUMENT = r"(?:[ ]?\{[ ]?([0-9]{1,40})[ ]?\}|[ ]?([0-9]))"  # of a LaTeX command: {12}, or one digit
 _MARKUP = (
     (re.compile(rf"[ ]?([{''.join(_VULGAR)}])(?![0-9])"), lambda found: f" {_VULGAR[found[1]]}"),
     (re.compile(r"(?<![0-9.,:/])([0-9]{1,9})[ ]and[ ](?=[0-9]{1,9}/[0-9])"), r"\1 "),
     (re.compile(r"(?<=[0-9])[ ]?(?=\\[dtc]?frac)"), " "),
     (re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}(?![0-9])"), r"\1\2/\3\4"),
-    (re.compile(r"\\(?:[dtc]?frac|sqrt)"), "\u221a"),  # of something else: no number is told
+    (re.compile(rf"{_OPERAND}[ ]?\\over(?![A-Za-z])[ ]?{_OPERAND}"), r"\1\2/\3\4"),
+    (re.compile(r"\\(?:[dtc]?frac|sqrt|over(?![A-Za-z]))"), "\u221a"),  # of something else: no number is told
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)[ ]?\{([^{}]{0,200})\}"), r" \1"),
     (re.compile(r"(?<=[A-Za-z])\^\{?[23]\}?"), ""),  # the power of a unit, as in cm^2, is no number
     (re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])"), ""),  # bold type, but not the power 2**3
@@ -49,7 +52,7 @@ _NUMBER = re.compile(
             \d{1,3}(?:[ \u00a0\u2009\u202f'\u2019]\d{3}){1,13}+(?!\d|/\d)
           | (?:(?<!\.)\.)?\d++(?:[.,:/\u066b\u066c\uff0e]\d++)*+)
         (?!(?:[ ]{1,2}[0-9]{1,9}/[0-9]{1,9})?-[A-Za-z]|_[0-9])   # "400-meter hurdles" count nothing
-        (?P<part>[ ]{1,2}[0-9]{1,9}/[0-9]{1,9}(?![.,:/]?[0-9]))?  # the fraction of a mixed number
+        (?P<part>[ ]{1,2}[0-9]{1,9}/[0-9]{1,9}(?![.,:/ ]?[0-9]))?  # the fraction of a mixed number
         (?P<exponent>[eE][+-]?[0-9]+)?""",
     re.VERBOSE,
 )
@@ -79,7 +82,7 @@ _OPERATOR_AFTER = re.compile(
           | [xX][ ]{0,2}[$(0-9]
         )
       | [\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u215f\u2460-\u249b]  # raised, lowered, in a circle
-      | [ ]{1,2}[0-9]{1,9}/[0-9]            # 2 1/2/3
+      | ['\u2019]?[ ]{1,2}[0-9]{1,9}/[0-9]  # 2 1/2/3, 2'1/2
       | [ ]and[ ](?:a|one|two|three)[ -](?:half|third|quarter|fourth)""",
     re.VERBOSE,
 )

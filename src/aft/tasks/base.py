@@ -9,9 +9,9 @@ says `GENERATED = True`: they resemble one another by design, and nobody is told
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Protocol, get_args, get_type_hints
 
 SPLITS = ("train", "validation", "test")
 
@@ -69,6 +69,23 @@ class StepwiseTask(Task, Protocol):
     def equations(self, response: str) -> list[str]:
         """The equations of a response in order, without blanks; total and linear in time."""
         ...
+
+
+def misplaced_truth_values(kind: Any, given: Any, name: str) -> Iterator[str]:
+    """The dotted names, below `name`, of the truth values among the settings `given` where `kind` has none.
+
+    `kind` is the type of the settings, such as `Source.Settings`. Whoever reads settings may take `true` for 1.
+    """
+    settings = next((one for one in (kind, *get_args(kind)) if is_dataclass(one)), None)
+    if isinstance(given, Mapping) and settings:
+        kinds = get_type_hints(settings)
+        for key in filter(kinds.__contains__, given):
+            yield from misplaced_truth_values(kinds[key], given[key], f"{name}.{key}")
+    elif isinstance(given, list):
+        for place, one in enumerate(given):
+            yield from misplaced_truth_values(kind, one, f"{name}.{place}")
+    elif isinstance(given, bool) and not {bool, Any} & {kind, *get_args(kind)}:
+        yield name
 
 
 def content_hash(question: str, choices: tuple[str, ...] | None = None) -> str:

@@ -14,7 +14,7 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import BaseModel, TaskChoice
 from aft.pipelines.tables import to_questions, to_table
 from aft.tasks import Question, get_source, get_task
-from aft.tasks.base import SPLITS
+from aft.tasks.base import SPLITS, misplaced_truth_values
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,9 @@ def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
         faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         known = ", ".join(family.Settings.__dataclass_fields__)
         raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
+    misplaced = ", ".join(misplaced_truth_values(family.Settings, task.settings, task.family))
+    if misplaced:
+        raise SettingsError(f"Among the settings, {misplaced}: a truth value does not belong there.")
     return family.load_questions(settings)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+from aft.bounds import check_bounds, counted
 from aft.errors import SettingsError
 from aft.tasks.base import SPLITS, Question, content_hash
 from aft.tasks.pocket.solutions import PATHS, solution
@@ -39,8 +40,7 @@ class Settings:
     phrasing: Phrasing = "plain"  # the others ask in words that are known, but in another order; "named" is the nearest
 
     def __post_init__(self) -> None:
-        if min(self.train, self.validation, self.test) < 1:
-            raise SettingsError("Every split of the pocket task needs at least one question.")
+        check_bounds(self, dict.fromkeys(SPLITS, counted()), where="The number of questions of ")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", self.name):
             raise SettingsError(
                 f"The name '{self.name}' of a pocket set must be up to 40 letters, digits or '_', '.', '-'."
