@@ -21,6 +21,7 @@ from kedro.pipeline.node import Node
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aft.errors import IncompleteRecord, SettingsError
+from aft.hooks.mlflow_database import address_of
 from aft.hooks.mlflow_record import RunRecord, open_record
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,7 @@ class MlflowSettings(BaseModel):
 
     def uri(self, project: Path) -> str:
         """Where runs are recorded: as set, else by the environment, else a file in the project's folder."""
-        default = f"sqlite:///{(project / 'mlflow.db').as_posix()}"
-        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or address_of(project / "mlflow.db")
 
 
 def read_settings(context: KedroContext) -> MlflowSettings:
