@@ -14,6 +14,7 @@ import pytest
 
 from aft.errors import SettingsError
 from aft.hooks.mlflow_record import connected
+from aft.hooks.mlflow_tracking import MlflowSettings
 
 MAKE = """
 import sys
@@ -94,6 +95,9 @@ def test_what_holds_a_run_is_never_set_aside(made, tmp_path):
     ("address", "told"),
     [
         ("sqlite:///{folder}", "it is a folder"),
+        ("sqlite+pysqlite:///{folder}", "it is a folder"),
+        ("sqlite:///{folder}/%74ext.txt", "is no SQLite database"),
+        ("sqlite:///file:{folder}/text.txt?uri=true", "names no file"),
         ("sqlite:///{folder}/text.txt", "is no SQLite database"),
         ("sqlite:///{folder}/other.db", "not one of MLflow's"),
         ("sqlite:///{folder}/text.txt/mlflow.db", "text.txt is no folder"),
@@ -130,6 +134,24 @@ def test_a_database_that_may_not_be_written_is_told_at_once(forbidden, made, tmp
     place = connected(f"sqlite:///{folder}/mlflow.db", "aft", tmp_path)
     with pytest.raises(SettingsError, match="cannot be written"), place:
         pass
+
+
+@pytest.mark.parametrize("address", ["sqlite:///{folder}/a%20b.db", "sqlite+pysqlite:///{folder}/a b.db?timeout=20"])
+def test_however_a_database_is_spelt_it_is_whole_and_its_artifacts_lie_in_the_project(address, tmp_path):
+    (tmp_path / "mlartifacts").mkdir()
+    with connected(address.format(folder=tmp_path), "aft", tmp_path) as (client, experiment_id):
+        assert client.get_experiment(experiment_id).artifact_location == (tmp_path / "mlartifacts").as_uri()
+        assert (tmp_path / "mlartifacts/.lock").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.db", "mlartifacts"]
+
+
+@pytest.mark.parametrize("name", ["50%25", "why?"])
+def test_a_project_may_lie_in_a_folder_of_any_name(name, tmp_path):
+    project = tmp_path / name
+    (project / "mlartifacts").mkdir(parents=True)
+    settings = MlflowSettings(enabled=True, tracking_uri=None, experiment="aft")
+    with connected(settings.uri(project), "aft", project):
+        assert (project / "mlflow.db").is_file()
 
 
 def test_the_folder_of_a_database_is_made(tmp_path):

@@ -15,7 +15,7 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.errors import AftError
 from aft.hooks import mlflow_tracking
-from aft.hooks.mlflow_record import connected
+from aft.hooks.mlflow_record import PARENT, connected
 
 ON = {"enabled": True, "tracking_uri": None, "experiment": "aft"}
 CATALOG = {"align.{variant}.metrics": {"type": "MemoryDataset", "metadata": {"mlflow": {"log": "metrics"}}}}
@@ -134,6 +134,17 @@ def test_a_lock_to_the_end_leaves_the_results_complete_and_counts_what_is_missin
     assert finished(project) == {"accuracy aft"}
 
 
+def test_what_mlflow_could_not_be_told_in_the_end_is_told_by_the_next_start(project, run):
+    """The third variant and the whole are FINISHED, and not killed."""
+    lock = Lock(project / "mlflow.db")
+    run(lambda: None, lock.hold)
+    lock.free()
+    assert finished(project) == {"accuracy aft", "accuracy rft"}
+    with connected(f"sqlite:///{project / 'mlflow.db'}", "aft", project):
+        assert all_of(project)
+    assert not list((project / "mlartifacts/.running").iterdir())
+
+
 def test_of_a_deleted_database_everything_is_missing(project, run):
     file = project / "mlflow.db"
     measured, text, error = run(file.unlink)
@@ -171,6 +182,24 @@ def test_a_client_that_raises_does_not_stop_the_run(method, error, project, run,
     measured, text, said = run(break_it)
     assert measured == list(VARIANTS) and one_warning(text) and str(error) in text
     assert said is not None and said.endswith("records are missing in MLflow.")
+
+
+@pytest.mark.parametrize("trouble", ["server away", "database locked"])
+def test_a_run_in_the_middle_of_a_study_is_complete_without_mlflow(trouble, project, run, monkeypatch):
+    """Only the study's own start needs MLflow."""
+    monkeypatch.setenv(PARENT, "0123")
+    lock = Lock(project / "mlflow.db")
+    if trouble == "server away":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    else:
+        monkeypatch.setattr("aft.hooks.mlflow_database._PATIENCE_S", 0.02)
+        lock.hold()
+    measured, text, error = run(lambda: None)
+    lock.free()
+    assert measured == list(VARIANTS) and text.count("WARNING") == 1 and "goes on without a record" in text
+    assert error == "The results are complete; the run is missing in MLflow."
+    assert finished(project) == set()
 
 
 def test_what_mlflow_refuses_is_all_that_is_missing(project, run):

@@ -1,7 +1,10 @@
 """Which cells are run again: those of which something has changed that decides their results; and which never."""
 
+import io
+import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +15,7 @@ from typing import Any, cast
 import pytest
 from kedro.framework.project import pipelines
 
-from aft.errors import ModelError, SettingsError
+from aft.errors import IncompleteRecord, ModelError, SettingsError
 from aft.models.directory import ModelDirectory
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.parameters import (
@@ -32,7 +35,7 @@ from aft.pipelines.parameters import (
     Training,
     Variant,
 )
-from aft.studies import run
+from aft.studies import cell, run
 from aft.studies.definition import Study, Sweep
 from aft.studies.plan import Cell, points_of
 
@@ -216,3 +219,39 @@ def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_ru
     place.check(known, points_of(known, "r", "data"))
     with pytest.raises(SettingsError, match="no parameter 'samplings': did you mean 'sampling'"):
         place.check(unknown, points_of(unknown, "r", "data"))
+
+
+class Elsewhere(Place):
+    """A project whose cells are processes."""
+
+    env = conf_source = None
+
+    def shown(self, path: Path) -> Path:
+        return path.relative_to(self.project)
+
+
+@pytest.mark.parametrize(("status", "gaps"), [(0, 0), (cell.UNTRACKED, 2)])
+def test_cells_whose_record_has_gaps_are_finished_and_counted(
+    status: int, gaps: int, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").write_text(f"#!/bin/sh\nread order\nexit {status}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    place = Elsewhere(tmp_path, pocket_directory.path)
+    cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1)]
+    assert run.run_cells(cast(run.Workplace, place), cells, 1, None) == gaps
+    assert all((place.folder(one) / "finished.json").is_file() for one in cells)
+
+
+def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_: Any, **__: Any) -> None:
+        raise IncompleteRecord("The results are complete; 1 record is missing in MLflow.")
+
+    order = dict.fromkeys(("env", "conf_source", "runtime_params", "to_outputs"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"project": "here", **order})))
+    monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
+    monkeypatch.setattr(cell, "bootstrap_project", lambda project: None)
+    monkeypatch.setattr(cell.KedroSession, "create", create)
+    with pytest.raises(SystemExit) as ended:
+        cell.main()
+    assert ended.value.code not in (None, 0, 1)

@@ -3,10 +3,12 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aft.errors import AftError
+from aft.hooks.mlflow_connection import connected
 from aft.hooks.mlflow_tracking import MlflowSettings
 from aft.studies import tracking
 
@@ -48,3 +50,36 @@ def test_a_study_is_told_to_its_end_without_mlflow(settings, tmp_path, caplog):
             told.append(name)
     assert told == ["one", "two"]
     assert caplog.text.count("and not in MLflow") == 2
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("nobody foresaw this")])
+@pytest.mark.parametrize("broken", [["log_artifacts"], ["log_artifacts", "set_terminated"]])
+def test_a_study_whose_files_mlflow_cannot_take_has_failed_there_and_the_command_says_so(
+    broken, error, settings, tmp_path, caplog, monkeypatch
+):
+    """Where even that cannot be told, the next start tells it."""
+    from mlflow import MlflowClient
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(AftError, match=f"complete; of {len(broken)} of their runs MLflow lacks"),
+        tracking.parent_run(settings, tmp_path, "all") as parent,
+    ):
+        for method in broken:
+            patch.setattr(MlflowClient, method, fail)
+        tracking.record_study(settings, tmp_path, parent, "one", tmp_path / "study")
+    assert caplog.text.count("and not in MLflow") == 1 and str(error) in caplog.text
+    with connected(settings.uri(tmp_path), "aft", tmp_path):
+        assert statuses(tmp_path) == {"all": "FINISHED", "study one": "FAILED"}
+
+
+def test_cells_whose_record_has_gaps_make_the_command_fail_when_all_is_told(settings, tmp_path):
+    with (
+        pytest.raises(AftError, match="complete; of 2 of their runs MLflow lacks"),
+        tracking.parent_run(settings, tmp_path, "all") as parent,
+    ):
+        parent.incomplete += 2
+    assert statuses(tmp_path) == {"all": "FINISHED"}

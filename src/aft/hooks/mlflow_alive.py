@@ -1,9 +1,12 @@
 """Which runs still go on: a process that records a run holds a lock file for as long as it lives.
 
 The operating system frees a lock however the process ends. So a lock file that can be had is one of a process that was
-killed, and its runs can be closed. Those of another machine or project have other lock files and are left alone.
+killed, and its runs can be closed; or of one that ended and could not tell MLflow so, which left in it what to tell.
+Those of another machine or project have other lock files and are left alone.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from platform import node
@@ -31,13 +34,13 @@ class Alive:
         """What each of the runs must carry."""
         return {_TAG: Path(self.lock.lock_file).suffix[1:]}
 
-    def end(self, closed: bool) -> None:
-        """The runs are over; those that could not be `closed` are closed by the next start."""
+    def end(self, untold: Mapping[str, str] | None = None) -> None:
+        """The runs are over; statuses by run that MLflow may still have to be told are told by the next start."""
         path = Path(self.lock.lock_file)
         self.lock.release()
         path.unlink(missing_ok=True)
-        if not closed:
-            path.touch()
+        if untold is not None:
+            path.write_text(json.dumps(untold), encoding="utf-8")
 
 
 def be_alive(project: Path, uri: str, experiment_id: str) -> Alive:
@@ -50,17 +53,29 @@ def be_alive(project: Path, uri: str, experiment_id: str) -> Alive:
 
 
 def close_killed(client: "MlflowClient", project: Path, uri: str, experiment_id: str) -> None:
-    """Give the status KILLED to the runs of an experiment whose process, started on this machine, is gone."""
+    """Close the runs of an experiment whose process, on this machine, is gone: with the status it left, or KILLED."""
     for path in _folder(project).glob(f"{_prefix(uri, experiment_id)}.*"):
+        statuses = _untold(path)  # before the lock is had: not every version of filelock keeps what the file holds
         left = Alive(FileLock(path, timeout=0))
         try:
             left.lock.acquire()
         except Timeout:
             continue
         ((tag, value),) = left.tags.items()
-        for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}' and attributes.status = 'RUNNING'"):
-            client.set_terminated(run.info.run_id, "KILLED")
-        left.end(closed=True)
+        try:
+            for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}' and attributes.status = 'RUNNING'"):
+                client.set_terminated(run.info.run_id, statuses.get(run.info.run_id, "KILLED"))
+        except BaseException:
+            left.end(statuses)
+            raise
+        left.end()
+
+
+def _untold(path: Path) -> dict[str, str]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # empty: its process was killed
+        return {}
 
 
 def _folder(project: Path) -> Path:

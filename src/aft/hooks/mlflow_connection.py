@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from aft.errors import AftError, SettingsError, StoreError
 from aft.hooks.mlflow_alive import close_killed
-from aft.hooks.mlflow_database import check_file, database_file, make_whole
+from aft.hooks.mlflow_database import check_file, database_file, is_sqlite, make_whole
 from aft.hooks.provenance import shown_uri
 from aft.pipelines.recorded import without_credentials
 
@@ -106,7 +106,7 @@ def little_patience() -> Iterator[None]:
 def _one_at_a_time(uri: str, project: Path) -> Iterator[None]:
     """Wait until no other run makes the tables of the same file: MLflow fails if two do it at once."""
     lock = nullcontext()
-    if uri.startswith("sqlite:"):
+    if is_sqlite(uri):
         (project / "mlartifacts").mkdir(exist_ok=True)
         lock = FileLock(project / "mlartifacts" / ".lock", timeout=_PATIENCE_S)
     try:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +14,19 @@ _FILLED_WHEN_MADE = ("alembic_version", "workspaces")  # tables that have rows b
 _PATIENCE_S = 20  # as MLflow's own, for another process that writes
 
 
+def is_sqlite(uri: str) -> bool:
+    """Whether an address is one of a SQLite database; it may name the driver, as sqlite+pysqlite does."""
+    return re.match(r"sqlite(\+\w+)?:", uri) is not None
+
+
 def database_file(uri: str) -> Path | None:
-    """The file of a SQLite database; None if `uri` is another kind of address."""
-    return Path(_path_of(uri)).absolute() if uri.startswith("sqlite:") else None
+    """The file of a SQLite database that `check_file` accepts; None if `uri` is another kind of address."""
+    return Path(_path_of(uri)).absolute() if is_sqlite(uri) else None
+
+
+def address_of(file: Path) -> str:
+    """The address of a SQLite database, in which SQLAlchemy reads `%` as an escape and `?` as the path's end."""
+    return "sqlite:///" + file.as_posix().replace("%", "%25").replace("?", "%3F")
 
 
 def check_file(uri: str) -> None:
@@ -23,11 +34,11 @@ def check_file(uri: str) -> None:
 
     MLflow itself tries a folder for two minutes, and keeps what names no file in memory.
     """
-    path = database_file(uri)
-    if path is None:
+    if not is_sqlite(uri):
         return
-    if not uri.startswith("sqlite:///") or _path_of(uri) in ("", ":memory:"):
+    if ":///" not in uri or not _path_of(uri) or _path_of(uri).startswith((":memory:", "file:")):
         raise OSError("it names no file, as sqlite:///mlflow.db or sqlite:////folder/mlflow.db does")
+    path = Path(_path_of(uri)).absolute()
     if path.is_dir():
         raise OSError("it is a folder, and must be a file")
     there = next(place for place in (path, *path.parents) if place.exists())
@@ -57,7 +68,7 @@ def make_whole(path: Path) -> None:
     staged = path.with_name(f".{path.name}.partial")
     for leftover in (staged, staged.with_name(f"{staged.name}-journal")):
         leftover.unlink(missing_ok=True)
-    MlflowClient(tracking_uri=f"sqlite:///{staged.as_posix()}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=address_of(staged)).search_experiments(max_results=1)
     if tables:
         aside = path.with_name(f"{path.name}.unfinished")
         path.replace(aside)
@@ -66,7 +77,10 @@ def make_whole(path: Path) -> None:
 
 
 def _path_of(uri: str) -> str:
-    return uri.removeprefix("sqlite:///").partition("?")[0]
+    """The path as MLflow's SQLAlchemy reads it."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(uri).database or ""
 
 
 def _head(path: Path) -> bytes:

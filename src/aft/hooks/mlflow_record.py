@@ -4,6 +4,7 @@ A node belongs to the child run that its tag `run.<kind>.<variant>` names. What 
 the catalog, as `metadata: {mlflow: {log: metrics | history | artifact | table | data_hash}}`.
 """
 
+import logging
 import math
 import os
 import time
@@ -18,7 +19,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from aft import __version__
-from aft.errors import SettingsError
+from aft.errors import SettingsError, StoreError
 from aft.files import digest
 from aft.hooks.mlflow_alive import Alive, be_alive
 from aft.hooks.mlflow_connection import connected
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
 
 _KINDS = ("metrics", "history", "artifact", "table", "data_hash")
 _COMPARISON = "comparison"  # the one table whose figures are also metrics of the parent
@@ -98,7 +101,8 @@ class RunRecord:
             self._terminate(child, status)
         self.outbox.finish(_PATIENCE_S if status == "FINISHED" else 0)
         missing = self.outbox.missing
-        self.alive.end(closed=not missing)
+        statuses = {run: "FINISHED" if child in self.finished else status for child, run in self.children.items()}
+        self.alive.end(statuses | {self.parent: status} if missing else None)
         return missing
 
     @property
@@ -148,18 +152,28 @@ class RunRecord:
 
 def open_record(
     run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol, uri: str, experiment: str
-) -> RunRecord:
-    """Open the parent run; raises `SettingsError` if the tracking server or file cannot be used."""
+) -> RunRecord | None:
+    """Open the parent run; None, with a warning, if MLflow cannot be used in the middle of a study.
+
+    Raises `SettingsError` if the catalog asks for what is not known, and `SettingsError` or `StoreError` if the
+    tracking server or file cannot be used where no run of a study has used it before.
+    """
     project = Path(run_params["project_path"])
     parameters = catalog.load("parameters")
     kinds = _kinds(pipeline, catalog)
-    with connected(uri, experiment, project) as (client, experiment_id):
-        alive = be_alive(project, uri, experiment_id)
-        tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project), **alive.tags}
-        if PARENT in os.environ:
-            tags["mlflow.parentRunId"] = os.environ[PARENT]
-        parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
-        _log_params(client, recorded_parameters(parameters), parent.info.run_id)
+    try:
+        with connected(uri, experiment, project) as (client, experiment_id):
+            alive = be_alive(project, uri, experiment_id)
+            tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project), **alive.tags}
+            if PARENT in os.environ:
+                tags["mlflow.parentRunId"] = os.environ[PARENT]
+            parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
+            _log_params(client, recorded_parameters(parameters), parent.info.run_id)
+    except (SettingsError, StoreError) as error:
+        if PARENT not in os.environ:
+            raise
+        logger.warning("The run goes on without a record. %s", error)
+        return None
     return RunRecord(
         client,
         Outbox(uri),

@@ -21,6 +21,7 @@ from kedro.pipeline.node import Node
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aft.errors import IncompleteRecord, SettingsError
+from aft.hooks.mlflow_database import address_of
 from aft.hooks.mlflow_record import RunRecord, open_record
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,7 @@ class MlflowSettings(BaseModel):
 
     def uri(self, project: Path) -> str:
         """Where runs are recorded: as set, else by the environment, else a file in the project's folder."""
-        default = f"sqlite:///{(project / 'mlflow.db').as_posix()}"
-        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or address_of(project / "mlflow.db")
 
 
 def read_settings(context: KedroContext) -> MlflowSettings:
@@ -59,6 +59,7 @@ class MlflowTrackingHook:
     def __init__(self) -> None:
         self._settings: MlflowSettings | None = None
         self._record: RunRecord | None = None
+        self._untracked = False
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -67,9 +68,12 @@ class MlflowTrackingHook:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Open the parent run; raises `SettingsError` before anything heavy starts if that is not possible."""
+        """Open the parent run; raises `SettingsError` before anything heavy starts if that is not possible.
+
+        A run of a study, which has begun, goes on without.
+        """
         self._close("KILLED")  # what an interrupted run in the same process left behind
-        self.missing = 0
+        self.missing, self._untracked = 0, False
         if self._settings is None or not self._settings.enabled:
             return
         if re.search("ParallelRunner|ThreadRunner", str(run_params.get("runner"))):
@@ -78,6 +82,9 @@ class MlflowTrackingHook:
             )
         uri = self._settings.uri(Path(run_params["project_path"]))
         self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
+        if self._record is None:
+            self._untracked = True
+            return
         # Kedro tells hooks of an `Exception` only: Ctrl-C and SIGTERM must close the record themselves.
         atexit.register(self._close, "KILLED")
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -103,6 +110,8 @@ class MlflowTrackingHook:
         """
         self._close("FINISHED")
         result = yield
+        if self._untracked:
+            raise IncompleteRecord("The results are complete; the run is missing in MLflow.")
         if self.missing:
             raise IncompleteRecord(f"The results are complete; {missing_records(self.missing)}.")
         return result

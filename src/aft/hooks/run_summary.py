@@ -13,6 +13,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
+from aft.hooks.mlflow_database import is_sqlite
 from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_settings
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
@@ -114,7 +115,7 @@ class RunSummaryHook:
         rows = [[what, _relative(where, project)] for what, where in rows]
         if self._mlflow_uri is not None:
             uri = shown_uri(self._mlflow_uri, project)
-            rows.append(["MLflow", f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri])
+            rows.append(["MLflow", f"mlflow ui --backend-store-uri {uri}" if is_sqlite(uri) else uri])
         return [*rows, ["Pipeline", "kedro viz run"]]
 
 

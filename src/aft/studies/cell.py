@@ -17,9 +17,11 @@ from aft.mistakes import one_sentence
 
 logger = logging.getLogger(__name__)
 
+UNTRACKED = 3  # exit status of a cell whose results are complete, and its record in MLflow is not
+
 
 def main() -> None:
-    """Run what the order says; a mistake of the user ends in one sentence."""
+    """Run what the order says; a mistake of the user ends in one sentence, a record with gaps in `UNTRACKED`."""
     order: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     bootstrap_project(Path(order["project"]))
@@ -33,6 +35,7 @@ def main() -> None:
             cast(KedroSession, session).run(pipeline_names=["variants"], to_outputs=order["to_outputs"])
     except IncompleteRecord as error:  # the cell's results are there, which is what the study waits for
         logger.warning("%s", error)
+        sys.exit(UNTRACKED)
     except Exception as error:
         sentence = one_sentence(error)
         if sentence is None:

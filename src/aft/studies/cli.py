@@ -85,7 +85,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):
-            run_cells(place, wave, jobs or os.cpu_count() or 1, parent)
+            parent.incomplete += run_cells(place, wave, jobs or os.cpu_count() or 1, parent.run_id)
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
@@ -93,7 +93,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
             write_study(folder, name, study, *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
-    logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
+        logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
 
 
 @studies.command("document")

@@ -22,11 +22,14 @@ from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.pipelines.variants import namespace
+from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
 from aft.studies.marks import Content, Mark, changed, content_hash, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
+
+_LOG = "study_log.txt"  # of a cell, in its folder
 
 
 class CellError(AftError, RuntimeError):
@@ -86,8 +89,10 @@ class Workplace:
         return self.project / self.globals["data"] / "08_reporting" / cell.label / f"seed_{cell.seed}"
 
 
-def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> None:
+def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> int:
     """Run the cells that are not finished, `jobs` at a time; with several jobs each has one thread.
+
+    Returns how many were run whose results are complete, but not their record in MLflow.
 
     Every cell's work is kept as it is made, so that a study that was stopped goes on where it was. A cell ends when
     this process ends, however it does. Raises `CellError` for the first cell that fails, after the running ones.
@@ -97,6 +102,7 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
     started: list[subprocess.Popen[str]] = []
+    gaps = 0
     with ThreadPoolExecutor(jobs) as pool:
         running = {
             pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent, started): cell
@@ -104,16 +110,21 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
         }
         try:
             for number, finished in enumerate(as_completed(running), start=1):
-                finished.result()
+                untracked = finished.result()
                 cell = running[finished]
                 _mark(folders[cell], dict(orders)[cell])
                 logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
+                if untracked:
+                    gaps += 1
+                    log = place.shown(folders[cell] / _LOG)
+                    logger.warning("%s, seed %d, is not completely in MLflow; see %s.", cell.label, cell.seed, log)
         except BaseException as error:  # Ctrl-C and SIGTERM, too: what waits must not start
             pool.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, CellError):
                 for process in started:
                     process.terminate()
             raise
+    return gaps
 
 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content) -> dict[str, Mark]:
@@ -152,7 +163,8 @@ def _run(
     jobs: int,
     parent: str | None,
     started: list[subprocess.Popen[str]],
-) -> None:
+) -> bool:
+    """Run a cell to its end; whether its record in MLflow has gaps."""
     order = {
         "project": str(place.project),
         "env": place.env,
@@ -165,7 +177,7 @@ def _run(
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "study_log.txt"
+    log = folder / _LOG
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "aft.studies.cell"],
@@ -182,9 +194,10 @@ def _run(
         process.stdin.flush()
         process.wait()
         process.stdin.close()
-    if process.returncode:
+    if process.returncode not in (0, UNTRACKED):
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
             f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."
         )
+    return process.returncode == UNTRACKED
