@@ -53,4 +53,11 @@ def check_bounds(
     for name, its in bounds.items():
         value = getattr(settings, name)
         if not its.hold(value) and not (value is None and name in optional):
-            raise SettingsError(f"{where}{name} is {value}: it must be {its}.")
+            raise SettingsError(f"{where}{name} is {shown(value)}: it must be {its}.")
+
+
+def shown(value: object) -> str:
+    """`value` in less than a line; Python itself refuses to write a whole number of thousands of digits."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"{'below -' if value < 0 else 'above '}{LARGEST:g}"
+    return f"{value!s:.60}"

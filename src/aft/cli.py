@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import KedroCliError
 from kedro.utils import find_kedro_project
 
 from aft.cache_cli import cache
@@ -28,6 +29,9 @@ class _Run(click.Command):
         """Read the options; Kedro reads the values of some as YAML."""
         try:
             return super().parse_args(ctx, args)
+        except KedroCliError as error:  # it shows itself as a traceback; Kedro raises it for this option only
+            told = "--load-versions takes NAME:VERSION; leave it out, no dataset has versions."
+            raise click.UsageError(told, ctx) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:

@@ -28,12 +28,14 @@ def check_runner(name: str | None, params: dict[str, Any]) -> None:
     """Raise `SettingsError` if there is no runner of this name, or if it does not take `params`."""
     try:
         runner = load_obj(name or "SequentialRunner", "kedro.runner")
-        fits = isinstance(runner(**params), AbstractRunner)
+        is_one = isinstance(runner, type) and issubclass(runner, AbstractRunner)
+        if is_one:
+            runner(**params)
     except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise SettingsError(
             f"There is no runner {name} with the options {params}: {error}; leave out --runner."
         ) from error
-    if not fits:
+    if not is_one:
         raise SettingsError(f"{name} is no runner of Kedro's; leave out --runner.")
 
 

@@ -5,6 +5,7 @@ import os
 import warnings
 
 from aft.hooks.check_caches import CheckCachesHook
+from aft.hooks.check_inputs import CheckInputsHook
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_lock import RunLockHook
@@ -33,7 +34,8 @@ logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda told: "No n
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()
-HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), CheckCachesHook(), CheckParametersHook())
+_CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
+HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), *_CHECKS)
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -72,7 +72,7 @@ def test_an_unknown_one_is_named_with_the_nearest_known(parameters, named, hint,
     assert hint in str(caught.value)
 
 
-@pytest.mark.parametrize("seed", ["abc", -1, 1.5, True, None, 2**32])
+@pytest.mark.parametrize("seed", ["abc", -1, 1.5, True, None, 2**32, pytest.param(16**5000, id="huge")])
 def test_a_seed_is_a_whole_number_that_numpy_takes(seed, check):
     with pytest.raises(SettingsError, match="must be a whole number"):
         check({"seed": seed}, seed=seed)

@@ -1,4 +1,4 @@
-"""Refuse, before anything runs, what cannot be meant: parameters, versions of datasets, names of folders, `torchrun`.
+"""Refuse, before anything runs, what cannot be meant: parameters, versions of datasets, names of folders, runners.
 
 A misspelt key must not silently leave the default in force, and two names must not give one folder.
 """
@@ -8,19 +8,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import yaml
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 
+from aft.bounds import SEEDS, counted, shown
 from aft.errors import SettingsError
 from aft.hooks.parameter_faults import faults
 
 _PREFIX = "params:"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
 _TAKEN = "cache"  # what lies beside the folders of recipes and labels
+_AT_ONCE = re.compile("ParallelRunner|ThreadRunner")
 
 
 class CheckParametersHook:
@@ -36,6 +40,8 @@ class CheckParametersHook:
             raise SettingsError(f"data is {names.get('data')!r} in globals.yml, but must be the path of a folder.")
         _check_seed(parameters.get("seed", 0), given)
         _check_label(parameters.get("label"), given)
+        if "label" in given:
+            _check_no_recipe(given["label"], names["recipe"], Path(context.config_loader.conf_source))
         if "recipe" in given:
             raise SettingsError("The recipe is chosen by --env; its name stands in its globals.yml.")
         told = faults(parameters)
@@ -50,11 +56,17 @@ class CheckParametersHook:
                 raise SettingsError(f"--load-versions names {name}, but that dataset has no versions; leave it out.")
 
     @hook_impl
-    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
-        """Raise `SettingsError` naming unknown keys and the nearest known ones, or what to set instead of torchrun."""
+    def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
+        """Raise `SettingsError` naming unknown keys and the nearest known ones, or the way to several processes."""
         if os.environ.get("WORLD_SIZE", "1") != "1":  # every process would write the same data
             raise SettingsError(
                 "Do not start a run with torchrun: set launch.processes, and training starts them itself."
+            )
+        # Threads race when they import transformers, and a process that was forked cannot use a GPU.
+        if _AT_ONCE.search(str(run_params.get("runner"))):
+            raise SettingsError(
+                "Nodes run one after another: leave out --runner; for several processes set launch.processes, and for "
+                "several runs at once use `kedro studies` with -j."
             )
         check_known(catalog.load("parameters"))
 
@@ -79,8 +91,8 @@ def check_known(parameters: dict[str, Any]) -> None:
 
 def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:
     """Folders are named by the seed of the command line: it must be a whole number, and the one in force."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise SettingsError(f"The seed is {seed!r}, but must be a whole number from 0 to {2**32 - 1}.")
+    if not counted(0, SEEDS).hold(seed):
+        raise SettingsError(f"The seed is {shown(seed)}, but must be a whole number from 0 to {SEEDS}.")
     if seed != runtime_params.get("seed", 0):
         raise SettingsError(f"Set the seed on the command line (--params=seed={seed}), not in the configuration.")
 
@@ -93,17 +105,30 @@ def _check_label(label: Any, runtime_params: dict[str, Any]) -> None:
         _check_folder(label, "label", "--params='label=\"{}\"'")
 
 
+def _check_no_recipe(label: str, own: str, conf: Path) -> None:
+    """A folder holds the results of one recipe."""
+    for file in conf.glob("*/globals*.yml"):
+        with file.open(encoding="utf-8") as text:
+            content = yaml.safe_load(text)
+        if isinstance(content, dict) and label == content.get("recipe") != own:
+            raise SettingsError(
+                f"The label is '{label}', but the folder of that name holds the results of a recipe; choose another."
+            )
+
+
 def _check_folder(name: Any, what: str, quoted: str) -> None:
     """A folder is called exactly as a person wrote it: YAML makes one number of 1.10 and 1.1."""
     if name is None:
         raise SettingsError(f"The {what} is empty, but is the name of a folder.")
     if not isinstance(name, str):
         raise SettingsError(
-            f"The {what} is read as {name!r} and not as text; put it in quotes, as in {quoted.format('1.10')}, or "
+            f"The {what} is read as {shown(name)} and not as text; put it in quotes, as in {quoted.format('1.10')}, or "
             "choose a name that begins with a letter."
         )
     if not _FOLDER.fullmatch(name):
-        raise SettingsError(f"The {what} is {name!r}, but must be a name of letters, digits and _ . = - for a folder.")
+        raise SettingsError(
+            f"The {what} is {name!r:.80}, but must be a name of up to 80 letters, digits and _ . = - for a folder."
+        )
     if name == _TAKEN:
         raise SettingsError(f"The {what} is '{name}', but the folder of that name holds what all runs share.")
 
@@ -121,7 +146,7 @@ def _keys(value: Any, prefix: str = "") -> Iterator[str]:
     if is_dataclass(value) and not isinstance(value, type):
         items = ((field.name, getattr(value, field.name)) for field in fields(value))
     if items is None:
-        yield prefix
+        yield prefix.removeprefix(".")
         return
     for name, inner in items:
-        yield from _keys(inner, f"{prefix}.{name}" if prefix else str(name))
+        yield from _keys(inner, f"{prefix}.{name}")  # the name may be empty, which is no known one

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from aft.bounds import Bounds, check_bounds, counted
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
 from aft.models.adapters import LoraSettings
@@ -153,8 +154,8 @@ class Evaluation:
             raise SettingsError(
                 f"evaluation.ks are {self.ks}, but must lie in 1 ... samples ({self.sampling.samples})."
             )
-        if not 0 < self.level < 1 or self.resamples < 1:
-            raise SettingsError("evaluation.level must lie between 0 and 1, and resamples be at least 1.")
+        level = Bounds(0, 1, above=True, below=True)
+        check_bounds(self, {"level": level, "resamples": counted(most=1_000_000)}, "evaluation.")
 
 
 @_checked

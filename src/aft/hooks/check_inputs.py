@@ -1,0 +1,39 @@
+"""Refuse, before anything runs, what is to be read from a place where it is not."""
+
+from pathlib import Path
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from aft.errors import SettingsError
+
+
+class CheckInputsHook:
+    """Looks for what the run reads only after a training, which may take hours."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Raise `SettingsError` naming the parameter whose model or file does not exist."""
+        made = pipeline.all_outputs()
+        if "candidates" in made:
+            folder, seed = catalog.load("params:sample_from"), catalog.load("params:seed")
+            if folder is not None and not _is_file(f"{folder}/config.json", seed):
+                raise SettingsError(
+                    f"sample_from is {folder!r:.80}, but there is no model; give a model's folder ({{seed}} in it "
+                    "stands for the seed), or null for the VFT model."
+                )
+        if "feedback" in made:
+            labelling, seed = catalog.load("params:labelling"), catalog.load("params:seed")
+            if labelling.judge == "file" and not _is_file(labelling.ratings_file, seed):
+                raise SettingsError(
+                    f"labelling.ratings_file is {labelling.ratings_file!r:.80}, but there is no such file; give the "
+                    "path of one ({seed} in it stands for the seed)."
+                )
+
+
+def _is_file(path: str, seed: int) -> bool:
+    try:
+        return Path(path.replace("{seed}", str(seed))).is_file()
+    except OSError:  # longer than a path may be, or not to be read
+        return False

@@ -1,0 +1,43 @@
+"""A model or a file that a run reads only after a training is looked for before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Node, Pipeline
+
+from aft.errors import SettingsError
+from aft.hooks.check_inputs import CheckInputsHook
+from aft.pipelines.parameters import Labelling
+
+
+def check(made: str, sample_from: str | None = None, ratings_file: str | None = None, judge: Any = "file") -> None:
+    labelling = Labelling(judge=judge if ratings_file else "none", ratings_file=ratings_file)
+    parameters = {"params:seed": 3, "params:sample_from": sample_from, "params:labelling": labelling}
+    catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
+    node = Node(lambda *_: None, list(parameters), made, name="node")
+    CheckInputsHook().before_pipeline_run(Pipeline([node]), catalog)
+
+
+@pytest.mark.parametrize("place", ["nosuch", " ", "/dev/null", "/proc", "x" * 5000, "\0"])
+def test_what_is_nowhere_is_named_with_the_way_out(place: str) -> None:
+    with pytest.raises(SettingsError, match=r"^sample_from is .*, but there is no model; .*null for the VFT model\.$"):
+        check("candidates", sample_from=place)
+    with pytest.raises(SettingsError, match=r"^labelling\.ratings_file is .*, but there is no such file; "):
+        check("feedback", ratings_file=place)
+
+
+def test_what_the_run_does_not_read_is_left_alone() -> None:
+    check("candidates", ratings_file="/nosuch")
+    check("feedback", sample_from="/nosuch")
+    check("feedback", ratings_file="/nosuch", judge="steps")
+    check("candidates")
+
+
+def test_the_seed_stands_in_the_name(tmp_path: Path) -> None:
+    for name in ("seed_3/config.json", "ratings_3.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    check("candidates", sample_from=str(tmp_path / "seed_{seed}"))
+    check("feedback", ratings_file=str(tmp_path / "ratings_{seed}.csv"))
