@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
-# Whose code decides a variant's results: all that make or judge a model.
-ROOMS = ("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "tasks", "training")
+ROOMS = (  # whose code decides a variant's results: all that make or judge a model
+    *("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks"),
+    "training",
+)
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
