@@ -22,10 +22,11 @@ from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.variants import namespace
 from aft.studies.definition import Study
-from aft.studies.marks import Content, Mark, changed, content_hash, mark_of
+from aft.studies.marks import Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
