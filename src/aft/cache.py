@@ -78,8 +78,8 @@ def refuse_shared(data: Path, caches: Sequence[Path]) -> None:
     for cache in caches:
         if cache.is_dir() and not cache.resolve().is_relative_to(data.resolve()):
             raise StoreError(
-                f"{cache} lies outside the data folder {data}, so that another one may use what is in it; clean without "
-                "--unused, or delete by hand what none needs."
+                f"{cache} lies outside the data folder {data}, so that another one may use what is in it; clean "
+                "without --unused, or delete by hand what none needs."
             )
 
 
