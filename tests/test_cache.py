@@ -110,32 +110,22 @@ def test_sealed_files_that_are_no_lists_name_nothing(data: Path, caches: list[Pa
     assert [entry.state for entry in find_entries(data, caches)] == ["unused"]
 
 
+@pytest.mark.parametrize("name", ["comparison.csv", "cache/0123456789abcdef/0.parquet"])
 def test_what_a_running_process_removes_meanwhile_is_no_obstacle(
-    data: Path, caches: list[Path], monkeypatch: pytest.MonkeyPatch
+    name: str, data: Path, caches: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file is gone as soon as it was found to be one."""
-    sampled(caches[1], 0)
-    (data / "08_reporting").mkdir()
-    (data / "08_reporting/comparison.csv").write_text("")
-    is_file = Path.is_file
+    """A file is gone when it is looked at again: that it was there a moment ago says nothing."""
+    write_json(caches[1] / "0123456789abcdef/description.json", {"kind": "samples"})
+    vanishing, look = data / "04_feature" / name, Path.stat
+    vanishing.write_bytes(b"")
 
-    def seen_for_the_last_time(path: Path) -> bool:
-        found = is_file(path)
-        if path.suffix in (".csv", ".parquet"):
-            path.unlink(missing_ok=True)
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        found = look(path, **how)
+        if path == vanishing:
+            path.unlink()
         return found
 
-    monkeypatch.setattr(Path, "is_file", seen_for_the_last_time)
-    walk = os.walk
-
-    def walked(*given: Any, **named: Any) -> Any:
-        for folder, inner, names in walk(*given, **named):
-            for name in names:
-                if name.endswith((".csv", ".parquet")):
-                    Path(folder, name).unlink()
-            yield folder, inner, names
-
-    monkeypatch.setattr(os, "walk", walked)
+    monkeypatch.setattr(Path, "stat", stat)
     assert [entry.kind for entry in find_entries(data, caches)] == ["samples"]
 
 
