@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,20 +102,17 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def edit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Have a rule edited in a room: what runs stays as it is, but the source that `aft.code` sees is a changed copy."""
+def edit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have a rule edited in one room or file: what runs is as if AFT had been imported from the edited source."""
     from aft import code
 
-    def edit(room: str) -> None:
-        package = tmp_path / "edited" / room
-        shutil.copytree(SOURCE / "aft", package, ignore=shutil.ignore_patterns("__pycache__"))
-        with (package / room / "__init__.py").open("a", encoding="utf-8") as file:
-            file.write("# edited\n")
-        monkeypatch.setattr(code, "_PACKAGE", package)
-        code.source_hash.cache_clear()
+    sources = code.hash_sources(SOURCE / "aft")
 
-    yield edit
-    code.source_hash.cache_clear()
+    def edit(room: str) -> None:
+        name = room if room.endswith(".py") else f"{room}/__init__.py"
+        monkeypatch.setattr(code, "_SOURCES", {**sources, name: f"{sources[name]} edited"})
+
+    return edit
 
 
 @pytest.fixture

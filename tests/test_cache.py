@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aft.cache import Entry, find_entries, refuse_while_running, remove
+from aft.cache import Entry, find_entries, refuse_shared, refuse_while_running, remove
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.errors import StoreError
-from aft.files import LOCKS, build_once, finish_directory, lock_of, locked, write_json
+from aft.files import LOCKS, build_once, finish_directory, lock_of, locked, write_json, write_sealed
 from aft.models.directory import ModelDirectory, open_model, publish
 from aft.sampling.store import SampleStore, encode
 
@@ -71,13 +71,75 @@ def test_shards_that_a_list_names_are_used(data: Path, caches: list[Path]) -> No
     assert states == {shards[0][0].parent: ("samples", "used"), shards[1][0].parent: ("samples", "unused")}
 
 
-def test_a_damaged_list_of_shards_is_told(data: Path, caches: list[Path]) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:20],
+        lambda text: "",
+        lambda text: "{}",
+        lambda text: text.replace("shards", "chards"),
+        lambda text: text.replace("../", "./", 1),
+        lambda text: None,
+    ],
+    ids=["cut", "empty", "another", "a letter of its key", "a path", "gone"],
+)
+def test_a_damaged_list_of_shards_is_told(damage: Callable[[str], str | None], data: Path, caches: list[Path]) -> None:
     """Else all that it names would be taken for unused."""
-    sampled(caches[1], 0)
-    (data / "04_feature/pocket").mkdir(parents=True)
-    (data / "04_feature/pocket/candidates.json").write_text('{"shards": [{"pa')
-    with pytest.raises(StoreError, match=r"candidates\.json is damaged"):
+    listed = data / "04_feature/pocket/seed_0/candidates.json"
+    SampleStoreDataset(filepath=str(listed)).save(sampled(caches[1], 0))
+    text = damage(listed.read_text())
+    listed.unlink() if text is None else listed.write_text(text)
+    with pytest.raises(StoreError, match=r"candidates\.json (has changed|is missing).* name samples that are in use"):
         find_entries(data, caches)
+
+
+@pytest.mark.parametrize("content", ['{"shards": [{"pa', '{"shards": 3}', '["shards"]', '{"shards": [{"path": 1}]}'])
+def test_files_of_others_that_speak_of_shards_are_left_alone(content: str, data: Path, caches: list[Path]) -> None:
+    """Whoever put it there did not write it with a seal: it is no list of ours, and nobody is told to delete it."""
+    sampled(caches[1], 0)
+    (data / "01_raw").mkdir(parents=True)
+    (data / "01_raw/mine.json").write_text(content)
+    assert [entry.state for entry in find_entries(data, caches)] == ["unused"]
+
+
+def test_sealed_files_that_are_no_lists_name_nothing(data: Path, caches: list[Path]) -> None:
+    sampled(caches[1], 0)
+    for number, content in enumerate(("{}", "[1]", '{"shards": 3}', '{"shards": [3]}')):
+        path = data / f"08_reporting/{number}.json"
+        write_sealed(path, lambda staged, content=content: staged.write_text(content))
+    assert [entry.state for entry in find_entries(data, caches)] == ["unused"]
+
+
+@pytest.mark.parametrize("name", ["comparison.csv", "cache/0123456789abcdef/0.parquet"])
+def test_what_a_running_process_removes_meanwhile_is_no_obstacle(
+    name: str, data: Path, caches: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is gone when it is looked at again: that it was there a moment ago says nothing."""
+    write_json(caches[1] / "0123456789abcdef/description.json", {"kind": "samples"})
+    vanishing, look = data / "04_feature" / name, Path.stat
+    vanishing.write_bytes(b"")
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        found = look(path, **how)
+        if path == vanishing:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [entry.kind for entry in find_entries(data, caches)] == ["samples"]
+
+
+def test_a_cache_outside_the_data_folder_may_be_in_use_elsewhere(data: Path, caches: list[Path]) -> None:
+    """Also one that a link leads to: it lies on the disk that has room for it, where another project finds it, too."""
+    outside = data.parent / "shared"
+    for folder in (outside, *caches[:2]):
+        folder.mkdir(parents=True)
+    refuse_shared(data, caches)
+    caches[2].parent.mkdir(parents=True)
+    caches[2].symlink_to(outside)
+    for cache in (outside, caches[2]):
+        with pytest.raises(StoreError, match="lies outside the data folder"):
+            refuse_shared(data, [*caches[:2], cache])
 
 
 def test_ratings_are_never_unused(data: Path, caches: list[Path]) -> None:

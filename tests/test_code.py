@@ -1,8 +1,10 @@
 """Keys: an edited rule and a setting that decides change them; how a thing is computed does not."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,45 +15,79 @@ from aft.pipelines.parameters import Judge, Labelling, Sampler, Server, Training
 from aft.sampling.settings import SamplingSettings
 from aft.training.settings import TrainingSettings
 
+SOURCE = Path(__file__).parents[1] / "src"
+
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of two rooms in place of our own."""
-    for room in ("alignment", "tasks"):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "rule.py").write_text("x = 1\n", encoding="utf-8")
-    monkeypatch.setattr(code, "_PACKAGE", tmp_path)
-    code.source_hash.cache_clear()
-    yield tmp_path
-    code.source_hash.cache_clear()
+def package(tmp_path: Path) -> Path:
+    """A package of two rooms and a file beside them."""
+    for name in ("alignment/rule.py", "tasks/rule.py", "server.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    return tmp_path
 
 
-def test_an_edited_rule_has_another_hash_and_other_rooms_do_not(package: Path):
+@pytest.fixture
+def imported(package: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have the package imported in place of our own, as it is now."""
+    return lambda: monkeypatch.setattr(code, "_SOURCES", code.hash_sources(package))
+
+
+def test_an_edited_rule_has_another_hash_and_other_rooms_do_not(package: Path, imported: Callable[[], None]):
+    imported()
     before = code.source_hash("alignment"), code.source_hash("tasks")
     (package / "alignment" / "rule.py").write_text("x = 2\n", encoding="utf-8")
-    code.source_hash.cache_clear()
+    imported()
 
     assert code.source_hash("alignment") != before[0]
     assert code.source_hash("tasks") == before[1]
 
 
-def test_a_moved_rule_has_another_hash(package: Path):
+def test_a_moved_rule_has_another_hash(package: Path, imported: Callable[[], None]):
+    imported()
     before = code.source_hash("alignment", "tasks")
     (package / "alignment" / "rule.py").rename(package / "alignment" / "other.py")
-    code.source_hash.cache_clear()
+    imported()
 
     assert code.source_hash("alignment", "tasks") != before
 
 
-def test_the_order_in_which_rooms_are_named_does_not_count(package: Path):
+def test_a_file_beside_the_rooms_counts_where_it_is_named(package: Path, imported: Callable[[], None]):
+    imported()
+    before = code.source_hash("tasks", "server.py"), code.source_hash("tasks")
+    (package / "server.py").write_text("x = 2\n", encoding="utf-8")
+    imported()
+
+    assert code.source_hash("tasks", "server.py") != before[0]
+    assert code.source_hash("tasks") == before[1]
+
+
+def test_the_order_in_which_rooms_are_named_does_not_count():
     assert code.source_hash("alignment", "tasks") == code.source_hash("tasks", "alignment")
 
 
-def test_our_own_rooms_are_found():
-    empty = code.source_hash("no_such_room")
+@pytest.mark.parametrize("room", ["no_such_room", "task", "server", "code"])
+def test_a_room_without_source_is_a_programming_error(room: str):
+    with pytest.raises(ValueError, match=room):
+        code.source_hash("tasks", room)
 
-    for room in ("alignment", "feedback", "models", "sampling", "scoring", "tasks", "training"):
-        assert code.source_hash(room) != empty
+
+def test_what_is_edited_after_the_import_is_not_the_code_that_runs(tmp_path: Path, start_python: Callable[..., Any]):
+    """Someone edits a rule while a model is trained; what is made after that is made by the code in memory."""
+    shutil.copytree(SOURCE / "aft", tmp_path / "aft", ignore=shutil.ignore_patterns("__pycache__"))
+    script = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import aft
+rule = Path(aft.__file__).parent / "alignment" / "losses.py"
+rule.write_text(rule.read_text(encoding="utf-8") + "# edited", encoding="utf-8")
+from aft.code import source_hash
+print(source_hash("alignment"))
+"""
+    before, after = (start_python(script, tmp_path).stdout.read() for _ in range(2))
+    assert before.strip() == code.source_hash("alignment")
+    assert after != before
 
 
 USUAL = {"epochs": 3, "learning_rate": 2e-5, "batch_size": 8}

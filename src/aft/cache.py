@@ -8,20 +8,22 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from aft.errors import StoreError
-from aft.files import LOCKS, MANIFEST, lock_of, locked, writing
+from aft.files import CLEANING, LOCKS, MANIFEST, check_seal, lock_of, locked, sealed_files, writing
 
 CACHES = ("model_cache", "sample_cache", "score_cache", "rating_cache")  # the parameters that say where they are
 DESCRIPTION = "description.json"  # what the things in an append-only store follow from
 
 _UNFINISHED = re.compile(r"\.(.+)\.(?:partial|replaced)")
 _KEY = re.compile(r"[0-9a-f]{16}")
+_SHARD = ("path", "sha256")  # what a list of shards says of each
 _PAID = "ratings"  # whose making again costs money
 
 
@@ -39,10 +41,11 @@ class Entry:
 def find_entries(data: Path, caches: Sequence[Path]) -> list[Entry]:
     """All unfinished folders in the data folder and the caches, and all finished ones in the caches, oldest first.
 
-    Raises `StoreError` if a list of shards is damaged, so that nobody knows which of them it names.
+    What a running process removes meanwhile is not among them. Raises `StoreError` if a sealed file that may be a list
+    of shards is damaged or gone, so that nobody knows which of them it names.
     """
     roots = [cache for cache in caches if cache.is_dir()]
-    unfinished = {path for root in (data, *roots) for path in _folders(root) if _UNFINISHED.fullmatch(path.name)}
+    unfinished = {path for root in (data, *roots) for path, _ in _folders(root) if _UNFINISHED.fullmatch(path.name)}
     finished = [
         path
         for root in roots
@@ -50,8 +53,8 @@ def find_entries(data: Path, caches: Sequence[Path]) -> list[Entry]:
         if _KEY.fullmatch(path.name) and any((path / name).is_file() for name in (MANIFEST, DESCRIPTION))
     ]
     named = _named(data, {cache.resolve() for cache in roots})
-    entries = [_entry(path, named) for path in (*unfinished, *finished)]
-    return sorted(entries, key=lambda entry: -entry.age_s)
+    entries = (_entry(path, named) for path in (*unfinished, *finished))
+    return sorted((entry for entry in entries if entry is not None), key=lambda entry: -entry.age_s)
 
 
 def remove(entry: Entry) -> None:
@@ -65,15 +68,30 @@ def remove(entry: Entry) -> None:
 def refuse_while_running(data: Path) -> None:
     """Raise `StoreError` if a run is going on: what it has just made is not named yet."""
     for lock in sorted((data / LOCKS).glob("*.lock")):
-        with locked(lock, f"results in {data}", patience=0):
-            pass
+        if lock.name != CLEANING:
+            with locked(lock, f"results in {data}", patience=0):
+                pass
 
 
-def _entry(path: Path, named: set[tuple[int, int]]) -> Entry:
-    files = [one.stat() for one in path.rglob("*") if one.is_file()]
+def refuse_shared(data: Path, caches: Sequence[Path]) -> None:
+    """Raise `StoreError` if a cache lies outside the data folder: what another data folder names is unknown here."""
+    for cache in caches:
+        if cache.is_dir() and not cache.resolve().is_relative_to(data.resolve()):
+            raise StoreError(
+                f"{cache} lies outside the data folder {data}, so that another one may use what is in it; clean "
+                "without --unused, or delete by hand what none needs."
+            )
+
+
+def _entry(path: Path, named: set[tuple[int, int]]) -> Entry | None:
+    files = list(_stats(Path(folder, name) for folder, _, names in os.walk(path) for name in names))
+    try:
+        own = path.stat()
+    except FileNotFoundError:
+        return None
     kind = _kind(path)
     state = "used" if kind == _PAID or any((one.st_dev, one.st_ino) in named for one in files) else "unused"
-    changed = max([path.stat().st_mtime, *(one.st_mtime for one in files)])
+    changed = max([own.st_mtime, *(one.st_mtime for one in files)])
     return Entry(
         path,
         kind,
@@ -96,38 +114,44 @@ def _kind(path: Path) -> str:
 def _named(data: Path, caches: set[Path]) -> set[tuple[int, int]]:
     """Device and number of every file that the data folder has outside the caches, or names in a list of shards."""
     named = set()
-    for folder in _folders(data):
+    for folder, names in _folders(data):
         if caches & {folder.resolve(), *folder.resolve().parents}:
             continue
-        for path in (one for one in folder.iterdir() if one.is_file()):
-            for file in (path, *_listed(path)):
-                named.add((file.stat().st_dev, file.stat().st_ino))
+        listed = (shard for path in sealed_files(folder) if path.suffix == ".json" for shard in _listed(path))
+        own = (folder / name for name in names)
+        named |= {(file.st_dev, file.st_ino) for file in _stats((*own, *listed))}
     return named
 
 
-def _listed(path: Path) -> Iterator[Path]:
-    """The shards that a file names which are there."""
-    content = path.read_bytes() if path.suffix == ".json" else b""
-    if b'"shards"' not in content:
-        return
-    try:
-        shards = [path.parent.resolve() / shard["path"] for shard in json.loads(content)["shards"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(
-            f"{path} is damaged, so that nobody knows what it names; make it again or delete it."
-        ) from error
-    yield from (shard for shard in shards if shard.is_file())
+def _listed(path: Path) -> list[Path]:
+    """The shards that a sealed file names, none if it is no list of shards."""
+    check_seal(path, "it may name samples that are in use: run the stage that makes it, or delete it with its seal")
+    content = _json(path)
+    shards = content.get("shards") if isinstance(content, dict) else None
+    listed = shards if isinstance(shards, list) else []
+    return [path.parent.resolve() / one["path"] for one in listed if isinstance(one, dict) and {*one} == {*_SHARD}]
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """`root` and all folders in it, but for those in an unfinished one."""
+def _stats(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """What the system knows of the files that are there; a running process may take any of them away at any moment."""
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode):
+            yield found
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`root` and all folders in it, but for those in an unfinished one, each with the names of its files."""
     seen = set()
-    for name, inner, _ in os.walk(root, followlinks=True):
+    for name, inner, files in os.walk(root, followlinks=True):
         folder = Path(name)
         if folder.resolve() in seen or _UNFINISHED.fullmatch(folder.name):
             inner.clear()
         if folder.resolve() not in seen:
-            yield folder
+            yield folder, files
         seen.add(folder.resolve())
 
 

@@ -10,8 +10,9 @@ import click
 from kedro.framework.startup import bootstrap_project
 from kedro.utils import find_kedro_project
 
-from aft.cache import CACHES, Entry, find_entries, refuse_while_running, remove
+from aft.cache import CACHES, Entry, find_entries, refuse_shared, refuse_while_running, remove
 from aft.errors import StoreError
+from aft.files import CLEANING, LOCKS, locked
 from aft.mistakes import check_recipe, one_sentence
 
 _DAY_S = 86_400
@@ -23,7 +24,7 @@ def cache() -> None:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose recipe and configuration; the command gets the data folder and all that is kept."""
+    """The options that choose recipe and configuration; the command gets the data folder and the caches."""
 
     @click.option("--env", "-e", help="The recipe; without it pocket.")
     @click.option("--conf-source", help="The folder of the configuration; without it conf.")
@@ -41,7 +42,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             with place.context() as context:
                 caches = [Path(str(context.params[name])) for name in CACHES]
             data = Path(place.globals["data"])
-            command(data, find_entries(data, caches), **options)
+            command(data, caches, **options)
         except Exception as error:
             sentence = one_sentence(error)
             if sentence is None:
@@ -53,12 +54,12 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 @cache.command("list")
 @_options
-def list_cache(data: Path, entries: list[Entry]) -> None:
+def list_cache(data: Path, caches: list[Path]) -> None:
     """Tell size, age and kind of all that is kept, the oldest first.
 
     What is `unused` is in no result of the data folder: it is made again when it is needed.
     """
-    _tell(entries)
+    _tell(find_entries(data, caches))
 
 
 @cache.command("clean")
@@ -66,25 +67,34 @@ def list_cache(data: Path, entries: list[Entry]) -> None:
 @click.option("--older-than", metavar="DAYS", type=click.FloatRange(min=0), default=0.0, help="Leave what is younger.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_options
-def clean_cache(data: Path, entries: list[Entry], unused: bool, older_than: float, yes: bool) -> None:
+def clean_cache(data: Path, caches: list[Path], unused: bool, older_than: float, yes: bool) -> None:
     """Remove what was abandoned before it was finished, such as the checkpoints of a training that is not wanted.
 
     What a running process makes is left alone, and so are a judge's ratings, which cost money.
     """
-    states = ("unfinished", "unused") if unused else ("unfinished",)
-    chosen = [entry for entry in entries if entry.state in states and entry.age_s >= older_than * _DAY_S]
-    _tell(chosen)
-    if not chosen:
-        return
+
+    def choose() -> list[Entry]:
+        states = ("unfinished", "unused") if unused else ("unfinished",)
+        found = find_entries(data, caches)
+        return [entry for entry in found if entry.state in states and entry.age_s >= older_than * _DAY_S]
+
     if unused:
-        refuse_while_running(data)
+        refuse_shared(data, caches)
+    shown = choose()
+    _tell(shown)
+    if not shown:
+        return
     if not yes:
         click.confirm("Remove all of these?", abort=True)
-    for entry in chosen:
-        try:
-            remove(entry)
-        except StoreError as error:
-            click.echo(f"Left alone: {error}")
+    with locked(data / LOCKS / CLEANING, f"room in {data}"):
+        if unused:
+            refuse_while_running(data)
+        paths = {entry.path for entry in shown}
+        for entry in (one for one in choose() if one.path in paths):  # a run may have named some meanwhile
+            try:
+                remove(entry)
+            except StoreError as error:
+                click.echo(f"Left alone: {error}")
 
 
 def _tell(entries: list[Entry]) -> None:

@@ -5,27 +5,33 @@ An edited rule is never answered from a cache, and a setting that only says how 
 
 import hashlib
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = Path(__file__).parent
+
+def hash_sources(package: Path) -> dict[str, str]:
+    """SHA-256 of every Python file of a package, in hexadecimal, by its path in the package."""
+    files = sorted(package.rglob("*.py"))
+    return {path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@cache
+# Taken when AFT is imported: a file that is edited while a run goes on is not the code that the run has in memory.
+_SOURCES = hash_sources(Path(__file__).parent)
+
+
 def source_hash(*rooms: str) -> str:
-    """Hash of the source of these rooms (`"alignment"`, `"tasks"`) of the package; 16 hexadecimal digits.
+    """Hash of the source of these rooms (`"tasks"`) and files (`"server.py"`) of the package; 16 hexadecimal digits.
 
-    It stands in the key of whatever these rooms decide. Bytes count, comments included: a result is rather made once
-    too often than reused under another rule. The version of the package says less, and is in no key.
+    It stands in the key of whatever these decide, and is that of the source when this process imported AFT. Bytes
+    count, comments included: a result is rather made once too often than reused under another rule. The version of the
+    package says less, and is in no key. Raises `ValueError` for a room that has no file.
     """
-    files = sorted(path for room in rooms for path in (_PACKAGE / room).rglob("*.py"))
-    lines = [f"{path.relative_to(_PACKAGE).as_posix()} {_hash(path)}" for path in files]
+    names = {room: [name for name in _SOURCES if name == room or name.startswith(f"{room}/")] for room in rooms}
+    empty = [room for room, files in names.items() if not files]
+    if empty:
+        raise ValueError(f"There is no source of {', '.join(empty)} in the package.")
+    lines = [f"{name} {_SOURCES[name]}" for name in sorted({name for files in names.values() for name in files})]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def deciding(settings: Any) -> Any:

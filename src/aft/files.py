@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LOCKS = ".locks"  # the folder of the locks of runs, in the data folder
+CLEANING = "cleaning.lock"  # the one there that no run holds: whoever removes what no result names
 PATIENCE = "AFT_LOCK_PATIENCE_S"  # environment variable: how long to wait for another run's lock; unset: without end
 Description = Mapping[str, Any]  # what a thing is made from, in JSON's types
 
@@ -175,11 +176,16 @@ def check_seal(path: Path, way_out: str) -> None:
         raise StoreError(f"{path} {fault}; {way_out}.")
 
 
+def sealed_files(directory: Path) -> list[Path]:
+    """The sealed files of a folder, those that are no longer there included."""
+    seals = directory.glob(".*.sha256")
+    files = [path.with_name(path.name.removeprefix(".").removesuffix(".sha256")) for path in seals]
+    return sorted(path for path in files if path.is_file() or _ABSENT not in _sealed(path))
+
+
 def lost_files(directory: Path) -> list[Path]:
     """The sealed files of a folder that are no longer there."""
-    seals = (path for path in directory.glob(".*.sha256"))
-    files = [path.with_name(path.name.removeprefix(".").removesuffix(".sha256")) for path in seals]
-    return sorted(path for path in files if not path.is_file() and _ABSENT not in _sealed(path))
+    return [path for path in sealed_files(directory) if not path.is_file()]
 
 
 def _fault(path: Path) -> str | None:

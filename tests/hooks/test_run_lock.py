@@ -10,7 +10,9 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
+from aft.cache import refuse_while_running
 from aft.errors import StoreError
+from aft.files import CLEANING, LOCKS, locked
 from aft.hooks.run_lock import RunLockHook
 
 TABLE = "aft.catalog.atomic_parquet.AtomicParquetDataset"
@@ -112,3 +114,23 @@ time.sleep(600)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     begin(tmp_path / "data", "align.aft.model").after_pipeline_run()
+
+
+@pytest.mark.parametrize("output", ["questions", "align.aft.model"])
+def test_nothing_is_cleaned_up_while_any_run_goes_on(output: str, tmp_path: Path) -> None:
+    """Also one that writes only what does not depend on the seed; several are seen each."""
+    data = tmp_path / "data"
+    for ended in (RunLockHook.after_pipeline_run, RunLockHook.on_pipeline_error):
+        first, second = begin(data, output), begin(data, "questions")
+        for hook in (first, second):
+            with pytest.raises(StoreError, match="Another run"):
+                refuse_while_running(data)
+            ended(hook)
+        refuse_while_running(data)
+        assert not list((data / LOCKS).glob("run_*")), "nothing is left of them"
+
+
+def test_no_run_begins_while_someone_cleans_up(tmp_path: Path, impatient: None) -> None:
+    with locked(tmp_path / "data" / LOCKS / CLEANING), pytest.raises(StoreError, match="room in the caches"):
+        begin(tmp_path / "data", "questions")
+    begin(tmp_path / "data", "questions").after_pipeline_run()

@@ -1,6 +1,7 @@
 """Where the variants answer, which results are compared, and what becomes of questions that are too long."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,6 +126,30 @@ def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., 
         "evaluation": Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
     }
     return lambda **changes: nodes.identify(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(("name", "equal"), [("ratings.csv", False), ("ratings_{seed}.csv", True)])
+def test_seeds_with_other_ratings_in_one_file_are_not_compared(
+    name: str, equal: bool, identify: Callable[..., str], tmp_path: Path
+) -> None:
+    """Where each seed has a file of its own, the ratings are to differ."""
+    labelling = Labelling(judge="file", ratings_file=str(tmp_path / name))
+    identities = []
+    for rating in (1, 2):
+        (tmp_path / name.replace("{seed}", "3")).write_text(f"question_id,sample_index,rating\nq,0,{rating}\n")
+        identities.append(identify(labelling=labelling))
+    assert (identities[0] == identities[1]) == equal
+
+
+@pytest.mark.parametrize(("name", "equal"), [("sampler", False), ("seed_{seed}", True)])
+def test_seeds_that_sampled_from_other_models_in_one_folder_are_not_compared(
+    name: str, equal: bool, identify: Callable[..., str], pocket_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    folder = tmp_path / name.replace("{seed}", "3")
+    shutil.copytree(pocket_directory.path, folder)
+    before = identify(sample_from=str(tmp_path / name))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    assert (identify(sample_from=str(tmp_path / name)) == before) == equal
 
 
 @pytest.mark.parametrize("room", nodes.ROOMS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aft.errors import ModelError, NumericalError, SettingsError
+from aft.errors import ModelError, NumericalError, SettingsError, WorkerError
 from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
@@ -43,6 +43,18 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
     start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
     write_job(tmp_path / "job", job, start, "full")
     assert read_job(tmp_path / "job") == (job, start, "full")
+
+
+@pytest.mark.parametrize("room", ["alignment", "models", "scoring", "training"])
+def test_a_job_is_refused_by_other_code_than_that_of_its_key(room, tmp_path, edit_code):
+    """Edited between the start of the run and that of its workers, which would train under the old code's key."""
+    job = Job([], SETTINGS, AFT, 3, "label", [], "# card")
+    write_job(tmp_path, job, ModelDirectory(tmp_path / "start", "0123456789abcdef"), "none")
+    edit_code(room)
+    with pytest.raises(WorkerError, match="The code has changed while the run was going"):
+        read_job(tmp_path)
+    edit_code("tasks")
+    assert read_job(tmp_path)[0] == job
 
 
 @pytest.mark.parametrize("launch", [TWO, SHARDED])

@@ -1,24 +1,26 @@
 """Two runs never write the same result: the second is refused before it starts.
 
 Questions and base model do not depend on the seed and are the same whoever writes them: there a run waits for another.
+A run also holds a lock of its own, whatever it writes: `kedro cache clean` sees by it that a run is going on.
 """
 
 import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from aft.files import LOCKS, digest, locked
+from aft.files import CLEANING, LOCKS, digest, locked
 from aft.pipelines.training import seed_key
 
 
 class RunLockHook:
-    """Holds a lock for every result of the run's seed that it writes, until it ends, however it ends.
+    """Holds a lock for every result of the run's seed that it writes, and one more, until it ends, however it ends.
 
     Runs of other seeds, under other labels or of other variants write other results, and go on side by side.
     """
@@ -38,7 +40,12 @@ class RunLockHook:
         self._held.close()  # of an interrupted run in the same process
         parameters = catalog.load("parameters")
         seed, label = parameters["seed"], parameters.get("label") or parameters.get("recipe")
+        own = self._data / LOCKS / f"run_{uuid4().hex}.lock"
         with ExitStack() as held:
+            held.callback(own.unlink, missing_ok=True)
+            held.enter_context(locked(own))
+            with locked(self._data / LOCKS / CLEANING, "room in the caches"):
+                pass  # whoever cleans up either sees the lock of this run, or has ended now
             for name, place in _places(pipeline, catalog, seed).items():
                 lock = self._data / LOCKS / f"{digest(os.path.relpath(place, self._data.resolve()))}.lock"
                 held.enter_context(locked(lock, f"{name} of {label}, seed {seed}", patience=0))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOCAL = SamplerSettings()
-_ROOMS = ("models", "sampling", "scoring")  # whose code decides a response
+_ROOMS = ("models", "sampling", "scoring", "server.py")  # whose code decides a response
 _COLUMNS = {  # of the candidates table, also where there is no response
     **{"question_id": "str", "sample_index": "int64", "seed": "int64", "response": "str", "token_ids": "object"},
     **{"finish_reason": "str", "sum_logprob": "float64", "n_tokens": "int64"},

@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from aft.code import deciding, source_hash
-from aft.files import digest, hash_file
-from aft.models.directory import open_model
+from aft.files import digest
 from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.recorded import leaves
 
@@ -40,18 +38,6 @@ def changed(mark: Mark, before: Any) -> list[str]:
     """What of a mark is not as it was in the mark `before`; everything if that is none."""
     known = before if isinstance(before, dict) else {}
     return [name for name, value in mark.items() if known.get(name) != value]
-
-
-def content_hash(path: Path, is_model: bool) -> str | None:
-    """The fingerprint of a model, or the hash of a file or of the files in a folder; None if there is nothing.
-
-    Raises `ModelError` if a folder that is to be a model is no whole one.
-    """
-    if is_model:
-        return open_model(path).fingerprint if path.is_dir() else None
-    if path.is_dir():
-        return digest({file.name: hash_file(file) for file in path.iterdir() if file.is_file()})
-    return hash_file(path) if path.is_file() else None
 
 
 def _paths(params: Mapping[str, Any], seed: int) -> Iterator[tuple[str, str]]:

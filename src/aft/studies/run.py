@@ -16,15 +16,18 @@ from typing import Any, cast
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
+from aft.code import source_hash
 from aft.errors import AftError
 from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.content import content_hash
+from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.variants import namespace
 from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
-from aft.studies.marks import Content, Mark, changed, content_hash, mark_of
+from aft.studies.marks import Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
@@ -171,6 +174,7 @@ def _run(
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
         "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
+        "code": source_hash(*ROOMS),  # which the cell's marks name
     }
     environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
     environment["PYTHONIOENCODING"] = "utf-8"  # of its log

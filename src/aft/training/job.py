@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from aft.code import source_hash
+from aft.errors import WorkerError
 from aft.files import write_atomically, write_json
 from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.settings import Objective, Sharding, TrainingSettings
 
+ROOMS = ("alignment", "models", "scoring", "training")  # whose code decides what a model learns
 _ORDER, _EXAMPLES, _PROBE = "order.json", "examples.jsonl", "probe.jsonl"
 
 
@@ -36,13 +39,22 @@ def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding)
         "objective": asdict(job.objective),
         **{"seed": job.seed, "label": job.label, "card": job.card},
         **{"start": str(start.path.absolute()), "fingerprint": start.fingerprint, "sharding": sharding},
+        "code": source_hash(*ROOMS),
     }
     write_json(folder / _ORDER, order)
 
 
 def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
-    """The job in `folder`, the model that it starts from, and how its weights are sharded."""
+    """The job in `folder`, the model that it starts from, and how its weights are sharded.
+
+    Raises `WorkerError` if it was written by other code than that of this process: the model has that code in its key.
+    """
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
+    if order["code"] != source_hash(*ROOMS):
+        raise WorkerError(
+            "The code has changed while the run was going, or is another one on this machine; "
+            "run the same command again, with the same code everywhere."
+        )
     settings = order["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     job = Job(

@@ -18,7 +18,7 @@ from aft.models.directory import ModelDirectory, open_model, save_model, write_c
 from aft.training.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
-from aft.training.job import Job
+from aft.training.job import ROOMS, Job
 from aft.training.launch import JOB, fit_together
 from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
 
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
 ALONE = Launch()
-_ROOMS = ("alignment", "models", "scoring", "training")  # whose code decides what a model learns
 CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
@@ -133,7 +132,7 @@ def kept_warnings(directory: Path) -> list[str]:
 
 def _made_from(description: Description, probe: Sequence[Example]) -> Description:
     """The whole description: the probe is in it only where there is one."""
-    made_from = {**description, "code": source_hash(*_ROOMS)}
+    made_from = {**description, "code": source_hash(*ROOMS)}
     return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 

@@ -15,6 +15,7 @@ from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, pred
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
+from aft.pipelines.content import content_hash
 from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
@@ -27,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
-# Whose code decides a variant's results: all that make or judge a model.
-ROOMS = ("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "tasks", "training")
+ROOMS = (  # whose code decides a variant's results: all that make or judge a model
+    *("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks"),
+    "training",
+)
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
@@ -48,8 +51,8 @@ def identify(
 ) -> str:
     """Hash of all but the seed that decides the variant's results; those of several seeds are compared if it is equal.
 
-    The code is in it, that which trained the model included. Raises `SettingsError` if the model was trained under
-    other settings than the present ones.
+    The code is in it, that which trained the model included, and what lies in a file or model that all seeds share.
+    Raises `SettingsError` if the model was trained under other settings than the present ones.
     """
     # A variant that had nothing to learn from beyond the references has VFT's model.
     is_vfts = model.fingerprint == vft_model.fingerprint and model.made_from.get("objective") == asdict(Objective())
@@ -65,7 +68,13 @@ def identify(
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
     code = [source_hash(*ROOMS), model.made_from.get("code")]
-    return digest([vft, sample_from, settings, asked, code])
+    held = [_shared(labelling.ratings_file, is_model=False), _shared(sample_from, is_model=True)]
+    return digest([vft, sample_from, settings, held, asked, code])
+
+
+def _shared(path: str | None, *, is_model: bool) -> str | None:
+    """Hash of what lies at a path that all seeds share; what lies at one with {seed} is to differ between them."""
+    return None if path is None or "{seed}" in path else content_hash(Path(path), is_model)
 
 
 def generate(
