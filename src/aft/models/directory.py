@@ -24,6 +24,7 @@ from aft.files import (
 )
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
+from aft.models.environment import cleared, refuse_low_precision
 from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
 
 if TYPE_CHECKING:
@@ -58,19 +59,25 @@ class ModelDirectory:
         return (read_manifest(self.path) or {}).get("made_from", {})
 
     def model(self, dtype: str = "float32") -> "PreTrainedModel":
-        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
+        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU.
+
+        Raises `ModelError` for what cannot be loaded and, as all that is computed with a finished model begins here,
+        `SettingsError` as `refuse_low_precision` does.
+        """
         from transformers import AutoModelForCausalLM
 
+        refuse_low_precision()
         hide_weight_bars()
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            with cleared(launched=True):
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.path,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
             with TemporaryDirectory() as folder:  # a configuration that cannot be saved is found before any training
                 loaded[0].config.save_pretrained(folder)
         except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
