@@ -37,8 +37,8 @@ def source_hash(*rooms: str) -> str:
 def deciding(settings: Any) -> Any:
     """The settings that decide a result, by name: all fields but those that their class lists in `HOW`.
 
-    What these say, how a thing is computed, changes it by the rounding of sums at most. Settings in settings are told
-    in the same way, and any other value is itself.
+    What these say, how a thing is computed, changes it by the rounding of sums at most, and under dropout by the masks
+    that are drawn. Settings in settings are told in the same way, and any other value is itself.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings

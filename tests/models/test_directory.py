@@ -358,6 +358,16 @@ class TestPublish:
         assert publish(source, target).fingerprint == source.fingerprint
         assert (target.stat().st_ino, (target / MANIFEST).stat().st_ino) == before
 
+    def test_the_same_bytes_made_from_something_else_are_published_anew(
+        self, tmp_path: Path, finished: ModelDirectory
+    ) -> None:
+        """Another setting may train the same weights: what the manifest says of them must follow."""
+        target = publish(finished, tmp_path / "vft").path
+        staged = Path(shutil.copytree(finished.path, tmp_path / "staged"))
+        finish_directory(staged, tmp_path / "other", {**MADE_FROM, "seed": 2})
+        publish(open_model(tmp_path / "other"), target)
+        assert ModelDirectory(target, finished.fingerprint).made_from == {**MADE_FROM, "seed": 2}
+
     def test_a_given_folder_stays_as_it_is(self, tmp_path: Path, folder: Path) -> None:
         (folder / "README.md").write_text("mine", encoding="utf-8")
         before = names(folder)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from aft.errors import DataError, SettingsError
-from aft.models.directory import ModelDirectory, publish
+from aft.files import MANIFEST
+from aft.models.directory import ModelDirectory, open_model, publish
 from aft.models.tokens import encode_response
 from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.evaluate import nodes
@@ -52,7 +53,7 @@ def train(
         validation: pd.DataFrame | None = None,
     ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
         tables = (to_table(pocket_questions[:4]), to_table([]) if validation is None else validation)
-        options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launching()}
+        options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launching(), "recipe": "r"}
         if objective is None:
             return train_vft(pocket_directory, *tables, [], training, **options)
         options["score_cache"] = str(tmp_path / "scores")
@@ -141,12 +142,15 @@ def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not trained again, nor kept again; its curve is VFT's, and one sentence says so."""
+    """Not trained again, nor kept again: its files are VFT's. Its curve is VFT's, and one sentence says so."""
     vft, its_curve = train()
     variant = Variant(**objective)
     monkeypatch.setattr("aft.training.run.fit", None)
     found, curve = train(variant, feedback=all_wrong(feedback))
-    assert found == vft
+    assert found.fingerprint == vft.fingerprint == open_model(found.path).fingerprint
+    files = [path for path in found.path.iterdir() if path.name != MANIFEST]
+    assert {path.name for path in files} == {path.name for path in vft.path.iterdir()} - {MANIFEST}
+    assert all(path.samefile(vft.path / path.name) for path in files)
     pd.testing.assert_frame_equal(curve["seed_0"], its_curve["seed_0"])
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told.startswith(f"{variant.label} has nothing to learn from beyond the references (0 of 4 questions have ")
@@ -214,10 +218,15 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
 
     published = publish(same, tmp_path / "aft")
     assert identify(published, objective) == identify(own, objective)
-    with pytest.raises(SettingsError, match="trained with another objective than is set now"):
-        identify(own, Variant(term="aft", constraint="detached"))
+    later = Variant(term="aft", reference_as_positive=True)  # which would have something to learn
+    for model in (own, published):
+        with pytest.raises(SettingsError, match="trained with another objective than is set now"):
+            identify(model, later)
+    other = Variant(term="aft", constraint="detached")  # which has as little: the same files under another manifest
+    published = publish(train(other, feedback=all_wrong(feedback))[0], tmp_path / "aft")
+    assert identify(published, other)
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
-        identify(published, objective, dataclasses.replace(TRAINING, epochs=2))
+        identify(published, other, dataclasses.replace(TRAINING, epochs=2))
 
 
 def test_held_out_groups_are_scored_under_the_token_budget_of_training(

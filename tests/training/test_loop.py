@@ -430,3 +430,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_kept(small_lla
     with pytest.raises(NumericalError, match=r"The gradient of step 1 is not finite; its questions are q0\d, "):
         train(model, ragged_examples(3), PLAIN, tmp_path, batch_size=4, checkpoint_every=1, max_grad_norm=1.0)
     assert not list(tmp_path.glob("*"))
+
+
+def test_only_the_first_process_looks_for_a_checkpoint(small_llama, ragged_examples, tmp_path, monkeypatch):
+    """It reads every byte of it, and tells the others."""
+    looked = []
+    monkeypatch.setattr(loop.checkpoints, "latest", looked.append)
+    for first in (False, True):
+        monkeypatch.setattr(loop.collectives, "is_first", lambda first=first: first)
+        train(small_llama(), ragged_examples(2), PLAIN, tmp_path, max_steps=1)
+        assert looked == [tmp_path] * first

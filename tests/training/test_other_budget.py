@@ -1,6 +1,11 @@
-"""A run that was killed, out of memory for instance, goes on under another budget and ends with the same weights."""
+"""A run that was killed, out of memory for instance, goes on under another budget and ends with the same weights.
+
+Under dropout other masks are drawn, so that the weights are of the same distribution only.
+"""
 
 import json
+import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aft.models.directory import ModelDirectory
+from aft.models.directory import ModelDirectory, open_model
 from aft.training import checkpoints
 from aft.training.examples import Example
 from aft.training.run import TrainedModel, train
@@ -42,6 +47,12 @@ train(open_model(Path(sys.argv[1])), examples, settings, objective, 7, Path(sys.
 """
 
 
+def begin(start: ModelDirectory, examples: list[Example], workspace: Path, start_python: Callable[..., Any]) -> None:
+    """A run that is killed in step 6."""
+    orders = (json.dumps(one) for one in ([asdict(one) for one in examples], asdict(SETTINGS), asdict(AFT)))
+    assert start_python(KILLED, start.path, workspace, *orders).wait() == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -67,8 +78,7 @@ def test_a_killed_run_goes_on_under_other_settings_of_how(
     def run(settings: TrainingSettings, workspace: Path) -> TrainedModel:
         return train(pocket_directory, examples, settings, AFT, 7, workspace, "train")
 
-    orders = (json.dumps(one) for one in ([asdict(one) for one in examples], asdict(SETTINGS), asdict(AFT)))
-    assert start_python(KILLED, pocket_directory.path, tmp_path / "cut", *orders).wait() == -signal.SIGKILL
+    begin(pocket_directory, examples, tmp_path / "cut", start_python)
     saved: list[int] = []
     save = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda *given: (saved.append(len(given[-1])), save(*given)))
@@ -83,3 +93,29 @@ def test_a_killed_run_goes_on_under_other_settings_of_how(
     ours, theirs = (load_file(one.directory.path / "model.safetensors") for one in (resumed, expected))
     for name, weights in theirs.items():
         torch.testing.assert_close(ours[name], weights, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"token_budget": 40}, {"token_budget": 1, "scoring": "two_pass"}], ids=str)
+def test_under_dropout_a_killed_run_goes_on_with_other_masks(
+    changes: dict[str, Any],
+    pocket_directory: ModelDirectory,
+    ragged_examples: Callable[[int], list[Example]],
+    start_python: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """Under the same key, to its end; its weights are others than those of a run that was not cut."""
+    folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "base"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.3}), encoding="utf-8")
+    start, examples, settings = open_model(folder), ragged_examples(13), replace(SETTINGS, **changes)
+    begin(start, examples, tmp_path / "cut", start_python)
+    with caplog.at_level("INFO", "aft"):
+        resumed = train(start, examples, settings, AFT, 7, tmp_path / "cut", "train")
+    assert "train: continuing from step 4." in caplog.messages
+    expected = train(start, examples, SETTINGS, AFT, 7, tmp_path / "whole", "train")
+    assert resumed.directory.path.name == expected.directory.path.name
+    assert resumed.curve[3]["loss"] == expected.curve[3]["loss"]
+    losses = [row["loss"] for row in resumed.curve]
+    assert len(losses) == 8 and all(map(math.isfinite, losses))
+    assert resumed.directory.fingerprint != expected.directory.fingerprint

@@ -10,7 +10,6 @@ from aft.errors import ModelError, SettingsError
 from aft.files import writing
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 ADAPTER = "adapter"  # the folder of a model directory that holds what was merged into the weights beside it
@@ -102,10 +101,8 @@ def has_adapter(model: object) -> bool:
     return hasattr(model, "peft_config")
 
 
-def save_adapter(model: "PreTrainedModel", directory: Path, weights: "dict[str, torch.Tensor] | None" = None) -> None:
+def save_adapter(model: "PreTrainedModel", directory: Path) -> None:
     """Write the adapter's weights and settings into `directory`, as peft reads them; nothing names a place or a time.
-
-    `weights` holds the model's weights if it has but a part of them itself.
 
     peft's own way would also write a card with the folder that the model came from, and ask the hub about the model.
     """
@@ -117,7 +114,7 @@ def save_adapter(model: "PreTrainedModel", directory: Path, weights: "dict[str, 
     config.base_model_name_or_path = None
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set: its order would be another in every process
-    adapter = get_peft_model_state_dict(model, weights, save_embedding_layers=False)
+    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}

@@ -24,6 +24,7 @@ from aft.files import (
 )
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
+from aft.models.environment import cleared, refuse_low_precision
 from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
 
 if TYPE_CHECKING:
@@ -58,19 +59,25 @@ class ModelDirectory:
         return (read_manifest(self.path) or {}).get("made_from", {})
 
     def model(self, dtype: str = "float32") -> "PreTrainedModel":
-        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU."""
+        """Load the weights (safetensors only, no remote code) in `dtype`, in evaluation mode, on the CPU.
+
+        Raises `ModelError` for what cannot be loaded and, as all that is computed with a finished model begins here,
+        `SettingsError` as `refuse_low_precision` does.
+        """
         from transformers import AutoModelForCausalLM
 
+        refuse_low_precision()
         hide_weight_bars()
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            with cleared(launched=True):
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.path,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
             with TemporaryDirectory() as folder:  # a configuration that cannot be saved is found before any training
                 loaded[0].config.save_pretrained(folder)
         except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
@@ -220,14 +227,12 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`: links to what was made here, copies of what was given.
 
     An earlier `target` is replaced as a whole, unless it holds the same already. Only files that decide what the model
-    says are taken over and, of a model that was made here, its card and its adapter. Raises `StoreError` if another
-    process publishes there at the same time.
+    says are taken over and, of a model that was made here, its card and its adapter. Another process that publishes
+    there at the same time is waited for.
     """
     published = ModelDirectory(target, source.fingerprint)
     if _is_published(source, target):
         return published
-    manifest = read_manifest(source.path)
-    made_from = manifest["made_from"] if manifest else _given(source)
     staged = target.with_name(f".{target.name}.partial")
     with writing(target), locked(target.with_name(f".{target.name}.lock")):
         if _is_published(source, target):  # by another process in between
@@ -236,8 +241,24 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
         staged.mkdir(parents=True)
         for path in handed_on(source.path):
             _take_over(source.path, path, staged)
-        finish_directory(staged, target, made_from)
+        finish_directory(staged, target, _told_of(source))
     return published
+
+
+def standing_for(source: ModelDirectory, objective: Mapping[str, Any], cache: Path) -> ModelDirectory:
+    """A directory in `cache` with all files of `source`, made here: the same model, as what `objective` comes to.
+
+    Its manifest says so under `stands_for`, beside what the model was made from.
+    """
+    made_from = {**source.made_from, "fingerprint": source.fingerprint, "stands_for": dict(objective)}
+
+    def build(directory: Path) -> None:
+        shutil.rmtree(directory)  # what a killed run left
+        directory.mkdir()
+        for name in (read_manifest(source.path) or {})["files"]:
+            _take_over(source.path, Path(name), directory)
+
+    return ModelDirectory(build_once(cache, made_from, build), source.fingerprint)
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
@@ -268,14 +289,23 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
 
 
 def _is_published(source: ModelDirectory, target: Path) -> bool:
-    """Whether `target` is finished, intact, and holds the very bytes of `source`, by the hashes that are known."""
+    """Whether `target` is finished, intact, and holds the very bytes of `source`, by the hashes that are known.
+
+    It must say the same of what they were made from: two trainings may end with the same bytes.
+    """
     manifest = read_manifest(target)
-    if manifest is None or handed_on(source.path) != handed_on(target):
+    if manifest is None or manifest["made_from"] != _told_of(source) or handed_on(source.path) != handed_on(target):
         return False
     hashes, made = manifest["files"], (read_manifest(source.path) or {}).get("files", {})
     deciding = {name: value for name, value in hashes.items() if decides(Path(name))}
     beside = all(made.get(name) == value for name, value in hashes.items() if name not in deciding)
     return beside and _fingerprint(deciding) == source.fingerprint and is_intact(target)
+
+
+def _told_of(source: ModelDirectory) -> dict[str, Any]:
+    """What a published model was made from: what its own manifest says, if it was made here."""
+    manifest = read_manifest(source.path)
+    return manifest["made_from"] if manifest else _given(source)
 
 
 def _given(source: ModelDirectory) -> dict[str, Any]:

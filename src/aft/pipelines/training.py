@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aft.models.directory import ModelDirectory
+from aft.models.directory import ModelDirectory, standing_for
 from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import by_id, to_questions
 from aft.tasks import Question
@@ -63,7 +63,8 @@ def train_on(
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
 
-    A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again.
+    A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
+    under a manifest that says for which objective it stands.
     """
     from aft.training.examples import build_examples, effective_objective, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
@@ -76,16 +77,19 @@ def train_on(
         return build_examples(of, [], tokenizer, Objective(), training.max_tokens)
 
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
-    objective = effective_objective(objective, examples, lambda: references(rows))
+    effective = effective_objective(objective, examples, lambda: references(rows))
     held_out = to_questions(watched(questions.validation))
-    probe, label = references(held_out) if held_out else [], f"train {objective.label}"
+    probe, label = references(held_out) if held_out else [], f"train {effective.label}"
     trained = train(
-        *(start, examples, training, objective, seed, Path(model_cache), label),
+        *(start, examples, training, effective, seed, Path(model_cache), label),
         probe=probe,
         launch=launch,
         provenance=origin.provenance(rows, prompt_style(tokenizer)),
     )
-    return trained.directory, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
+    model = trained.directory
+    if effective != objective:
+        model = standing_for(model, asdict(objective), Path(model_cache))
+    return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
 def with_reference_scores(

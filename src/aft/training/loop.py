@@ -56,7 +56,8 @@ def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding
     parallel, path = choose(sharding), _prepare(model, job, sharding)
     per_epoch = steps_per_epoch(costs, settings.batch_size)
     total = settings.max_steps or math.ceil(settings.epochs * per_epoch)
-    checkpoint = collectives.gathered(checkpoints.latest(directory))[0]
+    found = checkpoints.latest(directory) if collectives.is_first() else None  # it reads every byte of them
+    checkpoint = collectives.gathered(found)[0]
     if checkpoint is not None:
         logger.info("%s: continuing from step %d.", job.label, checkpoints.step_of(checkpoint))
         checkpoints.load_weights(checkpoint, model)

@@ -15,7 +15,7 @@ from aft.files import Description, build_once, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
 from aft.models.directory import ModelDirectory, open_model, save_model, write_card
-from aft.training.environment import cleared
+from aft.models.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
 from aft.training.job import ROOMS, Job

@@ -28,7 +28,9 @@ class TrainingSettings:
     """How any model of the project is trained: the base model's pretraining, VFT and every variant.
 
     A run that was begun under other settings of `HOW` goes on under these, and ends with the same weights up to the
-    rounding of sums: `aft.code.deciding` leaves them out of the key that a model is kept under.
+    rounding of sums: `aft.code.deciding` leaves them out of the key that a model is kept under. Under dropout, LoRA's
+    or the model's own, a run draws other masks under another `token_budget` or `scoring`: the same distribution, not
+    the same weights.
     """
 
     HOW: ClassVar = ("token_budget", "scoring", "checkpoint_every", "monitor_every", "gradient_checkpointing")
@@ -122,7 +124,7 @@ Sharding = Literal["none", "full"]
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Where a model is trained; what it learns is the same, up to the rounding of sums."""
+    """Where a model is trained; what it learns is the same, up to the rounding of sums and dropout's masks."""
 
     processes: int = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
     machines: int = 1  # each other machine is told by the log what to run

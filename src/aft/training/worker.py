@@ -15,7 +15,7 @@ from torch import distributed  # noqa: TID253
 
 from aft.errors import AftError
 from aft.files import write_json
-from aft.training.environment import cleared
+from aft.models.environment import cleared
 from aft.training.job import read_job
 from aft.training.launch import ERROR
 from aft.training.run import fit

@@ -22,7 +22,6 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.pipelines.variants import BASELINE, COMPARED
 from aft.sampling.settings import SamplerSettings
-from aft.training.settings import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +53,11 @@ def identify(
     The code is in it, that which trained the model included, and what lies in a file or model that all seeds share.
     Raises `SettingsError` if the model was trained under other settings than the present ones.
     """
-    # A variant that had nothing to learn from beyond the references has VFT's model.
-    is_vfts = model.fingerprint == vft_model.fingerprint and model.made_from.get("objective") == asdict(Objective())
-    trained = Objective() if is_vfts else objective
-    present = {"training": deciding(training), "objective": asdict(trained), "seed": seed}
-    other = [name for name, value in present.items() if model.made_from.get(name) != value]
+    made_from = model.made_from
+    # VFT's model stands for an objective that had nothing to learn from beyond the references.
+    asked_for = {**made_from, "objective": made_from.get("stands_for", made_from.get("objective"))}
+    present = {"training": deciding(training), "objective": asdict(objective), "seed": seed}
+    other = [name for name, value in present.items() if asked_for.get(name) != value]
     if other:
         raise SettingsError(
             f"The model in {model.path} was trained with another {' and '.join(other)} than is set now; "

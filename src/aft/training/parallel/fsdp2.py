@@ -1,7 +1,7 @@
 """Fully sharded weights (FSDP2): each process keeps a part of every weight, its gradient and its optimiser state.
 
-On every rank: 1/n of weights, gradients and optimiser state. A whole tensor exists for a moment only, on the CPU, when
-a checkpoint or the finished model is written, and only the first rank keeps it.
+On every rank: 1/n of weights, gradients and optimiser state. When a checkpoint or the finished model is written,
+a whole tensor exists for a moment on every rank's device, one at a time; only the first rank keeps it, on the CPU.
 
 A layer's weights are put together when it runs and taken apart again, which only works if every process makes the same
 passes in the same order. So groups are scored with one graph per pass, and a process with fewer passes makes idle ones.

@@ -1,14 +1,16 @@
-"""What other launchers leave in the environment decides nothing of what is trained."""
+"""What other launchers leave in the environment decides nothing of what is trained, sampled or scored."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from aft.errors import SettingsError
 from aft.models.directory import ModelDirectory
-from aft.training.environment import cleared
+from aft.models.environment import cleared
 from aft.training.examples import Example
 from aft.training.run import TrainedModel, train
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -61,7 +63,7 @@ def test_variables_of_other_launchers_do_not_count(
     assert trained.directory.fingerprint == plain.directory.fingerprint
     assert [row["loss"] for row in trained.curve] == [row["loss"] for row in plain.curve]
     told = [message for message in caplog.messages if "environment" in message]
-    assert told == [f"Training does not read these environment variables: {', '.join(sorted(strays))}."]
+    assert told == [f"Models are loaded and trained without these environment variables: {', '.join(sorted(strays))}."]
     assert dict(os.environ) == before
 
 
@@ -77,6 +79,7 @@ def test_of_several_processes_none_reads_them(
     assert losses == pytest.approx([row["loss"] for row in plain.curve], rel=1e-6)
 
 
+@pytest.mark.parametrize("use", [run, lambda model, _: model.model()], ids=["train", "load"])
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -87,11 +90,34 @@ def test_of_several_processes_none_reads_them(
     ],
 )
 def test_what_is_read_too_early_to_be_cleared_is_refused(
-    name: str, value: str, pocket_directory: ModelDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    value: str,
+    use: Callable[[ModelDirectory, Path], object],
+    pocket_directory: ModelDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whoever samples or scores loads a model."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"The environment variable {name} is {value}, .*: unset it, "):
-        run(pocket_directory, tmp_path)
+        use(pocket_directory, tmp_path)
+
+
+def test_loading_reads_none_of_them(pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what torch's launcher sets, which may have started the process that loads."""
+    strays = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+    for name in (*strays, "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    seen: list[list[str]] = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def looking(*given: Any, **options: Any) -> Any:
+        seen.append([name for name in (*strays, "LOCAL_RANK") if name in os.environ])
+        return load(*given, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", looking)
+    pocket_directory.model()
+    assert seen == [["LOCAL_RANK"]] and all(name in os.environ for name in strays)
 
 
 @pytest.mark.parametrize("harmless", [{}, {"NVIDIA_TF32_OVERRIDE": "0"}, {"DNNL_DEFAULT_FPMATH_MODE": "strict"}])

@@ -1,8 +1,8 @@
-"""What a training run must not read of its environment: settings of other launchers, which decide what is trained.
+"""What must not be read of the environment: settings of other launchers, which decide what is trained and computed.
 
 `accelerate` and `transformers` take precision, device, compilation, sharding and the number of processes from variables
-that `accelerate launch`, MPI or another program's job may have left. They are in no key of a model, so they must not
-count.
+that `accelerate launch`, MPI or another program's job may have left. They are in no key of a model or of what it says,
+so they must not count.
 """
 
 import logging
@@ -14,7 +14,7 @@ from aft.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
-# Beginnings of names that accelerate and transformers read while a trainer is made and trains.
+# Beginnings of names that accelerate and transformers read while a model is loaded and trained.
 _SETTINGS = (
     *("ACCELERATE_", "FSDP_", "FORK_LAUNCHED", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "SM_", "XLA_"),
     *("PMI_", "OMPI_", "MV2_", "MPI_"),  # of processes that MPI started
@@ -32,22 +32,17 @@ _TOO_LATE = {
 
 @contextmanager
 def cleared(*, launched: bool = False) -> Iterator[None]:
-    """Within, no variable decides what is trained; afterwards all are as before, also what was set meanwhile.
+    """Within, no variable decides what is loaded or trained; afterwards all are as before, also what was set meanwhile.
 
     `launched` keeps those of torch's launcher, for one of several processes. What was there is named in the log. Raises
-    `SettingsError` for a variable that it is too late to clear.
+    `SettingsError` as `refuse_low_precision` does.
     """
-    for name, harmless in _TOO_LATE.items():
-        if os.environ.get(name, harmless).upper() not in ("", harmless):
-            raise SettingsError(
-                f"The environment variable {name} is {os.environ[name]}, which changes the precision of float32: unset "
-                "it, and set training.precision."
-            )
+    refuse_low_precision()
     before = dict(os.environ)
     beginnings = _SETTINGS if launched else (*_SETTINGS, *_OF_PROCESSES)
     found = sorted(name for name in before if name.startswith(beginnings))
     if found:
-        logger.warning("Training does not read these environment variables: %s.", ", ".join(found))
+        logger.warning("Models are loaded and trained without these environment variables: %s.", ", ".join(found))
     for name in found:
         del os.environ[name]
     try:
@@ -56,3 +51,13 @@ def cleared(*, launched: bool = False) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+def refuse_low_precision() -> None:
+    """Raise `SettingsError` for a variable that lowers the precision of float32 and that it is too late to clear."""
+    for name, harmless in _TOO_LATE.items():
+        if os.environ.get(name, harmless).upper() not in ("", harmless):
+            raise SettingsError(
+                f"The environment variable {name} is {os.environ[name]}, which changes the precision of float32: unset "
+                "it, and set training.precision or sampling.precision."
+            )
