@@ -55,7 +55,7 @@ def test_models_load_in_plain_transformers(finished, name):
 def test_training_curves_tell_the_terms_and_scores(finished):
     folder = finished.data / "08_reporting/smoke/training_curves"
     constrained = pd.read_parquet(folder / "aft_bc/seed_0.parquet")
-    assert constrained["step"].tolist() == list(range(1, 7))
+    assert constrained["step"].tolist() == list(range(1, 10))
     scored = constrained.dropna(subset=["score_positive"])
     gap = scored["loss"] - scored["vft_term"] - scored["alignment_term"] - scored["constraint_term"]
     assert gap.abs().max() < 1e-4
@@ -77,7 +77,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_training_and_evaluation(finish
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert set(children) == {(kind, name) for kind in ("train", "accuracy") for name in MODELS}
     assert len(parents) == 1
-    assert len(client.get_metric_history(children["train", "aft_dc"].info.run_id, "loss")) == 6
+    assert len(client.get_metric_history(children["train", "aft_dc"].info.run_id, "loss")) == 9
     assert "accuracy" in children["accuracy", "aft_dc"].data.metrics
     assert children["train", "aft_bc"].data.params["objective.constraint"] == "boundary"
     assert str(finished.folder) not in json.dumps([run.to_dictionary()["data"] for run in runs])

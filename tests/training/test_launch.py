@@ -178,7 +178,7 @@ def wait_until(happened, seconds):
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"processes": 0}, "1 or more"),
+        ({"processes": 0}, "whole number from 1"),
         ({"machines": 2}, "needs launch.rendezvous"),
     ],
 )
