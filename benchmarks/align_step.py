@@ -26,7 +26,7 @@ on float32 weights (bfloat16: under autocast); `7b` with plain SGD on bfloat16 w
 
 `--lengths gsm8k`: 16 questions per step, with lengths as GSM8K's: means of 95 and 122 tokens. `naive` pads a random
 batch to its longest row, `naive_budget` splits it into passes of at most the trainer's token budget and pads each;
-`shared` takes the batches of `CostGroupedSampler`. Seconds per question are those of a question of mean length.
+`shared` takes the batches of `batches_of_epoch`. Seconds per question are those of a question of mean length.
 """
 
 import argparse
@@ -62,7 +62,7 @@ from torch.nn.functional import logsigmoid  # noqa: TID253
 from aft.alignment.losses import alignment_loss
 from aft.scoring import paths
 from aft.scoring.groups import Group
-from aft.training.batches import CostGroupedSampler
+from aft.training.batches import batches_of_epoch
 
 VARIANTS = {"aft_bc": "boundary", "aft_dc": "detached", "aft": "none"}
 OURS = ("naive", "shared", "two_pass")
@@ -291,7 +291,8 @@ def compare_gsm8k(options: argparse.Namespace) -> list[dict[str, Any]]:
     groups = [random_group(lengths, vocabulary, seed) for seed, lengths in enumerate(drawn)]
     check_ours(bench, groups[:2])
     at_random = _batches(groups, random.Random(0).sample(range(len(groups)), len(groups)))
-    alike = _batches(groups, list(CostGroupedSampler([group.cost for group in groups], QUESTIONS, seed=0)))
+    numbers = batches_of_epoch([group.cost for group in groups], QUESTIONS, seed=0, epoch=0)
+    alike = [[groups[i] for i in batch] for batch in numbers]
     runs: dict[Name, tuple[list[list[Group]], Callable[..., None]]] = {
         ("naive", "any"): (at_random, partial(backward, path="naive", variant="aft_bc", token_budget=10**9)),
         ("naive_budget", "any"): (at_random, partial(backward, path="naive", variant="aft_bc", token_budget=BUDGET)),

@@ -87,8 +87,8 @@ def test_a_damaged_list_of_shards_is_told(damage: Callable[[str], str | None], d
     """Else all that it names would be taken for unused."""
     listed = data / "04_feature/pocket/seed_0/candidates.json"
     SampleStoreDataset(filepath=str(listed)).save(sampled(caches[1], 0))
-    text = damage(listed.read_text())
-    listed.unlink() if text is None else listed.write_text(text)
+    text = damage(listed.read_text(encoding="utf-8"))
+    listed.unlink() if text is None else listed.write_text(text, encoding="utf-8")
     with pytest.raises(StoreError, match=r"candidates\.json (has changed|is missing).* name samples that are in use"):
         find_entries(data, caches)
 
@@ -98,7 +98,7 @@ def test_files_of_others_that_speak_of_shards_are_left_alone(content: str, data:
     """Whoever put it there did not write it with a seal: it is no list of ours, and nobody is told to delete it."""
     sampled(caches[1], 0)
     (data / "01_raw").mkdir(parents=True)
-    (data / "01_raw/mine.json").write_text(content)
+    (data / "01_raw/mine.json").write_text(content, encoding="utf-8")
     assert [entry.state for entry in find_entries(data, caches)] == ["unused"]
 
 
@@ -106,7 +106,7 @@ def test_sealed_files_that_are_no_lists_name_nothing(data: Path, caches: list[Pa
     sampled(caches[1], 0)
     for number, content in enumerate(("{}", "[1]", '{"shards": 3}', '{"shards": [3]}')):
         path = data / f"08_reporting/{number}.json"
-        write_sealed(path, lambda staged, content=content: staged.write_text(content))
+        write_sealed(path, lambda staged, content=content: staged.write_text(content, encoding="utf-8"))
     assert [entry.state for entry in find_entries(data, caches)] == ["unused"]
 
 
@@ -188,7 +188,7 @@ def test_what_a_running_process_makes_is_left_alone(data: Path, caches: list[Pat
 def test_folders_of_others_are_no_entries(name: str, data: Path, caches: list[Path]) -> None:
     """A cache may be set to a folder that holds other things."""
     (caches[0] / name).mkdir(parents=True)
-    (caches[0] / name / "thesis.tex").write_text("mine")
+    (caches[0] / name / "thesis.tex").write_text("mine", encoding="utf-8")
     assert find_entries(data, caches) == []
 
 
@@ -213,4 +213,4 @@ def test_a_store_that_is_being_filled_is_left_alone(data: Path, caches: list[Pat
     (entry,) = find_entries(data, caches)
     with locked(lock_of(shard.parent)), pytest.raises(StoreError, match="Another run"):
         remove(entry)
-    assert json.loads((shard.parent / "description.json").read_text())["seed"] == 0
+    assert json.loads((shard.parent / "description.json").read_text(encoding="utf-8"))["seed"] == 0

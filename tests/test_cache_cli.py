@@ -22,7 +22,8 @@ def caches(tmp_path: Path) -> dict[str, Path]:
     for path in tmp_path.glob("conf/*/globals.yml"):
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text(
-            "\n".join(line for line in lines if not line.startswith("data:")) + f"\ndata: {tmp_path}/data\n"
+            "\n".join(line for line in lines if not line.startswith("data:")) + f"\ndata: {tmp_path}/data\n",
+            encoding="utf-8",
         )
     folders = {
         "unfinished": tmp_path / "data/06_models/cache/.0123456789abcdef.partial",

@@ -23,8 +23,10 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "conf/local").mkdir()
-    (folder / "conf/base/globals.yml").write_text(f"data: {folder / 'data'}\nrecipe: pocket\n")
-    (folder / "conf/base/mlflow.yml").write_text("{enabled: false, tracking_uri: null, experiment: aft}\n")
+    (folder / "conf/base/globals.yml").write_text(f"data: {folder / 'data'}\nrecipe: pocket\n", encoding="utf-8")
+    (folder / "conf/base/mlflow.yml").write_text(
+        "{enabled: false, tracking_uri: null, experiment: aft}\n", encoding="utf-8"
+    )
     return folder / "conf"
 
 
@@ -137,8 +139,8 @@ def test_a_mistake_ends_in_one_sentence(option: str, named: str, told: Told) -> 
 )
 def test_a_mistake_in_a_file_ends_in_one_sentence(file: str, text: str, named: str, conf: Path, told: Told) -> None:
     (conf / "broken").mkdir()
-    (conf / "broken/globals.yml").write_text("recipe: broken\n")
-    (conf / "broken" / file).write_text(text)
+    (conf / "broken/globals.yml").write_text("recipe: broken\n", encoding="utf-8")
+    (conf / "broken" / file).write_text(text, encoding="utf-8")
     try:
         said = told("--env=broken")
     finally:

@@ -198,7 +198,7 @@ class TestWriting:
         "place", ["file/below", "file/below/that", "loop/a", "n" * 300, "folder", "null\0byte", "half\ud800"]
     )
     def test_a_place_where_nothing_can_be_written_is_one_sentence(self, tmp_path: Path, place: str) -> None:
-        (tmp_path / "file").write_text("no folder")
+        (tmp_path / "file").write_text("no folder", encoding="utf-8")
         (tmp_path / "folder").mkdir()
         (tmp_path / "loop").symlink_to("loop")
         with pytest.raises(StoreError, match="Cannot write") as caught:
@@ -207,7 +207,9 @@ class TestWriting:
 
     def test_a_missing_file_that_was_only_to_be_read_is_no_such_place(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
-            write_atomically(tmp_path / "new", lambda staged: (tmp_path / "elsewhere" / "input").read_text())
+            write_atomically(
+                tmp_path / "new", lambda staged: (tmp_path / "elsewhere" / "input").read_text(encoding="utf-8")
+            )
 
 
 class TestUsableFolder:
@@ -235,14 +237,14 @@ class TestSeal:
     WAY_OUT = "run ingest"
 
     def write(self, path: Path, content: str) -> None:
-        write_sealed(path, lambda staged: staged.write_text(content))
+        write_sealed(path, lambda staged: staged.write_text(content, encoding="utf-8"))
 
     def test_a_file_is_what_was_written_until_it_is_changed(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "table.csv"
         for content in ("one", "two"):
             self.write(path, content)
             check_seal(path, self.WAY_OUT)
-        path.write_text("one")
+        path.write_text("one", encoding="utf-8")
         with pytest.raises(StoreError, match=r"table\.csv has changed since it was written; run ingest\.$"):
             check_seal(path, self.WAY_OUT)
 
@@ -282,7 +284,7 @@ files.write_sealed(Path(sys.argv[1]), lambda staged: staged.write_text("new"))
 """
         assert start_python(code, path, call).wait() == -signal.SIGKILL
         expected = before if call < 4 else "new"
-        assert (path.read_text() if path.exists() else None) == expected
+        assert (path.read_text(encoding="utf-8") if path.exists() else None) == expected
         assert lost_files(tmp_path) == []
         if expected is not None:
             check_seal(path, self.WAY_OUT)
@@ -416,7 +418,7 @@ class TestManifest:
             assert read_manifest(tmp_path) in (None, expected), place
 
     def test_one_without_a_seal_is_none(self, tmp_path: Path) -> None:
-        (tmp_path / MANIFEST).write_text(json.dumps({"made_from": MADE_FROM, "files": {}}))
+        (tmp_path / MANIFEST).write_text(json.dumps({"made_from": MADE_FROM, "files": {}}), encoding="utf-8")
         assert read_manifest(tmp_path) is None
 
     def test_no_directory_has_none(self, tmp_path: Path) -> None:
@@ -511,8 +513,10 @@ build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
 
         def build(directory: Path) -> None:
             assert names(directory) == [MANIFEST, "step_1"]
-            assert json.loads((directory / MANIFEST).read_text()) == {"made_from": MADE_FROM}, "what it is going to be"
-            (directory / "step_2").write_text("done by the second process")
+            assert json.loads((directory / MANIFEST).read_text(encoding="utf-8")) == {"made_from": MADE_FROM}, (
+                "what it is going to be"
+            )
+            (directory / "step_2").write_text("done by the second process", encoding="utf-8")
 
         made = build_once(tmp_path, MADE_FROM, build)  # refused if the killed process still held the lock
         assert names(made) == [MANIFEST, "step_1", "step_2"]

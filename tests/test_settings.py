@@ -25,12 +25,13 @@ def test_a_plugin_that_reads_the_same_file_is_left_out(name, tmp_path, monkeypat
         "    @hook_impl\n"
         "    def after_context_created(self, context):\n"
         "        raise AssertionError('the plugin was asked')\n"
-        "hooks = Hooks()\n"
+        "hooks = Hooks()\n",
+        encoding="utf-8",
     )
     about = tmp_path / f"{name.replace('-', '_')}-2.0.3.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0.3\n")
-    (about / "entry_points.txt").write_text("[kedro.hooks]\nmlflow_hook = its_hooks:hooks\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0.3\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[kedro.hooks]\nmlflow_hook = its_hooks:hooks\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     bootstrap_project(ROOT)
     cast(KedroSession, KedroSession.create(ROOT)).load_context()
@@ -58,5 +59,5 @@ def test_child_processes_inherit_what_is_not_to_be_told():
     warn = "import warnings; warnings.warn({!r}, FutureWarning)"
     for text, told in (("`is_gradient_checkpointing` is deprecated and will be removed", False), ("other", True)):
         code = f"import aft.settings, subprocess, sys; subprocess.run([sys.executable, '-c', {warn.format(text)!r}])"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, encoding="utf-8")
         assert (text in done.stderr) == told

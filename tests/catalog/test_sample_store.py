@@ -57,7 +57,9 @@ def test_only_the_very_shards_that_were_listed_are_loaded(
         shards[1].write_bytes(shards[1].read_bytes()[:-1])
     else:
         rows("x").to_parquet(shards[1], index=False)
-        shards[1].with_suffix(".json").write_text(json.dumps({"sha256": hash_file(shards[1]), "rows": 2}))
+        shards[1].with_suffix(".json").write_text(
+            json.dumps({"sha256": hash_file(shards[1]), "rows": 2}), encoding="utf-8"
+        )
     with pytest.raises(DatasetError, match=rf"missing or changed.*{shards[1].name}.*run sample_cots"):
         dataset.load()
 

@@ -72,11 +72,13 @@ def test_unknown_studies_are_answered_with_the_list(project: Any) -> None:
 
 @pytest.mark.e2e
 def test_a_cell_that_fails_names_its_log(project: Any) -> None:
-    broken = STUDY.replace("tiny:", "broken:").replace("seeds: [3]", "seeds: [3]\n  params: {labelling.judge: file}")
+    broken = STUDY.replace("tiny:", "broken:").replace(
+        "seeds: [3]", "seeds: [3]\n  params: {base_model.source: nowhere}"
+    )
     (project.folder / "conf/smoke/studies_broken.yml").write_text(broken, encoding="utf-8")
     done = project.studies("run", "broken", "--jobs", "1")
     assert done.returncode == 1
-    assert "set labelling.ratings_file" in done.stderr and "study_log.txt" in done.stderr
+    assert "There is no model directory nowhere" in done.stderr and "study_log.txt" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -85,7 +87,7 @@ def test_a_cell_that_fails_names_its_log(project: Any) -> None:
     ("content", "words"), [("- tiny", "cannot be read"), ("tiny: {title: T", "cannot be read"), ("a/b: {}", "'a/b'")]
 )
 def test_a_file_that_names_no_studies_is_answered_in_a_sentence(fresh: Any, content: str, words: str) -> None:
-    (fresh.folder / "conf/smoke/studies.yml").write_text(content)
+    (fresh.folder / "conf/smoke/studies.yml").write_text(content, encoding="utf-8")
     done = fresh.studies("list")
     assert done.returncode == 1
     assert words in done.stderr and "Traceback" not in done.stderr

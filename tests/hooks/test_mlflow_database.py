@@ -112,7 +112,7 @@ def test_what_holds_a_run_is_never_set_aside(made, tmp_path):
     ],
 )
 def test_where_nothing_can_be_recorded_is_told_at_once(address, told, tmp_path):
-    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "text.txt").write_text("hello", encoding="utf-8")
     statements(tmp_path / "other.db", "CREATE TABLE books (title)")
     began = time.monotonic()
     place = connected(address.format(folder=tmp_path), "aft", tmp_path)

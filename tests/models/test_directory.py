@@ -151,7 +151,7 @@ class TestFingerprint:
     def test_a_manifest_cannot_vouch_for_other_weights(self, folder: Path, pocket_directory: ModelDirectory) -> None:
         """A manifest with false hashes does not give other weights the fingerprint of the true ones."""
         hashes = dict.fromkeys(FILES, "0" * 64)
-        (folder / MANIFEST).write_text(json.dumps(with_seal({"made_from": {}, "files": hashes})))
+        (folder / MANIFEST).write_text(json.dumps(with_seal({"made_from": {}, "files": hashes})), encoding="utf-8")
         assert "has changed" in refused(lambda: open_model(folder))
 
 

@@ -136,7 +136,9 @@ def test_seeds_with_other_ratings_in_one_file_are_not_compared(
     labelling = Labelling(judge="file", ratings_file=str(tmp_path / name))
     identities = []
     for rating in (1, 2):
-        (tmp_path / name.replace("{seed}", "3")).write_text(f"question_id,sample_index,rating\nq,0,{rating}\n")
+        (tmp_path / name.replace("{seed}", "3")).write_text(
+            f"question_id,sample_index,rating\nq,0,{rating}\n", encoding="utf-8"
+        )
         identities.append(identify(labelling=labelling))
     assert (identities[0] == identities[1]) == equal
 
@@ -148,7 +150,7 @@ def test_seeds_that_sampled_from_other_models_in_one_folder_are_not_compared(
     folder = tmp_path / name.replace("{seed}", "3")
     shutil.copytree(pocket_directory.path, folder)
     before = identify(sample_from=str(tmp_path / name))
-    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}', encoding="utf-8")
     assert (identify(sample_from=str(tmp_path / name)) == before) == equal
 
 

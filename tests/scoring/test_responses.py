@@ -200,10 +200,10 @@ def test_what_is_damaged_is_made_anew(damage, table, scored, loads, tmp_path):
 
 def reseal(directory, change):
     """Change what a manifest says, as one who knows how it is sealed."""
-    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     del manifest["seal"]
     change(manifest)
-    (directory / "manifest.json").write_text(json.dumps(with_seal(manifest)))
+    (directory / "manifest.json").write_text(json.dumps(with_seal(manifest)), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["model", "precision", "prompts", "responses"])

@@ -15,9 +15,11 @@ from typing import Any, cast
 import pytest
 from kedro.framework.project import pipelines
 
+from aft.code import source_hash
 from aft.errors import IncompleteRecord, ModelError, SettingsError
 from aft.models.directory import ModelDirectory
 from aft.pipeline_registry import register_pipelines
+from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.parameters import (
     BaseModel,
     Cluster,
@@ -72,11 +74,11 @@ class Place:
         self.project, self.params, self.made = project, PARAMS, []
         for name in ("questions", "more"):
             (project / name).mkdir()
-            (project / name / "train.jsonl").write_text("{}\n")
+            (project / name / "train.jsonl").write_text("{}\n", encoding="utf-8")
         for name in ("model", "round/seed_0/aft", "round/seed_1/aft"):
             shutil.copytree(model, project / name)
         for seed in (0, 1):
-            (project / f"ratings_{seed}.csv").write_text("question_id,sample_index,rating\n")
+            (project / f"ratings_{seed}.csv").write_text("question_id,sample_index,rating\n", encoding="utf-8")
 
     @contextmanager
     def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
@@ -105,7 +107,7 @@ def place(tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.
         project.made.append((cell.seed, variants))
         (folder / "metrics").mkdir(parents=True, exist_ok=True)
         for name in variants:
-            (folder / "metrics" / f"{name}.json").write_text("{}")
+            (folder / "metrics" / f"{name}.json").write_text("{}", encoding="utf-8")
 
     monkeypatch.setattr(run, "_run", make)
     assert len(project.run()) == 2
@@ -123,7 +125,7 @@ def test_what_is_finished_is_not_run_again(place: Place) -> None:
 def test_other_questions_in_the_same_folder_run_all_again(
     place: Place, folder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (place.project / folder / "train.jsonl").write_text('{"question": "Another one?"}\n')
+    (place.project / folder / "train.jsonl").write_text('{"question": "Another one?"}\n', encoding="utf-8")
     key = {"questions": "task.settings.gsm8k.path", "more": "test_sets.svamp.settings.path"}[folder]
     with caplog.at_level(logging.INFO):
         assert place.run() == ALL
@@ -132,7 +134,7 @@ def test_other_questions_in_the_same_folder_run_all_again(
 
 
 def test_other_ratings_of_a_seed_run_that_seed_again(place: Place) -> None:
-    (place.project / "ratings_1.csv").write_text("question_id,sample_index,rating\nq,0,7\n")
+    (place.project / "ratings_1.csv").write_text("question_id,sample_index,rating\nq,0,7\n", encoding="utf-8")
     assert place.run() == ALL[1:]
 
 
@@ -140,7 +142,7 @@ def test_other_ratings_of_a_seed_run_that_seed_again(place: Place) -> None:
 def test_another_model_in_the_same_folder_runs_again_what_starts_or_samples_from_it(
     place: Place, folder: str, again: list[tuple[int, tuple[str, ...]]]
 ) -> None:
-    (place.project / folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (place.project / folder / "generation_config.json").write_text('{"eos_token_id": 2}', encoding="utf-8")
     assert place.run() == again
 
 
@@ -197,7 +199,7 @@ def test_what_decides_runs_again_what_it_decides(place: Place, key: str, value: 
 
 @pytest.mark.parametrize("content", ["[]", '{"vft": "3f9a"}', "{"])
 def test_marks_that_are_none_of_ours_are_as_no_marks(place: Place, content: str) -> None:
-    (place.project / "reports/seed_0/finished.json").write_text(content)
+    (place.project / "reports/seed_0/finished.json").write_text(content, encoding="utf-8")
     assert place.run() == ALL[:1]
 
 
@@ -234,7 +236,7 @@ class Elsewhere(Place):
 def test_cells_whose_record_has_gaps_are_finished_and_counted(
     status: int, gaps: int, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "python").write_text(f"#!/bin/sh\nread order\nexit {status}\n")
+    (tmp_path / "python").write_text(f"#!/bin/sh\nread order\nexit {status}\n", encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     place = Elsewhere(tmp_path, pocket_directory.path)
@@ -248,7 +250,9 @@ def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch:
         raise IncompleteRecord("The results are complete; 1 record is missing in MLflow.")
 
     order = dict.fromkeys(("env", "conf_source", "runtime_params", "to_outputs"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"project": "here", **order})))
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO(json.dumps({"project": "here", "code": source_hash(*ROOMS), **order}))
+    )
     monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
     monkeypatch.setattr(cell, "bootstrap_project", lambda project: None)
     monkeypatch.setattr(cell.KedroSession, "create", create)

@@ -64,7 +64,9 @@ def test_the_page_says_the_level_of_its_intervals(tmp_path: Path) -> None:
 def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp_path: Path) -> None:
     """Its intervals were over questions only, which its summary shows by having no level."""
     write_study(tmp_path / "beta", "beta", STUDY, TABLE, ORDERINGS, 0.9)
-    (tmp_path / "beta/study.json").write_text('{"name": "beta", "title": "Margin", "seeds": [1, 2], "aft": "0.3.0"}')
+    (tmp_path / "beta/study.json").write_text(
+        '{"name": "beta", "title": "Margin", "seeds": [1, 2], "aft": "0.3.0"}', encoding="utf-8"
+    )
     text = document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
     assert "Not run: beta." in text
     assert "it helps" not in text

@@ -18,7 +18,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowSettings:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(tracking, "_PATIENCE_S", 0, raising=False)
     (tmp_path / "study").mkdir()
-    (tmp_path / "study/table.csv").write_text("a\n")
+    (tmp_path / "study/table.csv").write_text("a\n", encoding="utf-8")
     return MlflowSettings(enabled=True, tracking_uri=None, experiment="aft")
 
 
@@ -44,7 +44,7 @@ def test_a_study_is_told_to_its_end_without_mlflow(settings, tmp_path, caplog):
         tracking.parent_run(settings, tmp_path, "all") as parent,
     ):
         (tmp_path / "mlflow.db").unlink()
-        (tmp_path / "mlflow.db").write_text("no database")
+        (tmp_path / "mlflow.db").write_text("no database", encoding="utf-8")
         for name in ("one", "two"):
             tracking.record_study(settings, tmp_path, parent, name, tmp_path / "study")
             told.append(name)

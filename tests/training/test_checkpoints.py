@@ -304,4 +304,7 @@ def test_a_checkpoint_is_safetensors_and_json(tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         *(checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.STATE, "manifest.json")
     }
-    assert json.loads((folder / checkpoints.STATE).read_text())["param_groups"][0]["betas"] == [0.9, 0.999]
+    assert json.loads((folder / checkpoints.STATE).read_text(encoding="utf-8"))["param_groups"][0]["betas"] == [
+        0.9,
+        0.999,
+    ]

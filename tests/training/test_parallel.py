@@ -88,7 +88,7 @@ def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_
     begun = tmp_path / "checkpoint-4"
     shutil.copytree(apart / name / begun.name, begun)
     alone = processes_apart.seven_steps(processes_apart.SCENARIOS[name], tmp_path)
-    expected = json.loads((apart / name / "at once.json").read_text())
+    expected = json.loads((apart / name / "at once.json").read_text(encoding="utf-8"))
     assert [row["step"] for row in alone["curve"]] == list(range(1, 8))
     for row, other in zip(alone["curve"][4:], expected[4:], strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-5)
@@ -97,7 +97,7 @@ def test_a_run_that_two_began_is_ended_by_one(name, apart, processes_apart, tmp_
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_first_process_keeps_what_is_gathered(name, apart):
     """Weights and the state of the optimiser, sharded or not."""
-    first, second = json.loads((apart / name / "kept.json").read_text())
+    first, second = json.loads((apart / name / "kept.json").read_text(encoding="utf-8"))
     assert second == {"weights": 0, "moments": 0}
     numbers = sum(tensor.numel() for tensor in load_file(apart / name / "at once.safetensors").values())
     assert first["weights"] == numbers

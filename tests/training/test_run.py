@@ -154,9 +154,9 @@ def test_a_model_from_before_there_was_a_monitor_has_no_warnings(start):
     first = start()
     (first.directory.path / "training_warnings.json").unlink()
     manifest = first.directory.path / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = json.loads(manifest.read_text(encoding="utf-8"))
     del content["files"]["training_warnings.json"], content["seal"]
-    manifest.write_text(json.dumps(files.with_seal(content)))
+    manifest.write_text(json.dumps(files.with_seal(content)), encoding="utf-8")
     assert start() == first
 
 
@@ -249,7 +249,7 @@ def test_a_model_trained_with_an_adapter_is_a_plain_one(start, pocket_directory)
     manifest = json.loads((directory.path / "manifest.json").read_text(encoding="utf-8"))
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= manifest["files"].keys()
     assert manifest["made_from"]["training"]["lora"] == dataclasses.asdict(QUERIES)
-    texts = [path.read_text() for path in directory.path.rglob("*") if path.suffix in (".json", ".md")]
+    texts = [path.read_text(encoding="utf-8") for path in directory.path.rglob("*") if path.suffix in (".json", ".md")]
     assert not [text for text in texts if str(pocket_directory.path) in text]
 
 
