@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aft import __version__
+from aft.code import source_hash
 from aft.errors import AftError, SettingsError, StoreError
 from aft.sampling.settings import ClusterSettings
-from aft.sampling.store import encode
+from aft.sampling.store import ROOMS, encode
 from aft.tasks import Question
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class _Worker:
     def __init__(self, rows: Callable[[Sequence[Question]], "pd.DataFrame"]) -> None:
         self.rows = rows
 
-    def version(self) -> str:
-        """Of the code that it runs."""
-        return __version__
+    def code(self) -> str:
+        """Hash of the code that it runs."""
+        return source_hash(*ROOMS)
 
     def make(self, block: Sequence[Question]) -> bytes:
         """The bytes of a block's shard."""
@@ -132,7 +132,7 @@ class _Crew:
     def start(self) -> None:
         """Have one more worker, as soon as there is a place for it."""
         worker = self.kind.remote(self.rows)
-        self.tasks[worker.version.remote()] = worker, None
+        self.tasks[worker.code.remote()] = worker, None
 
     def give(self, number: int, block: Sequence[Question]) -> None:
         """Let a free worker make a block."""
@@ -156,9 +156,10 @@ class _Crew:
         except ray.exceptions.RayError as error:  # killed, its machine gone, or its answer lost on the way
             _dismiss(worker)
             return number, _Lost(_last_line(error))
-        if number is None and outcome != __version__:
+        if number is None and outcome != source_hash(*ROOMS):
             outcome = SettingsError(
-                f"A worker has AFT {outcome}, and this is {__version__}; install the same one on every machine."
+                "A worker has other code of AFT than this run; install the same one on every machine, and run the same "
+                "command again if the code has changed while the run was going."
             )
         self.free.append(worker)
         return number, outcome

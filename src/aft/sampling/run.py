@@ -13,7 +13,7 @@ from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
 from aft.sampling.room import with_room
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
-from aft.sampling.store import SampleStore, encode
+from aft.sampling.store import ROOMS, SampleStore, encode
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOCAL = SamplerSettings()
-_ROOMS = ("models", "sampling", "scoring", "server.py")  # whose code decides a response
 _COLUMNS = {  # of the candidates table, also where there is no response
     **{"question_id": "str", "sample_index": "int64", "seed": "int64", "response": "str", "token_ids": "object"},
     **{"finish_reason": "str", "sum_logprob": "float64", "n_tokens": "int64"},
@@ -100,7 +99,7 @@ def _description(
     """
     description = {
         "kind": "samples",
-        "code": source_hash(*_ROOMS),
+        "code": source_hash(*ROOMS),
         "model": source.fingerprint,
         "settings": deciding(settings),
         "seed": seed,

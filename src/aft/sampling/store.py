@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ROOMS = ("models", "sampling", "scoring", "server.py")  # whose code decides a response
 Make = Callable[[Sequence[int]], Generator[tuple[int, bytes], None, None]]
 """Makes the blocks of these numbers: number and bytes (`encode`) of each as it is finished, in any order."""
 
