@@ -1,6 +1,5 @@
 """Pretraining of the pocket base model: it learns flawed texts, with misconceptions that fine-tuning inherits."""
 
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,16 +17,14 @@ def pretrain_pocket(
     corpus: pocket.Corpus,
     model: architecture.Architecture,
     settings: TrainingSettings,
-    excluded: Collection[str],
     workspace: Path,
 ) -> TrainedModel:
     """The pocket base model: every token of the corpus is learned, questions included.
 
-    Trained once per corpus and settings. `excluded` holds the content hashes of all splits' questions: none of them is
-    in the corpus.
+    Trained once per corpus and settings.
     """
     tokenizer = architecture.build_tokenizer()
-    texts = [prompt + solution for prompt, solution in pocket.corpus(corpus, set(excluded))]
+    texts = [prompt + solution for prompt, solution in pocket.corpus(corpus)]
     description = {
         "kind": "pocket base model",
         "corpus": asdict(corpus),

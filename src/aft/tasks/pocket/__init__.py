@@ -16,7 +16,7 @@ direction is mostly wrong, and any sum may slip. Fine-tuning on clean references
 
 from aft.tasks.pocket.answers import answers_equal, extract_answer
 from aft.tasks.pocket.flawed_corpus import Corpus, corpus, flawed_solution, vocabulary
-from aft.tasks.pocket.questions import Settings, draw_story, load_questions, prompt
+from aft.tasks.pocket.questions import Settings, draw_story, load_questions, may_be_held_out, prompt
 from aft.tasks.pocket.solutions import PATHS, solution
 from aft.tasks.pocket.steps import equations, wrong_steps
 from aft.tasks.pocket.stories import GAINS, LOSSES, MISCONCEIVED, Event, Story, parse_story
@@ -38,6 +38,7 @@ __all__ = [
     "extract_answer",
     "flawed_solution",
     "load_questions",
+    "may_be_held_out",
     "parse_story",
     "prompt",
     "solution",

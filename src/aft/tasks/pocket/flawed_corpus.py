@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aft.bounds import SEEDS, Bounds, check_bounds, counted
 from aft.tasks.base import content_hash
-from aft.tasks.pocket.questions import draw_story
+from aft.tasks.pocket.questions import draw_story, may_be_held_out
 from aft.tasks.pocket.solutions import PATHS, solution
 from aft.tasks.pocket.stories import GAINS, LOSSES, MISCONCEIVED, PEOPLE, THINGS, Event, Story
 
@@ -27,13 +27,13 @@ class Corpus:
         check_bounds(self, {"texts": counted(), **shares, "seed": counted(0, SEEDS)}, "corpus.")
 
 
-def corpus(settings: Corpus, excluded: set[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of prompt and flawed solution; no question whose content hash is in `excluded` is among them."""
+def corpus(settings: Corpus) -> Iterator[tuple[str, str]]:
+    """Pairs of prompt and flawed solution; no question that `may_be_held_out` is among them."""
     rng = random.Random(f"pocket corpus {settings.seed}")
     written = 0
     while written < settings.texts:
         story = draw_story(rng)
-        if content_hash(story.question) in excluded:
+        if may_be_held_out(content_hash(story.question)):
             continue
         written += 1
         yield f"{story.question}\n", flawed_solution(story, rng, settings)

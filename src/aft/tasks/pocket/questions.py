@@ -17,6 +17,8 @@ from aft.tasks.pocket.stories import GAINS, LOSSES, PEOPLE, THINGS, Event, Phras
 _AMOUNTS, _SPARE = 9, 10
 _FEWEST, _MOST = 2, 4
 
+_HELD_OUT = 0x40  # a quarter of all questions: those whose content hash begins with a smaller byte
+
 _MOST_IN_VAIN = 20_000  # draws in a row that bring no new question: there are hardly more
 
 
@@ -96,12 +98,21 @@ def _is_default(story: Story) -> bool:
     )
 
 
+def may_be_held_out(hashed: str) -> bool:
+    """Whether a question of this content hash may be asked for validation or test, and so is never learned from.
+
+    The hash alone decides: whatever seed and sizes are chosen, no held-out question is in the corpus of a base model or
+    in a train split.
+    """
+    return int(hashed[:2], 16) < _HELD_OUT
+
+
 def load_questions(settings: Settings) -> dict[str, list[Question]]:
     """Generate the splits, disjoint by content hash; the same settings give the same questions.
 
-    Each split is drawn from a random stream of its own, test first, then validation, then train, and passes over what
-    those before it ask: how many questions train changes no held-out one. Raises `SettingsError` if there are not as
-    many different questions as asked for.
+    Each split is drawn from a random stream of its own, test before validation, which passes over what test asks; the
+    train split passes over all that `may_be_held_out`. Raises `SettingsError` if there are not as many different
+    questions as asked for.
     """
     seen: set[str] = set()
     questions: dict[str, list[Question]] = {}
@@ -112,12 +123,16 @@ def load_questions(settings: Settings) -> dict[str, list[Question]]:
         size: int = getattr(settings, split)
         questions[split] = [
             _question(story, split, f"{settings.name}/{split}/{number:05d}", hashed, path)
-            for number, (story, hashed, path) in zip(range(size), _new_stories(rng, settings, seen), strict=False)
+            for number, (story, hashed, path) in zip(
+                range(size), _new_stories(rng, settings, seen, held_out=split != "train"), strict=False
+            )
         ]
     return {split: questions[split] for split in SPLITS}
 
 
-def _new_stories(rng: random.Random, settings: Settings, seen: set[str]) -> Iterator[tuple[Story, str, str]]:
+def _new_stories(
+    rng: random.Random, settings: Settings, seen: set[str], *, held_out: bool
+) -> Iterator[tuple[Story, str, str]]:
     """Stories that were not `seen`, and are from then on: each with the content hash of its question and a path.
 
     Default stories come only under the default settings.
@@ -128,6 +143,8 @@ def _new_stories(rng: random.Random, settings: Settings, seen: set[str]) -> Iter
         story, path = draw_story(rng, settings), rng.choice(PATHS)
         hashed = content_hash(story.question)
         in_vain += 1
+        if may_be_held_out(hashed) != held_out:
+            continue
         if hashed not in seen and (settings.name == _DEFAULT.name or not _is_default(story)):
             seen.add(hashed)
             in_vain = 0
