@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from aft.evaluation.markup import NOTHING, Html, element, joined, leaves, nested_table, page, png, table
 from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES, marked
+from aft.reporting.markup import NOTHING, Html, element, joined, leaves, nested_table, page, png, table
 
 PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
 _MOST_OPEN_ROWS = 15  # of the paired differences; more are folded

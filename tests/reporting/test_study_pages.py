@@ -3,8 +3,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from aft.reporting.study_pages import document, study_text, write_study
 from aft.studies.definition import Study, Sweep
-from aft.studies.tell import document, study_text, write_study
 
 STUDY = Study(
     title="Margin of the boundary",

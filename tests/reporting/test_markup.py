@@ -2,7 +2,7 @@
 
 import base64
 
-from aft.evaluation.markup import NOTHING, Html, element, joined, leaves, nested_table, page, png, shown, table
+from aft.reporting.markup import NOTHING, Html, element, joined, leaves, nested_table, page, png, shown, table
 
 
 def test_text_is_escaped_and_markup_is_not():

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft import __version__
-from aft.evaluation.figures import accuracy_figure
 from aft.evaluation.statistics import pearson
-from aft.evaluation.study_figures import scatter_figure, sweep_figure
 from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES
 from aft.files import write_atomically, write_json
+from aft.reporting.figures import accuracy_figure
+from aft.reporting.study_figures import scatter_figure, sweep_figure
 from aft.studies.definition import Study
 from aft.studies.results import VERDICTS
 

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from aft.evaluation.markup import NOTHING
-from aft.evaluation.report import PAPER_ADDRESS, html_report
+from aft.reporting.markup import NOTHING
+from aft.reporting.report import PAPER_ADDRESS, html_report
 
 NAN = float("nan")
 MALICIOUS = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"

@@ -5,8 +5,8 @@ from math import exp
 
 import numpy as np
 
-from aft.evaluation.figure_style import FAINT, INK
-from aft.evaluation.markup import Html, element
+from aft.reporting.figure_style import FAINT, INK
+from aft.reporting.markup import Html, element
 
 LOWEST = -4.0  # the log-probability, in nats, from which on the colour is full
 _FULL = "217, 119, 6"  # red, green, blue

@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
 from aft.evaluation.calibration import reliability
-from aft.evaluation.figure_style import OTHER_COLOR, VARIANT_COLORS, variant_color
-from aft.evaluation.figures import (
+from aft.evaluation.variant_notes import VARIANT_NOTES
+from aft.reporting.figure_style import OTHER_COLOR, VARIANT_COLORS, variant_color
+from aft.reporting.figures import (
     accuracy_figure,
     reliability_figure,
     score_histogram_figure,
     training_curves_figure,
 )
-from aft.evaluation.variant_notes import VARIANT_NOTES
 
 
 def lines(ax: Axes, label: str) -> list[Line2D]:
@@ -78,7 +78,7 @@ def make_curves(n_steps: int = 100) -> pd.DataFrame:
 def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
     """In a fresh interpreter: nothing on import, and no pyplot even after a figure."""
     code = (
-        "import sys, pandas as pd; from aft.evaluation import figures;"
+        "import sys, pandas as pd; from aft.reporting import figures;"
         "assert 'matplotlib' not in sys.modules;"
         "row = {'variant': 'vft', 'accuracy': .5, 'low': .4, 'high': .6};"
         "figures.accuracy_figure(pd.DataFrame([row])); assert 'matplotlib' in sys.modules;"

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from aft.evaluation.figure_style import variant_color
-from aft.evaluation.study_figures import scatter_figure, sweep_figure
+from aft.reporting.figure_style import variant_color
+from aft.reporting.study_figures import scatter_figure, sweep_figure
 
 ROWS = pd.DataFrame(
     {
