@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -13,13 +14,13 @@ from aft.evaluation.statistics import pearson
 from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES
 from aft.files import write_atomically, write_json
 from aft.reporting.figures import accuracy_figure
+from aft.reporting.render import render
 from aft.reporting.study_figures import scatter_figure, sweep_figure
-from aft.studies.definition import Study
-from aft.studies.results import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+VERDICTS = ("agrees", "contradicts", "not separable", "one seed")
 _NAMES = {
     "accuracy": "accuracy %",
     "assessment_accuracy": "assessment accuracy %",
@@ -28,71 +29,117 @@ _NAMES = {
     "auroc": "AUROC",
 }
 _SOURCES = {"paper": "the paper's", "implied": "implied", "own": "ours"}
-_PLAIN = {"perplexity_of_positives", "auroc"}  # told as they are, not in percent
+_PLAIN = {"perplexity_of_positives", "auroc"}  # shown as they are, not in percent
 TABLE, ORDERINGS, TEXT, FIGURE, SUMMARY = "table.csv", "orderings.csv", "study.md", "figure.png", "study.json"
+Place = tuple[str, float | None]  # a variant, and the value of the sweep or the round; None: at any
 
 
-def write_study(
-    folder: Path, name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, level: float
-) -> None:
-    """Everything that is told of a study, whose intervals have this level, into its folder."""
-    figure = draw(study, table)
-    text = study_text(name, study, table, orderings, f"{FIGURE}", level)
+@dataclass(frozen=True)
+class StudyPage:
+    """What stands on a study's page beside its results."""
+
+    name: str  # of its command
+    title: str
+    question: str
+    seeds: list[int]
+    figure: Literal["accuracy", "sweep", "pilot", "votes"]
+    figures: list[str]  # columns of the table that are shown
+    x_label: str = "round"  # what the column `value` holds
+    log_x: bool = False
+    baselines: list[str] = field(default_factory=list)  # variants that do not depend on x
+    paper: Mapping[str, Mapping[Place, float]] = field(default_factory=dict)  # by column; shares in percent
+    paper_source: str | None = None
+
+
+def write_study(folder: Path, page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, level: float) -> None:
+    """Write text, figure, tables and summary of a study, whose intervals have this level, into its folder."""
+    figure, text = draw(page, table), study_text(page, table, orderings, FIGURE, level)
     write_atomically(folder / FIGURE, lambda staged: figure.savefig(staged, format="png", dpi=120))
     write_atomically(folder / TABLE, lambda staged: table.to_csv(staged, index=False))
     write_atomically(folder / ORDERINGS, lambda staged: orderings.to_csv(staged, index=False))
     write_atomically(folder / TEXT, lambda staged: staged.write_text(text, encoding="utf-8"))
-    summary = {"name": name, "title": study.title, "seeds": study.seeds, "level": level, "aft": __version__}
+    summary = {"name": page.name, "title": page.title, "seeds": page.seeds, "level": level, "aft": __version__}
     write_json(folder / SUMMARY, summary)
 
 
-def draw(study: Study, table: pd.DataFrame) -> "Figure":
+def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
     """The figure of a study."""
-    if study.figure == "pilot":
+    paper = _paper_table(page)
+    if page.figure == "pilot":
         return scatter_figure(table.assign(model=table["value"].map("{:,} texts".format)))
-    if study.figure == "votes":
-        rows, papers = _votes(table), _votes(_paper_table(study))
-        return sweep_figure(rows, "samples that vote (k)", paper=papers if len(papers) else None, log_x=True)
-    if study.figure == "sweep":
-        column = study.figures[0]
-        outside = table[table["variant"].isin(study.baselines if study.sweep else [])]
-        inside = table.drop(outside.index)
-        paper = _paper_table(study).dropna(subset=["x"]) if column in study.paper else pd.DataFrame()
+    if page.figure == "votes":
+        papers = _votes(paper)
+        return sweep_figure(_votes(table), "samples that vote (k)", paper=papers if len(papers) else None, log_x=True)
+    if page.figure == "sweep":
+        column = page.figures[0]
+        outside = table[table["variant"].isin(page.baselines)]
+        paper = paper.dropna(subset=["x"]) if column in page.paper else pd.DataFrame()
         return sweep_figure(
-            _points(inside, column),
-            study.sweep.label if study.sweep else "round",
+            _points(table.drop(outside.index), column),
+            page.x_label,
             dict(zip(outside["variant"], outside[column], strict=True)),
             paper.assign(accuracy=paper[column] / 100)[["variant", "x", "accuracy"]] if len(paper) else None,
-            bool(study.sweep and study.sweep.log),
+            page.log_x,
         )
     return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)))
 
 
-def study_text(name: str, study: Study, table: pd.DataFrame, orderings: pd.DataFrame, figure: str, level: float) -> str:
-    """The study in Markdown."""
-    seeds = f"seed{'s' * (len(study.seeds) > 1)} {', '.join(map(str, study.seeds))}"
-    parts = [
-        f"## {study.title}",
-        f"{study.question} (`kedro studies run {name}`; {seeds}; {int(table['questions'].iloc[0]):,} questions; "
-        f"intervals of {100 * level:g} %)",
-        _markdown(_cells(study, table)),
-    ]
-    if study.paper_source:
-        parts.append(f"The paper: {study.paper_source}.")
-    if any(map(_is_extension, table["variant"])):
-        parts.append("\\* an extension, not in the paper.")
-    r = pearson(table["accuracy"], table["assessment_accuracy"]) if study.figure == "pilot" else math.nan
-    if not math.isnan(r):
-        parts.append(f"Pearson r between accuracy and assessment accuracy over {len(table)} base models: {r:.2f}.")
-    parts.append(f"![{study.title}]({figure})")
-    if len(orderings):
-        parts.append(orderings_text(orderings))
-    return "\n\n".join(parts) + "\n"
+def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, figure: str, level: float) -> str:
+    """The study in Markdown, with a link to its `figure`."""
+    r = pearson(table["accuracy"], table["assessment_accuracy"]) if page.figure == "pilot" else math.nan
+    return render(
+        "study.md.j2",
+        name=page.name,
+        title=page.title,
+        question=page.question,
+        seeds=page.seeds,
+        questions=f"{int(table['questions'].iloc[0]):,}",
+        level=f"{100 * level:g}",
+        results=_results(page, table),
+        paper_source=page.paper_source,
+        has_extension=any(map(_is_extension, table["variant"])),
+        correlation="" if math.isnan(r) else f"{r:.2f}",
+        figure=figure,
+        claims=_claims(orderings),
+    )
 
 
-def orderings_text(orderings: pd.DataFrame) -> str:
-    """The claims with their differences in points (of perplexity: as they are), intervals and verdicts, in Markdown."""
-    levels = " and ".join(f"{100 * level:g}" for level in sorted(set(orderings["level"])))
+def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) -> str:
+    """All finished studies as one page in `home`, its figures copied to `figures`; unfinished ones are named."""
+    names = list(studies)
+    summaries = {name: _summary(folder / name) for name in names}
+    # Without a level it was written by a version whose intervals were over questions only.
+    done = [name for name in names if "level" in summaries[name]]
+    texts, orderings = [], []
+    for name in done:
+        picture = figures / f"study_{name}.png"
+        content = (folder / name / FIGURE).read_bytes()
+        write_atomically(picture, lambda staged, content=content: staged.write_bytes(content))
+        text, link = (folder / name / TEXT).read_text(encoding="utf-8"), picture.relative_to(home).as_posix()
+        texts.append(text.replace(f"({FIGURE})", f"({link})").strip("\n"))
+        orderings.append(pd.read_csv(folder / name / ORDERINGS).assign(study=summaries[name]["title"]))
+    table = pd.concat(orderings, ignore_index=True) if orderings else pd.DataFrame()
+    return render(
+        "studies.md.j2",
+        version=__version__,
+        missing=[name for name in names if name not in done],
+        tally=_tally(table) if len(table) else [],
+        claims=_claims(table),
+        texts=texts,
+    )
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """What a study's run noted of itself; nothing if it was not run."""
+    try:
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _claims(orderings: pd.DataFrame) -> list[dict[str, str]]:
+    """The claims with their differences in points (of perplexity: as they are), intervals and verdicts."""
+    levels = " and ".join(f"{100 * level:g}" for level in sorted(set(orderings["level"]))) if len(orderings) else ""
     rows = []
     for row in orderings.to_dict("records"):
         scale, form = (1, "+.3f") if row["metric"] in _PLAIN else (100, "+.1f")
@@ -108,96 +155,38 @@ def orderings_text(orderings: pd.DataFrame) -> str:
                 "verdict": f"**{row['verdict']}**" if row["verdict"] == "contradicts" else row["verdict"],
             }
         )
-    return _markdown(rows)
-
-
-def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) -> str:
-    """All finished studies as one page in `home`, its figures copied to `figures`; unfinished ones are named."""
-    names = list(studies)
-    summaries = {name: _summary(folder / name) for name in names}
-    # Without a level it was told by a version whose intervals were over questions only.
-    done = [name for name in names if "level" in summaries[name]]
-    texts, claims = [], []
-    for name in done:
-        picture = figures / f"study_{name}.png"
-        content = (folder / name / FIGURE).read_bytes()
-        write_atomically(picture, lambda staged, content=content: staged.write_bytes(content))
-        link = picture.relative_to(home).as_posix()
-        texts.append((folder / name / TEXT).read_text(encoding="utf-8").replace(f"({FIGURE})", f"({link})"))
-        orderings = pd.read_csv(folder / name / ORDERINGS)
-        claims.append(orderings.assign(study=summaries[name]["title"]))
-    table = pd.concat(claims, ignore_index=True) if claims else pd.DataFrame()
-    missing = [name for name in names if name not in done]
-    parts = [
-        "# Results of the studies",
-        _INTRODUCTION,
-        f"Written by `kedro studies document` from the studies' files, AFT {__version__}.",
-        *([f"Not run: {', '.join(missing)}."] if missing else []),
-        "## Orderings",
-        _ORDERINGS,
-        *([_tally(table), orderings_text(table)] if len(table) else []),
-        *texts,
-    ]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
-
-
-_INTRODUCTION = """
-Levels cannot be compared with the paper's: its models have 7 to 13 billion parameters, pocket's has a fraction of a
-million and is trained on the spot. What can be compared is what comes out above what. Accuracies are greedy, in
-percent, as mean over seeds [interval] ± standard deviation over seeds. The interval of several seeds is a bootstrap
-that draws seeds and questions, both with replacement; that of one seed is Wilson's, over questions. Differences are
-paired by question and seed.
-"""
-_ORDERINGS = """
-Each row is a claim, the two results that it compares, and the difference, with a paired bootstrap interval that draws
-seeds and questions, the same for both results. *agrees*: the interval lies above 0; *contradicts*: below; *not
-separable*: it holds 0; *one seed*: it is over questions only, and speaks of no other training. A claim is the paper's,
-or follows from what it says of other data or feedback, or is our own question. In how many seeds the difference has the
-claimed sign stands beside it. The seeds share one base model, and are few: where three differ by more than chance over
-questions, their interval is hardly more than their range, which leaves out the truth in one of four cases, not in one
-of twenty. Many rows rest on the same runs, and of many intervals some leave out the truth by chance. Assessment
-accuracy and perplexity are compared as means over questions.
-"""
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """What a study's run noted of itself; nothing if it was not run."""
-    try:
-        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-
-
-def _tally(table: pd.DataFrame) -> str:
-    """How many claims of each source have which verdict, in Markdown."""
-    counts = table.groupby(["source", "verdict"]).size()
-    rows = [
-        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in VERDICTS}}
-        for source, whose in _SOURCES.items()
-        if source in set(table["source"])
-    ]
-    return _markdown(rows)
-
-
-def _cells(study: Study, table: pd.DataFrame) -> list[dict[str, str]]:
-    """The rows of the study's table as text, ours beside the paper's."""
-    rows = []
-    for row in table.to_dict("records"):
-        told = {"variant": f"`{row['variant']}`" + (" \\*" if _is_extension(row["variant"]) else "")}
-        if table["value"].notna().any():
-            head = study.sweep.label if study.sweep else "round"
-            told[head] = "" if _missing(row["value"]) else f"{row['value']:g}"
-        told |= {_NAMES.get(name, _spoken(name)): _figure(row, name) for name in study.figures}
-        for name, values in study.paper.items():
-            if study.figure != "votes":
-                key = row["variant"] if _missing(row["value"]) else f"{row['variant']}@{_value(study, row['value'])}"
-                value = values.get(key, values.get(row["variant"]))
-                told[f"paper: {_NAMES.get(name, _spoken(name))}"] = "" if value is None else f"{value:.2f}"
-        rows.append(told)
     return rows
 
 
-def _spoken(name: str) -> str:
+def _tally(orderings: pd.DataFrame) -> list[dict[str, str]]:
+    """How many claims of each source have which verdict."""
+    counts = orderings.groupby(["source", "verdict"]).size()
+    return [
+        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in VERDICTS}}
+        for source, whose in _SOURCES.items()
+        if source in set(orderings["source"])
+    ]
+
+
+def _results(page: StudyPage, table: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of the study's table as text, ours beside the paper's."""
+    rows = []
+    for row in table.to_dict("records"):
+        variant, x = row["variant"], None if _missing(row["value"]) else row["value"]
+        cells = {"variant": f"`{variant}`" + (" \\*" if _is_extension(variant) else "")}
+        if table["value"].notna().any():
+            cells[page.x_label] = "" if x is None else f"{x:g}"
+        cells |= {_heading(name): _figure(row, name) for name in page.figures}
+        for name, values in page.paper.items() if page.figure != "votes" else ():
+            value = values.get((variant, x), values.get((variant, None)))
+            cells[f"paper: {_heading(name)}"] = "" if value is None else f"{value:.2f}"
+        rows.append(cells)
+    return rows
+
+
+def _heading(name: str) -> str:
+    if name in _NAMES:
+        return _NAMES[name]
     if name.startswith("accuracy_"):
         return f"{name.removeprefix('accuracy_').replace('_', ' ')}: accuracy %"
     return name.replace("_at_", "@").replace("best_of_", "best of ") + " %"
@@ -221,23 +210,11 @@ def _ends(accuracy: str) -> list[str]:
     return [f"{other}_{end}" if other else end for end in ("low", "high")]
 
 
-def _value(study: Study, value: Any) -> str:
-    """A value as the study's file writes it: a column of a table knows numbers with a point only."""
-    values = study.sweep.values if study.sweep else range(1, study.n_rounds + 1)
-    return next(str(one) for one in values if one == value)
-
-
-def _paper_table(study: Study) -> pd.DataFrame:
-    """The paper's values: one row per variant and x, one column per figure."""
-    cells: dict[str, dict[str, float]] = {}
-    for column, values in study.paper.items():
-        for key, value in values.items():
-            cells.setdefault(key, {})[column] = value
-    rows = []
-    for key, figures in cells.items():
-        variant, _, x = key.partition("@")
-        rows.append({"variant": variant, "x": float(x) if x else math.nan, **figures})
-    return pd.DataFrame(rows)
+def _paper_table(page: StudyPage) -> pd.DataFrame:
+    """The paper's values: one row per variant and x (NaN: at any), one column per figure."""
+    places = dict.fromkeys(place for values in page.paper.values() for place in values)
+    columns = {name: [values.get(place) for place in places] for name, values in page.paper.items()}
+    return pd.DataFrame({"variant": [variant for variant, _ in places], "x": [x for _, x in places], **columns})
 
 
 def _points(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -269,9 +246,3 @@ def _numbers(text: Any) -> list[float]:
 
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _markdown(rows: list[dict[str, str]]) -> str:
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([row[name] for name in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -14,6 +14,7 @@ from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.variants import BASELINE, namespace
+from aft.reporting.study_pages import VERDICTS
 from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
 from aft.studies.run import Workplace
@@ -31,7 +32,6 @@ class Results:
 
 
 Key = tuple[Any, str]  # a point's value and a variant
-VERDICTS = ("agrees", "contradicts", "not separable", "one seed")
 
 
 def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Results], Evaluation]:
