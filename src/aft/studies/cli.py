@@ -114,13 +114,13 @@ def _read(place: Any) -> dict[str, Any]:
 
     with place.context() as context:
         try:
-            content = dict(context.config_loader["studies"])
+            content, variants = dict(context.config_loader["studies"]), context.config_loader["parameters"]["align"]
         except Exception as error:  # the YAML parser's, OmegaConf's and Kedro's are of no common kind
             reason = " ".join(str(error).split()).rstrip(".")
             raise SettingsError(
                 f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
             ) from error
-    return read_studies(content)
+    return read_studies(content, variants)
 
 
 def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:

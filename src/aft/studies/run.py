@@ -22,9 +22,9 @@ from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.comparisons import dataset
 from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.variants import namespace
 from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
 from aft.studies.marks import Content, Mark, changed, mark_of
@@ -173,7 +173,7 @@ def _run(
         "env": place.env,
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
-        "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
+        "to_outputs": [dataset(name, "metrics") for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
     }
     environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
