@@ -164,6 +164,16 @@ def test_results_of_edited_code_are_not_compared_with_earlier_ones(
     assert identify() != before
 
 
+def test_metrics_decide_results_and_pages_and_figures_do_not(
+    identify: Callable[..., str], edit_code: Callable[[str], None]
+) -> None:
+    before = identify()
+    edit_code("reporting")
+    assert identify() == before
+    edit_code("evaluation")
+    assert identify() != before
+
+
 def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:
     assert identify(model=made(tmp_path / "earlier", code="of before")) != identify()
 

@@ -66,10 +66,10 @@ def list_studies(place: Any) -> None:
 def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     """Run the studies NAMES, or `all`; what is finished is not run again."""
     from aft.files import locked
+    from aft.reporting.study_pages import write_study
     from aft.studies.plan import points_of, waves_of
     from aft.studies.results import load_results, study_table, verdicts
     from aft.studies.run import run_cells
-    from aft.studies.tell import write_study
     from aft.studies.tracking import parent_run, record_study
 
     known = _read(place)
@@ -90,7 +90,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
             tables = study_table(results, evaluation), verdicts(study, results, evaluation)
-            write_study(folder, name, study, *tables, evaluation.level)
+            write_study(folder, study.page(name), *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
         logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
@@ -102,7 +102,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
 def document_studies(place: Any, output: Path) -> None:
     """Write one page from the files of all finished studies."""
     from aft.files import write_atomically
-    from aft.studies.tell import document
+    from aft.reporting.study_pages import document
 
     text = document(place.studies, _read(place), output.parent / "figures", output.parent)
     write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))

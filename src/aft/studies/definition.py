@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from aft.errors import SettingsError
+from aft.reporting.study_pages import Place, StudyPage
 
 _STRICT = ConfigDict(extra="forbid", str_min_length=1)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
@@ -108,6 +109,21 @@ class Study:
             return [*first, *(f"{self.rounds}@{number}" for number in range(2, self.n_rounds + 1))]
         return self.variants
 
+    def page(self, name: str) -> StudyPage:
+        """What stands on the page of this study, which is called `name`, beside its results."""
+        return StudyPage(
+            name,
+            self.title,
+            self.question,
+            self.seeds,
+            self.figure,
+            self.figures,
+            baselines=self.baselines,
+            paper={figure: {_place(row): at for row, at in rows.items()} for figure, rows in self.paper.items()},
+            paper_source=self.paper_source,
+            **({"x_label": self.sweep.label, "log_x": self.sweep.log} if self.sweep else {}),
+        )
+
     def check_told(self, ks: list[int], sets: list[str]) -> None:
         """Raise `SettingsError` if what the study tells cannot come from runs with these k and question sets."""
         if not self.figures or (self.figure == "sweep" and not self.figures[0].startswith("accuracy")):
@@ -135,6 +151,11 @@ class Study:
                     f"The study '{self.title}' has no {' and no '.join(wrong)} to order; there are "
                     f"{', '.join(self.results)} and the metrics {', '.join(metrics)}."
                 )
+
+
+def _place(result: str) -> Place:
+    variant, _, value = result.partition("@")
+    return variant, float(value) if value else None
 
 
 def read_studies(content: dict[str, Any], variants: Collection[str]) -> dict[str, Study]:

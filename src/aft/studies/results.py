@@ -15,6 +15,7 @@ from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
+from aft.reporting.study_pages import VERDICTS
 from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
 from aft.studies.run import Workplace
@@ -32,7 +33,6 @@ class Results:
 
 
 Key = tuple[Any, str]  # a point's value and a variant
-VERDICTS = ("agrees", "contradicts", "not separable", "one seed")
 
 
 def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Results], Evaluation]:

@@ -230,7 +230,7 @@ def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
 
 def draw_accuracy(comparison: pd.DataFrame) -> Figure:
     """Accuracy of every variant with its interval."""
-    from aft.evaluation.figures import accuracy_figure
+    from aft.reporting.figures import accuracy_figure
 
     points = comparison["per_seed"].map(lambda text: [float(value) for value in str(text).split()])
     return accuracy_figure(comparison.assign(per_seed=points))
@@ -238,7 +238,7 @@ def draw_accuracy(comparison: pd.DataFrame) -> Figure:
 
 def draw_scores(seed: int, **assessments: Partitions) -> Figure:
     """Scores of held-out positives and negatives under every variant, for this seed."""
-    from aft.evaluation.figures import score_histogram_figure
+    from aft.reporting.figures import score_histogram_figure
 
     scored = by_variant(assessments, "assessment")
     tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in scored.items()]
@@ -247,7 +247,7 @@ def draw_scores(seed: int, **assessments: Partitions) -> Figure:
 
 def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
     """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
-    from aft.evaluation.figures import training_curves_figure
+    from aft.reporting.figures import training_curves_figure
 
     compared = comparison.set_index("variant")["seeds"].astype(str).str.split()
     tables = [
@@ -261,7 +261,7 @@ def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
 def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
     """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
     from aft.evaluation.calibration import reliability
-    from aft.evaluation.figures import reliability_figure
+    from aft.reporting.figures import reliability_figure
 
     tables = {}
     for name, rows in by_variant(predictions, "predictions").items():

@@ -5,11 +5,11 @@ from typing import Any
 import pandas as pd
 
 from aft import __version__
-from aft.evaluation.report import html_report
 from aft.files import digest
 from aft.pipelines.evaluate.nodes import by_variant
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
+from aft.reporting.report import html_report
 from aft.training.run import kept_warnings
 
 FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_figure")

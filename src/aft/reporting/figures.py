@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from aft.evaluation.calibration import expected_calibration_error
-from aft.evaluation.figure_style import (
+from aft.evaluation.variant_notes import marked
+from aft.reporting.figure_style import (
     DASHES,
     INK,
     VARIANT_COLORS,
@@ -23,7 +24,6 @@ from aft.evaluation.figure_style import (
     small_multiples,
     variant_color,
 )
-from aft.evaluation.variant_notes import marked
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from aft.evaluation.figure_style import DASHES, INK, OTHER_COLOR, new_figure, plain, variant_color
 from aft.evaluation.statistics import pearson
 from aft.evaluation.variant_notes import marked
+from aft.reporting.figure_style import DASHES, INK, OTHER_COLOR, new_figure, plain, variant_color
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
     from matplotlib.axes import Axes

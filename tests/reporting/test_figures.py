@@ -6,25 +6,19 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
 from aft.evaluation.calibration import reliability
-from aft.evaluation.figure_style import OTHER_COLOR, VARIANT_COLORS, variant_color
-from aft.evaluation.figures import (
+from aft.evaluation.variant_notes import VARIANT_NOTES
+from aft.reporting.figure_style import OTHER_COLOR, VARIANT_COLORS, variant_color
+from aft.reporting.figures import (
     accuracy_figure,
     reliability_figure,
     score_histogram_figure,
     training_curves_figure,
 )
-from aft.evaluation.variant_notes import VARIANT_NOTES
-
-
-def lines(ax: Axes, label: str) -> list[Line2D]:
-    return [line for line in ax.get_lines() if line.get_label() == label]
 
 
 def titles(fig: Figure) -> list[str]:
@@ -78,7 +72,7 @@ def make_curves(n_steps: int = 100) -> pd.DataFrame:
 def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
     """In a fresh interpreter: nothing on import, and no pyplot even after a figure."""
     code = (
-        "import sys, pandas as pd; from aft.evaluation import figures;"
+        "import sys, pandas as pd; from aft.reporting import figures;"
         "assert 'matplotlib' not in sys.modules;"
         "row = {'variant': 'vft', 'accuracy': .5, 'low': .4, 'high': .6};"
         "figures.accuracy_figure(pd.DataFrame([row])); assert 'matplotlib' in sys.modules;"
@@ -114,7 +108,7 @@ def test_extensions_are_marked_wherever_a_variant_is_named(comparison, scores):
     assert titles(score_histogram_figure(scores.replace("aft_dc", "dpo_bc"))) == ["vft", "dpo_bc*"]
 
 
-def test_drawn_intervals_are_those_of_the_table(comparison):
+def test_drawn_intervals_are_those_of_the_table(comparison, lines):
     (ax,) = accuracy_figure(comparison).axes
     drawn = np.array([line.get_xdata() for line in lines(ax, "_interval")], dtype=float)
     assert np.allclose(drawn, 100 * comparison[["low", "high"]].to_numpy())
@@ -130,7 +124,7 @@ def test_values_stand_beside_their_intervals(comparison):
     assert "41.0  [39.0, 44.0]" in texts
 
 
-def test_seeds_are_dots_where_there_are_any(comparison):
+def test_seeds_are_dots_where_there_are_any(comparison, lines):
     (ax,) = accuracy_figure(comparison).axes
     assert [np.size(line.get_xdata()) for line in lines(ax, "_seeds")] == [2, 2, 2, 1]
     assert "seeds" in ax.get_xlabel()
@@ -139,7 +133,7 @@ def test_seeds_are_dots_where_there_are_any(comparison):
     assert "seeds" not in ax.get_xlabel()
 
 
-def test_reference_line_stands_at_vft_if_it_is_there(comparison):
+def test_reference_line_stands_at_vft_if_it_is_there(comparison, lines):
     (ax,) = accuracy_figure(comparison).axes
     (reference,) = lines(ax, "_vft")
     assert np.allclose(reference.get_xdata(), 40)
@@ -147,7 +141,7 @@ def test_reference_line_stands_at_vft_if_it_is_there(comparison):
     assert not lines(ax, "_vft")
 
 
-def test_variants_of_a_table_stand_in_its_order_from_the_top(comparison):
+def test_variants_of_a_table_stand_in_its_order_from_the_top(comparison, lines):
     (ax,) = accuracy_figure(comparison).axes
     bottom, top = ax.get_ylim()
     assert bottom > top
@@ -164,7 +158,7 @@ def test_one_panel_of_scores_per_variant_on_common_axes(scores):
     assert first.get_ylim() == second.get_ylim()
 
 
-def test_medians_are_marked_and_written(scores):
+def test_medians_are_marked_and_written(scores, lines):
     """Medians by hand, positives first: -0.2 and -0.4 for vft, -0.1 and -0.5 for aft_dc."""
     fig = score_histogram_figure(scores)
     marked = [[float(np.ravel(line.get_xdata())[0]) for line in lines(ax, "_median")] for ax in fig.axes]
@@ -198,7 +192,7 @@ def test_curves_have_a_panel_per_scored_variant_and_name_the_others():
     assert "without scored groups in training: rft" in fig.get_supxlabel()
 
 
-def test_curves_are_seeds_and_their_mean():
+def test_curves_are_seeds_and_their_mean(lines):
     """Positives at -0.2 and -0.4 have the mean -0.3, negatives at -0.4 and -0.8 the mean -0.6."""
     for ax in training_curves_figure(make_curves()).axes:
         assert len(lines(ax, "_seed")) == 4
@@ -213,7 +207,7 @@ def test_smoothing_is_stated(n_steps, said):
     assert said in training_curves_figure(make_curves(n_steps)).get_supxlabel()
 
 
-def test_smoothing_is_a_centred_mean():
+def test_smoothing_is_a_centred_mean(lines):
     """A single step 1 lower, in a window of 4 of 100 steps, is seen by four points, each 1/4 lower."""
     curves = make_curves()
     curves.loc[curves["step"] == 500, "score_positive"] -= 1
@@ -223,7 +217,7 @@ def test_smoothing_is_a_centred_mean():
     assert np.allclose(smooth[smooth < -0.35], -0.55)
 
 
-def test_a_step_without_negatives_keeps_its_positives():
+def test_a_step_without_negatives_keeps_its_positives(lines):
     curves = make_curves(10)
     curves.loc[curves["step"] == 50, "score_negative"] = np.nan
     positive, negative = lines(training_curves_figure(curves).axes[0], "_mean")
@@ -273,7 +267,7 @@ def test_figures_render_as_900_pixels_wide(comparison, scores, tmp_path):
         fig.savefig(tmp_path / "figure.png")
 
 
-def test_reliability_shows_the_bins_of_each_variant():
+def test_reliability_shows_the_bins_of_each_variant(lines):
     """Confidences .5 (wrong) and 1 (right) in two bins; the diagonal runs from corner to corner."""
     tables = {"vft": reliability(np.log([0.5, 1.0]), [False, True], bins=2), "aft": reliability([], [])}
     fig = reliability_figure(tables)

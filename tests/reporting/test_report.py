@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from aft.evaluation.markup import NOTHING
-from aft.evaluation.report import PAPER_ADDRESS, html_report
+from aft.reporting.report import NOTHING, PAPER_ADDRESS, html_report, leaves, shown
 
 NAN = float("nan")
 MALICIOUS = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
@@ -249,3 +248,16 @@ def test_what_was_not_measured_is_a_dash():
     assert "nan" not in "".join(page.text).lower()
     page = Page(report(comparison=nothing.drop(columns=["auroc", "calibration_error", *without_samples])))
     assert page.row("aft_dc")[3:] == [NOTHING] * 4
+
+
+def test_nested_settings_become_dotted_paths_in_their_order():
+    values = {"training": {"lora": {}, "steps": {"warm_up": 3}}, "a": 1}
+    assert leaves(values) == [("training.lora", {}), ("training.steps.warm_up", 3), ("a", 1)]
+    assert Page(report(settings=values)).row("training.steps.warm_up") == ["training.steps.warm_up", "3"]
+
+
+def test_settings_are_shown_as_a_person_writes_them():
+    assert [shown(value) for value in (True, False, None, {}, [], 0.1, 0, "")] == [
+        *("yes", "no", NOTHING, NOTHING, NOTHING, "0.1", "0", "")
+    ]
+    assert shown([1, [2, None]]) == f"1, 2, {NOTHING}"

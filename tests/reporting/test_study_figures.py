@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.lines import Line2D
 
-from aft.evaluation.figure_style import variant_color
-from aft.evaluation.study_figures import scatter_figure, sweep_figure
+from aft.reporting.figure_style import variant_color
+from aft.reporting.study_figures import scatter_figure, sweep_figure
 
 ROWS = pd.DataFrame(
     {
@@ -24,15 +22,11 @@ PAPER = pd.DataFrame({"variant": ["aft_bc"] * 3, "x": [0, 8, 64], "accuracy": [0
 MODELS = pd.DataFrame({"model": ["s", "m", "l"], "accuracy": [0.3, 0.4, 0.5], "assessment_accuracy": [0.6, 0.7, 0.8]})
 
 
-def lines(ax: Axes, label: str) -> list[Line2D]:
-    return [line for line in ax.get_lines() if line.get_label() == label]
-
-
 def legend(fig) -> list[str]:
     return [text.get_text() for text in fig.legends[0].get_texts()]
 
 
-def test_a_sweep_is_a_line_per_variant_in_the_order_of_x():
+def test_a_sweep_is_a_line_per_variant_in_the_order_of_x(lines):
     fig = sweep_figure(ROWS, "k")
     (ax,) = fig.axes
     boundary, detached = lines(ax, "_accuracy")
@@ -44,7 +38,7 @@ def test_a_sweep_is_a_line_per_variant_in_the_order_of_x():
     assert ax.get_xlabel() == "k"
 
 
-def test_a_sweep_shows_intervals_and_single_seeds():
+def test_a_sweep_shows_intervals_and_single_seeds(lines):
     (ax,) = sweep_figure(ROWS, "k").axes
     ends = sorted(tuple(np.asarray(line.get_ydata(), dtype=float)) for line in lines(ax, "_interval"))
     assert np.allclose(ends, [[38, 42], [40, 44], [43, 47], [48, 52], [50, 54]])
@@ -61,7 +55,7 @@ def test_all_that_is_drawn_lies_within_the_axes():
     assert left < 2 and right > 8
 
 
-def test_variants_at_the_same_x_stand_beside_each_other():
+def test_variants_at_the_same_x_stand_beside_each_other(lines):
     fig = sweep_figure(ROWS, "k")
     fig.canvas.draw()
     first, second = (line.get_transform().transform((2, 40)) for line in lines(fig.axes[0], "_accuracy"))
@@ -69,7 +63,7 @@ def test_variants_at_the_same_x_stand_beside_each_other():
     assert second[1] == pytest.approx(first[1])
 
 
-def test_baselines_are_level_lines():
+def test_baselines_are_level_lines(lines):
     fig = sweep_figure(ROWS, "k", baselines={"vft": 0.35})
     (line,) = lines(fig.axes[0], "_baseline")
     assert np.allclose(line.get_ydata(), 35)
@@ -77,7 +71,7 @@ def test_baselines_are_level_lines():
     assert legend(fig) == ["aft_bc", "aft_dc", "vft"]
 
 
-def test_the_papers_points_have_a_panel_and_axes_of_their_own():
+def test_the_papers_points_have_a_panel_and_axes_of_their_own(lines):
     ours, paper = sweep_figure(ROWS, "k", paper=PAPER, log_x=True).axes
     drawn = next(line for line in lines(paper, "_accuracy") if np.size(line.get_xdata()))
     assert np.allclose(drawn.get_xydata(), [[0, 36.48], [8, 39.97], [64, 43.09]])
@@ -102,7 +96,7 @@ def test_negative_settings_are_on_a_linear_axis():
     assert list(ax.get_xticks()) == [-0.8, -0.2, 0.15, 0.4, 0.8]
 
 
-def test_a_scatter_has_a_labelled_point_per_model_and_states_the_correlation():
+def test_a_scatter_has_a_labelled_point_per_model_and_states_the_correlation(lines):
     """On a rising line r is 1; with the accuracies .3, .5, .4 it is half: Σ dx dy / √(Σ dx² Σ dy²) = .01 / .02."""
     (ax,) = scatter_figure(MODELS).axes
     assert np.allclose(lines(ax, "_models")[0].get_xydata(), [[60, 30], [70, 40], [80, 50]])

@@ -1,21 +1,24 @@
+"""Pages of studies, in Markdown: ours beside the paper's, verdicts, and what was not run."""
+
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from aft.studies.definition import Study, Sweep
-from aft.studies.tell import document, study_text, write_study
+from aft.reporting.study_pages import Place, StudyPage, document, study_text, write_study
 
-STUDY = Study(
+PAGE = StudyPage(
+    name="beta",
     title="Margin of the boundary",
     question="Where?",
-    variants=["aft_bc"],
     seeds=[1, 2],
     baselines=["vft"],
-    sweep=Sweep(parameter="align.aft_bc.objective.beta", values=[0.0, 0.15], label="β"),
+    x_label="β",
     figure="sweep",
     figures=["accuracy", "perplexity_of_positives"],
-    paper={"accuracy": {"vft": 36.48, "aft_bc@0.0": 38.75}},
+    paper={"accuracy": {("vft", None): 36.48, ("aft_bc", 0.0): 38.75}},
     paper_source="Figure 2b",
 )
 
@@ -47,7 +50,7 @@ ORDERINGS = pd.DataFrame(
 
 
 def test_ours_stands_beside_the_papers() -> None:
-    text = study_text("beta", STUDY, TABLE, ORDERINGS, "figure.png", 0.9)
+    text = study_text(PAGE, TABLE, ORDERINGS, "figure.png", 0.9)
     assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.256 | 36.48 |" in text
     assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.256 | 38.75 |" in text
     assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.256 |  |" in text  # the paper has no such value
@@ -55,7 +58,7 @@ def test_ours_stands_beside_the_papers() -> None:
 
 
 def test_the_page_says_the_level_of_its_intervals(tmp_path: Path) -> None:
-    write_study(tmp_path / "beta", "beta", STUDY, TABLE, ORDERINGS, 0.9)
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
     for text in ((tmp_path / "beta/study.md").read_text("utf-8"), document(tmp_path, ["beta"], tmp_path, tmp_path)):
         assert "difference [90 %]" in text and "1,000 questions; intervals of 90 %" in text
         assert "95 %" not in text
@@ -63,7 +66,7 @@ def test_the_page_says_the_level_of_its_intervals(tmp_path: Path) -> None:
 
 def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp_path: Path) -> None:
     """Its intervals were over questions only, which its summary shows by having no level."""
-    write_study(tmp_path / "beta", "beta", STUDY, TABLE, ORDERINGS, 0.9)
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
     (tmp_path / "beta/study.json").write_text(
         '{"name": "beta", "title": "Margin", "seeds": [1, 2], "aft": "0.3.0"}', encoding="utf-8"
     )
@@ -73,22 +76,21 @@ def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp
 
 
 def test_base_models_that_are_all_alike_have_no_correlation() -> None:
-    pilot = Study(title="P", question="Q", variants=["vft"], seeds=[1], sweep=STUDY.sweep, figure="pilot")
+    pilot = StudyPage("p", "P", "Q", seeds=[1], figure="pilot", figures=["accuracy"])
     alike = pd.DataFrame([_row(value, "vft", 0.5) for value in (1.0, 2.0, 3.0)])
-    assert "Pearson" not in study_text("p", pilot, alike, ORDERINGS[:0], "f.png", 0.95)
+    assert "Pearson" not in study_text(pilot, alike, ORDERINGS[:0], "f.png", 0.95)
 
 
 def test_extensions_are_marked() -> None:
     table = pd.DataFrame([_row(None, "rrhf_bc", 0.5)])
-    plain = Study(title="T", question="Q", variants=["rrhf_bc"], seeds=[1])
-    assert "`rrhf_bc` \\*" in study_text("t", plain, table, ORDERINGS[:0], "f.png", 0.95)
+    plain = StudyPage("t", "T", "Q", seeds=[1], figure="accuracy", figures=["accuracy"])
+    assert "`rrhf_bc` \\*" in study_text(plain, table, ORDERINGS[:0], "f.png", 0.95)
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "sweep", "pilot"])
-def test_every_figure_is_drawn_and_the_page_has_it(figure: str, tmp_path: Path) -> None:
-    study = Study(**{**{name: getattr(STUDY, name) for name in STUDY.__dataclass_fields__}, "figure": figure})
+def test_every_figure_is_drawn_and_the_page_has_it(figure: Any, tmp_path: Path) -> None:
     table = TABLE[1:] if figure == "pilot" else TABLE
-    write_study(tmp_path / "studies/beta", "beta", study, table, ORDERINGS, 0.9)
+    write_study(tmp_path / "studies/beta", replace(PAGE, figure=figure), table, ORDERINGS, 0.9)
     text = document(tmp_path / "studies", ["beta", "votes"], tmp_path / "docs/figures", tmp_path / "docs")
     assert (tmp_path / "docs/figures/study_beta.png").read_bytes().startswith(b"\x89PNG")
     assert "(figures/study_beta.png)" in text
@@ -97,10 +99,8 @@ def test_every_figure_is_drawn_and_the_page_has_it(figure: str, tmp_path: Path) 
 
 
 def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
-    study = Study(
-        **{"title": "Votes", "question": "Q", "variants": ["vft"], "seeds": [1], "figure": "votes"},
-        **{"figures": ["maj_at_1", "maj_at_4"], "paper": {"maj_at_1": {"vft": 34.83}, "maj_at_4": {"vft": 39.61}}},
-    )
+    paper: dict[str, dict[Place, float]] = {"maj_at_1": {("vft", None): 34.83}, "maj_at_4": {("vft", None): 39.61}}
+    votes = StudyPage("votes", "Votes", "Q", seeds=[1], figure="votes", figures=list(paper), paper=paper)
     table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
-    write_study(tmp_path, "votes", study, table, ORDERINGS[:0], 0.95)
+    write_study(tmp_path, votes, table, ORDERINGS[:0], 0.95)
     assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from aft.errors import DataError, NumericalError
 from aft.evaluation.assessment import assessment_accuracy
-from aft.evaluation.colours import scale_html, side_by_side, tokens_html
-from aft.evaluation.consistency import (
+from aft.reporting.colours import scale_html, side_by_side, tokens_html
+from aft.reporting.consistency import (
     by_question,
     case_studies,
     changes,
