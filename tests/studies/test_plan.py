@@ -149,6 +149,6 @@ def test_the_page_has_the_papers_values_by_variant_and_value_of_the_sweep() -> N
     paper = {"accuracy": {"vft": 36.48, "aft_bc@0.0": 38.75, "aft_bc@0.15": 39}}
     sweep = Sweep(parameter="align.aft_bc.objective.beta", values=[0.0, 0.15], label="β", log=True)
     study = Study(title="T", question="Q", variants=["aft_bc"], seeds=[1], baselines=["vft"], sweep=sweep, paper=paper)
-    page = study.page("beta")
+    page = study.page("beta", {})
     assert (page.name, page.x_label, page.log_x, page.baselines) == ("beta", "β", True, ["vft"])
     assert page.paper["accuracy"] == {("vft", None): 36.48, ("aft_bc", 0.0): 38.75, ("aft_bc", 0.15): 39}

@@ -49,4 +49,4 @@ class Variant:
 
 def marked(name: str, variants: Mapping[str, Variant]) -> str:
     """The variant's name, with the asterisk of an extension that the paper does not have."""
-    return f"{name}*" if variants[name].extension else name
+    return f"{name}*" if name in variants and variants[name].extension else name

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from aft.alignment.variants import BASELINE
+from pydantic import TypeAdapter
+
+from aft.alignment.variants import BASELINE, Variant
 from aft.errors import SettingsError
 from aft.pipelines.faults import faults
+from aft.pipelines.parameters import AlignedVariant
 
 SHAPING = ("align", "comparisons", "compare")
 """The parameters that decide which pipelines there are."""
@@ -64,6 +67,11 @@ def plan_of(parameters: Mapping[str, Any], taken: Collection[str]) -> Plan:
         tuple((name, tuple(dict.fromkeys((BASELINE, *compared)))) for name, compared in comparisons.items()),
         compare,
     )
+
+
+def variants_of(align: Mapping[str, Any]) -> dict[str, Variant]:
+    """The variants of the parameter `align`, as it is configured or as Kedro has checked it."""
+    return dict(TypeAdapter(dict[str, AlignedVariant]).validate_python(align))
 
 
 def namespace(variant: str) -> str:

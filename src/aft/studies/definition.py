@@ -1,13 +1,14 @@
 """What a study is, as `studies.yml` says it."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from aft.alignment.variants import Variant
 from aft.errors import SettingsError
 from aft.reporting.study_pages import Place, StudyPage
 
@@ -109,7 +110,7 @@ class Study:
             return [*first, *(f"{self.rounds}@{number}" for number in range(2, self.n_rounds + 1))]
         return self.variants
 
-    def page(self, name: str) -> StudyPage:
+    def page(self, name: str, variants: Mapping[str, Variant]) -> StudyPage:
         """What stands on the page of this study, which is called `name`, beside its results."""
         return StudyPage(
             name,
@@ -118,6 +119,7 @@ class Study:
             self.seeds,
             self.figure,
             self.figures,
+            variants,
             baselines=self.baselines,
             paper={figure: {_place(row): at for row, at in rows.items()} for figure, rows in self.paper.items()},
             paper_source=self.paper_source,

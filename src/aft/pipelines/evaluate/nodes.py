@@ -16,6 +16,7 @@ from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, pred
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
+from aft.pipelines.comparisons import variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
 from aft.pipelines.tables import by_id, to_questions
@@ -228,24 +229,24 @@ def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
     return common
 
 
-def draw_accuracy(comparison: pd.DataFrame) -> Figure:
+def draw_accuracy(comparison: pd.DataFrame, align: dict[str, Any]) -> Figure:
     """Accuracy of every variant with its interval."""
     from aft.reporting.figures import accuracy_figure
 
     points = comparison["per_seed"].map(lambda text: [float(value) for value in str(text).split()])
-    return accuracy_figure(comparison.assign(per_seed=points))
+    return accuracy_figure(comparison.assign(per_seed=points), variants_of(align))
 
 
-def draw_scores(seed: int, **assessments: Partitions) -> Figure:
+def draw_scores(seed: int, align: dict[str, Any], **assessments: Partitions) -> Figure:
     """Scores of held-out positives and negatives under every variant, for this seed."""
     from aft.reporting.figures import score_histogram_figure
 
     scored = by_variant(assessments, "assessment")
     tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in scored.items()]
-    return score_histogram_figure(pd.concat(tables, ignore_index=True))
+    return score_histogram_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
+def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Partitions) -> Figure:
     """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
     from aft.reporting.figures import training_curves_figure
 
@@ -255,10 +256,10 @@ def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
         for name, curve in by_variant(curves, "training_curve").items()
         for seed in compared[name]
     ]
-    return training_curves_figure(pd.concat(tables, ignore_index=True))
+    return training_curves_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
+def draw_reliability(seed: int, align: dict[str, Any], **predictions: Partitions) -> Figure:
     """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
     from aft.evaluation.calibration import reliability
     from aft.reporting.figures import reliability_figure
@@ -267,7 +268,7 @@ def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
     for name, rows in by_variant(predictions, "predictions").items():
         sampled = rows[seed_key(seed)]().query(f"sample_index != {GREEDY}")
         tables[name] = reliability(sampled["score"], sampled["is_correct"])
-    return reliability_figure(tables)
+    return reliability_figure(tables, variants_of(align))
 
 
 def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:

@@ -119,7 +119,8 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     """Nodes under their full names: a template, which has no namespace, could not read datasets of several."""
     space = space_of_comparison(comparison)
     own = {name: f"{space}.{name}" for name in ("comparison", "paired_differences", *report.FIGURES)}
-    seed, evaluation, table = {"seed": "params:seed"}, {"evaluation": "params:evaluation"}, own["comparison"]
+    evaluation, align, table = {"evaluation": "params:evaluation"}, {"align": "params:align"}, own["comparison"]
+    seed = {"seed": "params:seed"}
 
     def of_all(kind: str, of: Sequence[str] = variants) -> dict[str, str]:
         return {f"{kind}.{name}": dataset(name, kind) for name in of}
@@ -135,10 +136,10 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     return Pipeline(
         [
             node(nodes.compare, {**evaluation, **seed, **tables}, [table, own["paired_differences"]]),
-            node(nodes.draw_accuracy, table, own["accuracy_figure"]),
-            node(nodes.draw_scores, {**seed, **of_all("assessment")}, own["score_figure"]),
-            node(nodes.draw_reliability, {**seed, **of_all("predictions")}, own["reliability_figure"]),
-            node(nodes.draw_training, {"comparison": table, **curves}, own["training_figure"]),
+            node(nodes.draw_accuracy, {"comparison": table, **align}, own["accuracy_figure"]),
+            node(nodes.draw_scores, {**seed, **align, **of_all("assessment")}, own["score_figure"]),
+            node(nodes.draw_reliability, {**seed, **align, **of_all("predictions")}, own["reliability_figure"]),
+            node(nodes.draw_training, {"comparison": table, **align, **curves}, own["training_figure"]),
             node(report.write_report, told, f"{space}.report"),
         ]
     )

@@ -6,6 +6,7 @@ import pandas as pd
 
 from aft import __version__
 from aft.files import digest
+from aft.pipelines.comparisons import variants_of
 from aft.pipelines.evaluate.nodes import by_variant
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
@@ -35,6 +36,7 @@ def write_report(
         recipe=recipe,
         comparison=comparison,
         differences=paired_differences,
+        variants=variants_of(parameters["align"]),
         figures={name: others[name] for name in FIGURES},
         feedback=feedback_summary,
         settings={**recorded_parameters(parameters), "align": {name: _plain(one) for name, one in objectives.items()}},
