@@ -13,6 +13,7 @@ from kedro.config import OmegaConfigLoader
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
+from aft.alignment.variants import BASELINE
 from aft.catalog.atomic_csv import AtomicCSVDataset
 from aft.catalog.atomic_json import AtomicJSONDataset
 from aft.catalog.atomic_parquet import AtomicParquetDataset
@@ -24,7 +25,7 @@ from aft.catalog.table_partitions import TablePartitionsDataset
 from aft.mistakes import one_sentence
 from aft.pipeline_registry import STAGES as PIPELINES
 from aft.pipeline_registry import register_pipelines
-from aft.pipelines.variants import BASELINE
+from aft.pipelines.comparisons import dataset
 
 ROOT = Path(__file__).parents[2]
 TABLE = pd.DataFrame({"question_id": [f"q{i}" for i in range(40)], "answer": range(40)})
@@ -124,4 +125,4 @@ def test_every_dataset_names_the_stage_that_makes_it() -> None:
             metadata = getattr(catalog.get(name), "metadata", None)
             assert way_out(metadata, Path("any.json")) == f"run {stage}, which makes it", name
     assert set(STAGES.values()) == set(PIPELINES)
-    assert f"align.{BASELINE}.training_curve" in pipelines["vft_train"].all_outputs(), "a layer of its own"
+    assert dataset(BASELINE, "training_curve") in pipelines["vft_train"].all_outputs(), "a layer of its own"

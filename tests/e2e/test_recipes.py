@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from aft.errors import SettingsError
 from aft.mistakes import check_recipe
-from aft.pipelines.variants import COMPARED
 from aft.tasks.base import SPLITS
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
+COMPARISONS = yaml.safe_load((ROOT / "conf/base/parameters_evaluate.yml").read_text(encoding="utf-8"))["comparisons"]
 RECIPES = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
 DATA = Path(os.environ.get("AFT_DATA_DIR") or ROOT / ".." / "shared" / "data")
 PUBLISHED = ("gsm8k/train.jsonl", "aqua_rat/dev.json", "ecqa/train.jsonl.gz", "mmlu/test.jsonl.gz")
@@ -163,10 +164,11 @@ def check_results(data: Path, recipe: str) -> None:
     assert set(asked["other"]["split"]) == others, recipe
     assert pd.read_parquet(data / f"03_primary/{recipe}/near_duplicates.parquet").empty, recipe
 
-    table = pd.read_csv(data / f"08_reporting/{recipe}/comparison.csv")
-    assert table["variant"].tolist() == ["vft", *COMPARED], recipe
+    compared = "ranking" if recipe == "gsm8k_rank" else "binary"
+    table = pd.read_csv(data / f"08_reporting/{recipe}/{compared}/comparison.csv")
+    assert table["variant"].tolist() == COMPARISONS[compared], recipe
     assert (table["questions"] == len(asked["test"])).all(), recipe
     assert (table["accuracy"] == 0).all(), recipe  # of a random model
     told_apart = {name for name in families if f"accuracy_{name}" in table}
     assert told_apart == (families if recipe == "multitask" else set()), recipe
-    assert (data / f"08_reporting/{recipe}/report.html").is_file(), recipe
+    assert (data / f"08_reporting/{recipe}/{compared}/report.html").is_file(), recipe

@@ -7,10 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aft.pipelines.variants import COMPARED
-
 pytestmark = pytest.mark.e2e
-MODELS = ("vft", *COMPARED)
+MODELS = ("vft", "rft", "aft", "aft_dc", "aft_bc")
 
 
 def models_of(project, seed=0):
@@ -18,7 +16,7 @@ def models_of(project, seed=0):
 
 
 def test_the_comparison_has_every_variant_on_the_same_questions(finished):
-    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    table = pd.read_csv(finished.data / "08_reporting/smoke/binary/comparison.csv")
     assert table["variant"].tolist() == list(MODELS)
     assert (table["questions"] == 24).all()
     assert table["accuracy"].between(table["low"], table["high"]).all()
@@ -28,7 +26,7 @@ def test_the_comparison_has_every_variant_on_the_same_questions(finished):
 
 
 def test_the_report_stands_alone(finished):
-    page = (finished.data / "08_reporting/smoke/report.html").read_text(encoding="utf-8")
+    page = (finished.data / "08_reporting/smoke/binary/report.html").read_text(encoding="utf-8")
     assert all(name in page for name in MODELS)
     assert page.count("data:image/png;base64,") == 4
     assert str(finished.folder) not in page and "<script" not in page
@@ -101,7 +99,7 @@ def test_another_seed_lies_beside_and_is_compared(finished):
     done = finished.run("--params=seed=1")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (models_of(finished, 1) / "aft_bc/model.safetensors").is_file()
-    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    table = pd.read_csv(finished.data / "08_reporting/smoke/binary/comparison.csv")
     assert (table["seeds"].astype(str) == "0 1").all()
     assert table["std_over_seeds"].notna().all()
 
@@ -136,7 +134,7 @@ def test_dpo_trains_on_reference_scores_that_are_made_once(finished, fresh):
 def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(finished, fresh):
     """Ratings of the steps judge rank the samples; the recipe's own results stay as they are."""
     shutil.copytree(finished.data, fresh.data)
-    before = (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes()
+    before = (fresh.data / "08_reporting/smoke/binary/comparison.csv").read_bytes()
     done = fresh.run("--pipelines=variants", "--to-outputs=align.pro_dc.metrics", "--params=label=ranked")
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads((fresh.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text(encoding="utf-8"))
@@ -144,7 +142,7 @@ def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(finished
     feedback = pd.read_parquet(fresh.data / "05_model_input/ranked/seed_0/feedback.parquet")
     assert feedback["rating"].between(1, 10).all()
     assert feedback["rating"].nunique() > 2
-    assert (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes() == before
+    assert (fresh.data / "08_reporting/smoke/binary/comparison.csv").read_bytes() == before
 
 
 def test_one_more_round_samples_from_the_aligned_model(finished, fresh):
@@ -165,7 +163,7 @@ def test_other_test_sets_are_answered_beside_the_recipes_own(finished, fresh):
     chosen = "{family: pocket, settings: {name: %s, phrasing: %s, test: 10, train: 1, validation: 1}}"
     first, listed = chosen % ("pocket_first", "question_first"), chosen % ("pocket_list", "list")
     sets.write_text(f"test_sets:\n  first: {first}\n  listed: {listed}\n", encoding="utf-8")
-    options = ("--pipelines=variants", "--to-outputs=align.vft.metrics", "--params=label=sets")
+    options = ("--pipelines=variants", "--to-outputs=vft_metrics", "--params=label=sets")
     done = fresh.run(*options)
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads((fresh.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text(encoding="utf-8"))

@@ -66,11 +66,11 @@ def _tables(right: list[bool]) -> dict[str, pd.DataFrame]:
 def _partitions(seeds: dict[str, dict[int, list[bool]]]) -> dict[str, nodes.Partitions]:
     """The partitions of every variant that a plain run compares: those of rft unless they are given."""
     found: dict[str, nodes.Partitions] = {}
-    for name in (nodes.BASELINE, *nodes.COMPARED):
+    for name in ("vft", "rft", "aft", "aft_dc", "aft_bc"):
         tables = {seed: _tables(right) for seed, right in seeds.get(name, seeds["rft"]).items()}
         for kind in nodes.KINDS:
             own = {f"seed_{seed}": (lambda table=rows[kind]: table) for seed, rows in tables.items()}
-            found[f"{name}_{kind}"] = own
+            found[f"{kind}.{name}"] = own
     return found
 
 

@@ -19,7 +19,8 @@ from kedro.io import CatalogProtocol
 
 from aft.bounds import SEEDS, counted, shown
 from aft.errors import SettingsError
-from aft.hooks.parameter_faults import faults
+from aft.pipelines.comparisons import SHAPING
+from aft.pipelines.faults import faults
 
 _PREFIX = "params:"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
@@ -82,7 +83,7 @@ def check_known(parameters: dict[str, Any]) -> None:
     unknown = [
         key
         for key in _keys(parameters)
-        if key != "label"  # names folders in the catalog
+        if key.partition(".")[0] not in ("label", *SHAPING)  # it names folders in the catalog; these were checked whole
         and not any(key == known or key.startswith(f"{known}.") for known in read)
     ]
     if unknown:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from aft.alignment import variants
 from aft.bounds import Bounds, check_bounds, counted
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
@@ -159,8 +160,8 @@ class Evaluation:
 
 
 @_checked
-class AlignedVariant:
-    """What is set about one variant."""
+class AlignedVariant(variants.Variant):
+    """`Variant` of the core, checked."""
 
     objective: Variant
 
@@ -178,6 +179,8 @@ KINDS: dict[str, Any] = {
     "sampler": Sampler,
     "labelling": Labelling,
     "align": dict[str, AlignedVariant],
+    "comparisons": dict[str, list[str]],
+    "compare": str,
     "evaluation": Evaluation,
     **dict.fromkeys(("model_cache", "sample_cache", "score_cache", "rating_cache"), _Folder),
 }

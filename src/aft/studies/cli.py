@@ -90,7 +90,7 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
             tables = study_table(results, evaluation), verdicts(study, results, evaluation)
-            write_study(folder, study.page(name), *tables, evaluation.level)
+            write_study(folder, study.page(name, place.variants), *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
         logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
@@ -120,7 +120,7 @@ def _read(place: Any) -> dict[str, Any]:
             raise SettingsError(
                 f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
             ) from error
-    return read_studies(content)
+    return read_studies(content, place.variants)
 
 
 def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:

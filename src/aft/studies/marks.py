@@ -11,8 +11,11 @@ from aft.pipelines.recorded import leaves
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
 
-_WHERE = ("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache")
-"""Settings, by their first key, that say only where something is computed and kept: the results are the same."""
+_BESIDE = (
+    *("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache"),
+    *("comparisons", "compare"),
+)
+"""Settings, by their first key, that change no variant's results: where they are made and kept, what is compared."""
 
 _MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
 _NAMES_A_PATH = re.compile(r"(.*[._])?(path|file|folder)")
@@ -29,7 +32,7 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
     held = {key: content(path, key in _MODELS) for key, path in _paths(params, seed)}
     return {
         "code": source_hash(*ROOMS),
-        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _WHERE},
+        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _BESIDE},
         **{f"what {key} holds": value for key, value in held.items() if value is not None},
     }
 

@@ -16,15 +16,16 @@ from typing import Any, cast
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
+from aft.alignment.variants import Variant
 from aft.code import source_hash
 from aft.errors import AftError
 from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.comparisons import dataset, variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.variants import namespace
 from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
 from aft.studies.marks import Content, Mark, changed, mark_of
@@ -63,6 +64,12 @@ class Workplace:
         """The recipe's `globals.yml`."""
         with self.context() as context:
             return dict(context.config_loader["globals"])
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """The recipe's variants."""
+        with self.context() as context:
+            return variants_of(context.config_loader["parameters"]["align"])
 
     @cached_property
     def mlflow(self) -> MlflowSettings:
@@ -173,7 +180,7 @@ def _run(
         "env": place.env,
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
-        "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
+        "to_outputs": [dataset(name, "metrics") for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
     }
     environment = {**os.environ} | ({} if parent is None else {PARENT: parent})

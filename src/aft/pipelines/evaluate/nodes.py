@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from aft.alignment.variants import BASELINE
 from aft.code import deciding, source_hash
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
@@ -15,17 +16,18 @@ from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, pred
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
+from aft.pipelines.comparisons import variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
-from aft.pipelines.variants import BASELINE, COMPARED
 from aft.sampling.settings import SamplerSettings
 
 logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
+_Input = TypeVar("_Input")
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
 ROOMS = (  # whose code decides a variant's results: all that make or judge a model
     *("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks"),
@@ -195,10 +197,10 @@ def summarise_variant(
 def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The comparison table and all paired differences, over every seed that all variants were run for as for this one.
 
-    `partitions` holds `<variant>_predictions`, `<variant>_assessment` and `<variant>_other_predictions`.
+    `partitions` holds `predictions.<variant>`, `assessment.<variant>` and `other_predictions.<variant>`.
     """
-    names = (BASELINE, *COMPARED)
-    alike = {name: alike_seeds(name, *(partitions[f"{name}_{kind}"] for kind in KINDS), seed=seed) for name in names}
+    names = by_variant(partitions, KINDS[0])
+    alike = {name: alike_seeds(name, *(partitions[f"{kind}.{name}"] for kind in KINDS), seed=seed) for name in names}
     seeds = _common_seeds({name: list(tables[0]) for name, tables in alike.items()})
     predicted, assessed, others = (
         {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
@@ -207,6 +209,11 @@ def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tupl
         predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
     )
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
+
+
+def by_variant(inputs: dict[str, _Input], kind: str) -> dict[str, _Input]:
+    """The inputs of a node that are called `<kind>.<variant>`, by variant, in their order."""
+    return {name.removeprefix(f"{kind}."): one for name, one in inputs.items() if name.startswith(f"{kind}.")}
 
 
 def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
@@ -222,43 +229,46 @@ def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
     return common
 
 
-def draw_accuracy(comparison: pd.DataFrame) -> Figure:
+def draw_accuracy(comparison: pd.DataFrame, align: dict[str, Any]) -> Figure:
     """Accuracy of every variant with its interval."""
     from aft.reporting.figures import accuracy_figure
 
     points = comparison["per_seed"].map(lambda text: [float(value) for value in str(text).split()])
-    return accuracy_figure(comparison.assign(per_seed=points))
+    return accuracy_figure(comparison.assign(per_seed=points), variants_of(align))
 
 
-def draw_scores(seed: int, **assessments: Partitions) -> Figure:
+def draw_scores(seed: int, align: dict[str, Any], **assessments: Partitions) -> Figure:
     """Scores of held-out positives and negatives under every variant, for this seed."""
     from aft.reporting.figures import score_histogram_figure
 
-    tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in assessments.items()]
-    return score_histogram_figure(pd.concat(tables, ignore_index=True))
+    scored = by_variant(assessments, "assessment")
+    tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in scored.items()]
+    return score_histogram_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
+def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Partitions) -> Figure:
     """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
     from aft.reporting.figures import training_curves_figure
 
     compared = comparison.set_index("variant")["seeds"].astype(str).str.split()
     tables = [
-        curves[name][seed_key(seed)]().assign(variant=name, seed=seed) for name in curves for seed in compared[name]
+        curve[seed_key(seed)]().assign(variant=name, seed=seed)
+        for name, curve in by_variant(curves, "training_curve").items()
+        for seed in compared[name]
     ]
-    return training_curves_figure(pd.concat(tables, ignore_index=True))
+    return training_curves_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
+def draw_reliability(seed: int, align: dict[str, Any], **predictions: Partitions) -> Figure:
     """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
     from aft.evaluation.calibration import reliability
     from aft.reporting.figures import reliability_figure
 
     tables = {}
-    for name, rows in predictions.items():
+    for name, rows in by_variant(predictions, "predictions").items():
         sampled = rows[seed_key(seed)]().query(f"sample_index != {GREEDY}")
         tables[name] = reliability(sampled["score"], sampled["is_correct"])
-    return reliability_figure(tables)
+    return reliability_figure(tables, variants_of(align))
 
 
 def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:

@@ -1,5 +1,6 @@
 """What is wrong with the parameters of a run, by what each of them must be: a sentence each, with the known keys."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -10,17 +11,29 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from aft.alignment.variants import BASELINE
 from aft.errors import SettingsError
 from aft.pipelines.parameters import KINDS
-from aft.pipelines.variants import BASELINE
+from aft.pipelines.recorded import leaves
 from aft.tasks import get_source
 from aft.tasks.base import misplaced_truth_values
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
-    told = [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
+    told = list(_misspelt_variants(parameters.get("align")))
+    told = told or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
     return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters)]
+
+
+def _misspelt_variants(align: Any) -> Iterator[str]:
+    """Settings of a variant that nobody defined, where the name is nearly that of another: a new entry has a note."""
+    entries = {name: one for name, one in align.items() if isinstance(one, Mapping)} if isinstance(align, dict) else {}
+    known = [name for name, entry in entries.items() if "note" in entry]
+    for name in entries.keys() - known:
+        for near in get_close_matches(str(name), known, n=1):
+            for key, _ in leaves(entries[name]):
+                yield f"There is no parameter 'align.{name}.{key}': did you mean 'align.{near}.{key}'?"
 
 
 def _faults_of_tasks(parameters: Mapping[str, Any]) -> Iterator[str]:
@@ -72,6 +85,11 @@ def _sentence(kind: Any, key: str, fault: ErrorDetails) -> str:
                 f"{name} is {_shown(fault['input'])}, but holds {', '.join(known)}: give each by its dotted key, as in "
                 f"--params={name}.{known[0]}=…"
             )
+        case "literal_error":
+            expected = fault["ctx"]["expected"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+            near = get_close_matches(str(fault["input"]), re.findall("'(.*?)'", expected), n=1)
+            guess = f"did you mean '{near[0]}'? It" if near else "it"
+            return f"{name} is {_shown(fault['input'])}: {guess} should be {expected}."
         case "value_error":
             said = str(fault["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
             return said if name in said else f"{name}: {said}"
