@@ -111,7 +111,7 @@ class Launch:
     """Where a model is trained; what it learns is the same, up to the rounding of sums and dropout's masks."""
 
     processes: _Processes = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
-    machines: _Machines = 1  # each other machine is told by the log what to run
+    machines: _Machines = 1  # the log says what to run on each other machine
     rendezvous: str | None = None  # host:port of the first machine, at which the others find it
     sharding: Sharding = "none"  # full = every process keeps a part of all weights (FSDP2)
 
