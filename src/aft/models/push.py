@@ -36,8 +36,8 @@ def push(model: ModelDirectory, name: str, *, private: bool = False) -> str:
         raise
     except Exception as error:  # of the hub, its client, the network
         raise ModelError(
-            f"The model {model.path} cannot be pushed to {name}: {message_of(error)}; check network, name and the token's "
-            "rights."
+            f"The model {model.path} cannot be pushed to {name}: {message_of(error)}; check network, name and the "
+            "token's rights."
         ) from error
 
 
