@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import pytest
 
 from aft import code
 from aft.feedback.judge_settings import JudgeSettings
+from aft.files import digest
 from aft.models.adapters import LoraSettings
-from aft.pipelines.parameters import Judge, Labelling, Sampler, Server, Training
-from aft.sampling.settings import SamplingSettings
-from aft.training.settings import TrainingSettings
+from aft.models.pocket import Architecture
+from aft.pipelines.parameters import Labelling, PocketBase
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
+from aft.tasks.pocket import Corpus
+from aft.training.settings import Objective, TrainingSettings
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -99,11 +102,13 @@ URL = "http://localhost:8000/v1"
     [
         (TrainingSettings(**USUAL), {"token_budget": 512, "scoring": "naive"}),
         (TrainingSettings(**USUAL), {"checkpoint_every": 7, "monitor_every": None, "gradient_checkpointing": True}),
-        (Training(**USUAL), {"token_budget": 512}),  # as the pipelines have them
         (SamplingSettings(samples=4), {"block_size": 3, "batch_rows": 7}),
         (JudgeSettings(URL, "judge"), {"base_url": "http://elsewhere/v1", "concurrency": 1, "timeout_s": 9.0}),
-        (Labelling(openai=Judge(URL, "judge")), {"openai": Judge("http://elsewhere/v1", "judge")}),
-        (Sampler("server", Server(URL, "model")), {"server": Server("http://elsewhere/v1", "model")}),
+        (Labelling(openai=JudgeSettings(URL, "judge")), {"openai": JudgeSettings("http://elsewhere/v1", "judge")}),
+        (
+            SamplerSettings("server", ServerSettings(URL, "model")),
+            {"server": ServerSettings("http://elsewhere/v1", "model")},
+        ),
     ],
     ids=str,
 )
@@ -121,8 +126,8 @@ def test_how_a_thing_is_computed_does_not_decide_it(settings, changes):
         (TrainingSettings(**USUAL, lora=LoraSettings(rank=2)), {"lora": LoraSettings(rank=3)}),
         (SamplingSettings(samples=4), {"temperature": 0.5}),
         (JudgeSettings(URL, "judge"), {"ratings": 1}),
-        (Labelling(openai=Judge(URL, "judge")), {"openai": Judge(URL, "other")}),
-        (Sampler("server", Server(URL, "model")), {"server": Server(URL, "other")}),
+        (Labelling(openai=JudgeSettings(URL, "judge")), {"openai": JudgeSettings(URL, "other")}),
+        (SamplerSettings("server", ServerSettings(URL, "model")), {"server": ServerSettings(URL, "other")}),
     ],
     ids=str,
 )
@@ -130,6 +135,23 @@ def test_every_other_setting_decides(settings, changes):
     assert code.deciding(replace(settings, **changes)) != code.deciding(settings)
 
 
-@pytest.mark.parametrize("kind", [TrainingSettings, SamplingSettings, JudgeSettings, Server, Sampler])
-def test_what_says_how_is_a_setting(kind):
-    assert set(kind.HOW) < {field.name for field in fields(kind)}
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (TrainingSettings(**USUAL), "0045edd2a56e9b12"),
+        (TrainingSettings(**USUAL, lora=LoraSettings(rank=4)), "accd7d80ea8ca775"),
+        (Objective(), "7857a35c7f56bee4"),
+        (Objective(term="aft", weight=1), "cb29ec618e6a3a86"),
+        (SamplingSettings(samples=4), "9a94149e9f1cdfee"),
+        (SamplingSettings(samples=4, temperature=1, greedy=True), "4d4f4c65a64139e6"),
+        (SamplerSettings(), "9029cc0415719602"),
+        (SamplerSettings("server", ServerSettings(URL, "m"), ClusterSettings(2)), "0e8ade2783776493"),
+        (JudgeSettings(URL, "m"), "c8583dea90c6acc7"),
+        (Labelling(openai=JudgeSettings(URL, "m")), "59a6c28143bf578a"),
+        (PocketBase(Corpus(), Architecture(), TrainingSettings(**USUAL)), "c2091c87d232e7ab"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_keys_are_those_of_the_results_that_are_kept(settings, key):
+    """A setting that is added, or changes sides, makes all results anew: of models, samples, ratings and studies."""
+    assert digest(code.deciding(settings)) == key

@@ -6,7 +6,12 @@ An edited rule is never answered from a cache, and a setting that only says how 
 import hashlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+_T = TypeVar("_T")
+_HOW = object()
+How = Annotated[_T, _HOW]
+"""The type of a setting that only says how a thing is computed, as in `How[int]`."""
 
 
 def hash_sources(package: Path) -> dict[str, str]:
@@ -35,12 +40,13 @@ def source_hash(*rooms: str) -> str:
 
 
 def deciding(settings: Any) -> Any:
-    """The settings that decide a result, by name: all fields but those that their class lists in `HOW`.
+    """The settings that decide a result, by name: all fields but those whose type is `How`.
 
     What these say, how a thing is computed, changes it by the rounding of sums at most, and under dropout by the masks
     that are drawn. Settings in settings are told in the same way, and any other value is itself.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings
-    how = getattr(settings, "HOW", ())
-    return {one.name: deciding(getattr(settings, one.name)) for one in fields(settings) if one.name not in how}
+    kinds = get_type_hints(type(settings), include_extras=True)
+    names = [one.name for one in fields(settings) if _HOW not in getattr(kinds[one.name], "__metadata__", ())]
+    return {name: deciding(getattr(settings, name)) for name in names}

@@ -2,7 +2,7 @@
 
 Everything that AFT keeps is written beside its final name, synced and renamed, so that `kill -9` or a full disk at any
 moment leaves either the old state or the new one. What is kept is also sealed: a directory by its manifest, a file by a
-small one beside it. What was damaged, cut or replaced since is told, and never read.
+small one beside it. What was damaged, cut or replaced since is reported, and never read.
 """
 
 import errno
@@ -75,8 +75,8 @@ def _errno(error: Exception) -> int:
     """The operating system's number of an error, 0 if it has none; safetensors and tokenizers say it as text only."""
     if isinstance(error, OSError):
         return error.errno or 0
-    told = re.search(r"\(os error ([0-9]+)\)", str(error))
-    return int(told.group(1)) if told else 0
+    named = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(named.group(1)) if named else 0
 
 
 def _is_about(error: Exception, path: Path) -> bool:
@@ -337,13 +337,13 @@ def patience_s() -> float:
 
     Raises `SettingsError` if it is no number of at least 0.
     """
-    told = os.environ.get(PATIENCE)
+    value = os.environ.get(PATIENCE)
     try:
-        patience = math.inf if told is None else float(told)
+        patience = math.inf if value is None else float(value)
     except ValueError:
         patience = math.nan
     if not patience >= 0:
-        raise SettingsError(f"{PATIENCE} is {told!r}, but must be a number of seconds of at least 0, or unset.")
+        raise SettingsError(f"{PATIENCE} is {value!r}, but must be a number of seconds of at least 0, or unset.")
     return patience
 
 

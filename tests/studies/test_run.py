@@ -17,43 +17,32 @@ from kedro.framework.project import pipelines
 
 from aft.code import source_hash
 from aft.errors import IncompleteRecord, ModelError, SettingsError
+from aft.feedback.judge_settings import JudgeSettings
 from aft.models.directory import ModelDirectory
+from aft.models.pocket import Architecture
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.parameters import (
-    BaseModel,
-    Cluster,
-    Evaluation,
-    Judge,
-    Labelling,
-    Launching,
-    PocketArchitecture,
-    PocketBase,
-    PocketCorpus,
-    Sampler,
-    Sampling,
-    Server,
-    TaskChoice,
-    Training,
-    Variant,
-)
+from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBase, TaskChoice
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.studies import cell, run
 from aft.studies.definition import Study, Sweep
 from aft.studies.plan import Cell, points_of
+from aft.tasks.pocket import Corpus
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 PARAMS: dict[str, Any] = {
     **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
     "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
     "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
-    "base_model": BaseModel("model", pocket=PocketBase(PocketCorpus(), PocketArchitecture(), Training(1, 0.1, 1))),
-    "training": Training(epochs=4, learning_rate=0.1, batch_size=1),
-    "launch": Launching(),
+    "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), TrainingSettings(1, 0.1, 1))),
+    "training": TrainingSettings(epochs=4, learning_rate=0.1, batch_size=1),
+    "launch": Launch(),
     "sample_from": "round/seed_{seed}/aft",
-    "sampling": Sampling(samples=6),
-    "sampler": Sampler("server", Server("http://a/v1", "m")),
-    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=Judge("http://a/v1", "m")),
-    "evaluation": Evaluation(Sampling(samples=6, greedy=True), ks=[1]),
-    "align": {name: {"objective": Variant()} for name in ("vft", "aft", "rrhf")},
+    "sampling": SamplingSettings(samples=6),
+    "sampler": SamplerSettings("server", ServerSettings("http://a/v1", "m")),
+    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=JudgeSettings("http://a/v1", "m")),
+    "evaluation": Evaluation(SamplingSettings(samples=6, greedy=True), ks=[1]),
+    "align": {name: {"objective": Objective()} for name in ("vft", "aft", "rrhf")},
 }
 
 
@@ -175,7 +164,7 @@ def test_a_release_that_changes_no_result_runs_nothing_again(place: Place, monke
         *(("training.monitor_every", None), ("training.gradient_checkpointing", True)),
         *(("base_model.pocket.training.token_budget", 9), ("launch.processes", 2), ("model_cache", "elsewhere")),
         *(("sampling.batch_rows", 9), ("sampling.block_size", 9), ("evaluation.sampling.batch_rows", 9)),
-        *(("sampler.cluster", Cluster(workers=2)), ("sampler.server.base_url", "http://b/v1")),
+        *(("sampler.cluster", ClusterSettings(workers=2)), ("sampler.server.base_url", "http://b/v1")),
         *(("labelling.openai.base_url", "http://b/v1"), ("align.rrhf.objective.weight", 2.0)),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path: Path, row: object, c
 def test_a_missing_file_or_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.test\.jsonl"):
         ecqa.load_questions(ecqa.Settings(str(tmp_path / "nowhere")))
-    with pytest.raises(SettingsError, match="path: Field required"):
+    with pytest.raises(SettingsError, match=r"^ecqa\.settings\.path is missing\.$"):
         ingest(TaskChoice("ecqa", {}), {})
     with pytest.raises(SettingsError, match="test_limit"):
         ecqa.Settings("x", test_limit=-1)

@@ -82,7 +82,7 @@ def test_training_settings_at_their_limits(changes):
         ({"term": "aft", "weight": 0.0, "vft_weight": 0.0}, "nothing to learn"),
         ({"learn_positives": True, "vft_reduction": "pro"}, "vft_reduction"),
         *(
-            ({"term": "aft", name: value}, rf"^{name} is [\w+]+: it must be a number")
+            ({"term": "aft", name: value}, rf"^objective\.{name} is [\w+]+: it must be a number")
             for name in ("weight", "vft_weight", "beta", "dpo_beta")
             for value in (True, math.nan, math.inf, 1e31)
         ),
@@ -131,9 +131,13 @@ def test_numbers_beyond_their_bounds_are_refused(settings, changes, named):
 
 
 def test_the_bounds_are_said():
-    with pytest.raises(SettingsError, match=r"^epochs is 0\.0: it must be a number from 0\.001 up to 1000000\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^training\.epochs is 0\.0: it must be a number from 0\.001 up to 10{6}\.$"
+    ):
         TrainingSettings(**dict(USUAL, epochs=0.0))
-    with pytest.raises(SettingsError, match=r"^warmup is 1: it must be a number from 0 and below 1\.$"):
+    with pytest.raises(SettingsError, match=r"^training\.warmup is 1: it must be a number from 0 and below 1\.$"):
         TrainingSettings(**dict(USUAL, warmup=1))
-    with pytest.raises(SettingsError, match=r"^batch_size is 0: it must be a whole number from 1 up to 1000000000\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^training\.batch_size is 0: it must be a whole number from 1 up to 10{9}\.$"
+    ):
         TrainingSettings(**dict(USUAL, batch_size=0))

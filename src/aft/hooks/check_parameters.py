@@ -38,7 +38,7 @@ class CheckParametersHook:
         given = context.config_loader.runtime_params or {}
         _check_folder(names.get("recipe"), "recipe", 'recipe: "{}" in globals.yml')
         if not isinstance(names.get("data"), str) or not names["data"]:
-            raise SettingsError(f"data is {names.get('data')!r} in globals.yml, but must be the path of a folder.")
+            raise SettingsError(f"data is {shown(names.get('data'))} in globals.yml, but must be the path of a folder.")
         _check_seed(parameters.get("seed", 0), given)
         _check_label(parameters.get("label"), given)
         if "label" in given:
@@ -101,7 +101,9 @@ def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:
 def _check_label(label: Any, runtime_params: dict[str, Any]) -> None:
     """Folders are named by the label of the command line."""
     if label != runtime_params.get("label"):
-        raise SettingsError(f"Set the label on the command line (--params=label={label}), not in the configuration.")
+        raise SettingsError(
+            f"Set the label on the command line (--params=label={shown(label)}), not in the configuration."
+        )
     if "label" in runtime_params:
         _check_folder(label, "label", "--params='label=\"{}\"'")
 
@@ -142,11 +144,11 @@ def _sentence(key: str, known: list[str]) -> str:
 
 
 def _keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of the leaves of nested dictionaries and dataclasses."""
+    """Dotted keys of the leaves of nested dictionaries and dataclasses; an empty one is a leaf itself."""
     items = value.items() if isinstance(value, dict) else None
     if is_dataclass(value) and not isinstance(value, type):
-        items = ((field.name, getattr(value, field.name)) for field in fields(value))
-    if items is None:
+        items = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    if not items:
         yield prefix.removeprefix(".")
         return
     for name, inner in items:

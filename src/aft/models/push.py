@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.errors import ModelError
-from aft.hub import told
+from aft.hub import message_of
 from aft.models.adapters import ADAPTER
 from aft.models.card import HUB_NAME
 from aft.models.directory import ADAPTERS, ModelDirectory, decides, handed_on
@@ -36,8 +36,8 @@ def push(model: ModelDirectory, name: str, *, private: bool = False) -> str:
         raise
     except Exception as error:  # of the hub, its client, the network
         raise ModelError(
-            f"The model {model.path} cannot be pushed to {name}: {told(error)}; check network, name and the token's "
-            "rights."
+            f"The model {model.path} cannot be pushed to {name}: {message_of(error)}; check network, name and the "
+            "token's rights."
         ) from error
 
 

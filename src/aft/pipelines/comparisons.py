@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from aft.alignment.variants import BASELINE, Variant
+from aft.checked import read
 from aft.errors import SettingsError
 from aft.pipelines.faults import faults
 from aft.pipelines.parameters import AlignedVariant
@@ -71,7 +70,7 @@ def plan_of(parameters: Mapping[str, Any], taken: Collection[str]) -> Plan:
 
 def variants_of(align: Mapping[str, Any]) -> dict[str, Variant]:
     """The variants of the parameter `align`, as it is configured or as Kedro has checked it."""
-    return dict(TypeAdapter(dict[str, AlignedVariant]).validate_python(align))
+    return dict(read(dict[str, AlignedVariant], align, "align"))
 
 
 def namespace(variant: str) -> str:

@@ -1,22 +1,15 @@
 """What is wrong with the parameters of a run, by what each of them must be: a sentence each, with the known keys."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from textwrap import shorten
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from aft.alignment.variants import BASELINE
+from aft.checked import read
 from aft.errors import SettingsError
 from aft.pipelines.parameters import KINDS
 from aft.pipelines.recorded import leaves
 from aft.tasks import get_source
-from aft.tasks.base import misplaced_truth_values
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
@@ -46,10 +39,7 @@ def _faults_of_tasks(parameters: Mapping[str, Any]) -> Iterator[str]:
         except SettingsError as error:
             yield f"{key}.family: {error}"
         else:
-            settings = choice.get("settings", {})
-            yield from _faults(kind, settings, f"{key}.settings")
-            for name in misplaced_truth_values(kind, settings, f"{key}.settings"):
-                yield f"{name} is a truth value, which does not belong there."
+            yield from _faults(kind, choice.get("settings", {}), f"{key}.settings")
 
 
 def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:
@@ -60,59 +50,8 @@ def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:
         yield f"{given}: {BASELINE} is the baseline, which has no objective to set; choose another variant."
 
 
-def _faults(kind: Any, value: Any, key: str) -> list[str]:
+def _faults(kind: Any, value: Any, key: str) -> Iterator[str]:
     try:
-        TypeAdapter(kind).validate_python(value, extra="forbid")
-    except ValidationError as error:
-        return list(dict.fromkeys(_sentence(kind, key, one) for one in error.errors()))
-    return []
-
-
-def _sentence(kind: Any, key: str, fault: ErrorDetails) -> str:
-    path = [part for part in fault["loc"] if "[" not in str(part)]  # pydantic names alternatives, as list[str]
-    name = ".".join(map(str, (key, *path)))
-    match fault["type"]:
-        case "unexpected_keyword_argument" | "invalid_key":
-            known = _keys_of(kind, path[:-1])
-            near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-            guess = f"did you mean '{near[0]}'? There are" if near else "there are"
-            return f"There is no parameter '{name}': {guess} {', '.join(known)}."
-        case "missing":
-            return f"{name} is missing."
-        case "dataclass_type":
-            known = _keys_of(kind, path)
-            return (
-                f"{name} is {_shown(fault['input'])}, but holds {', '.join(known)}: give each by its dotted key, as in "
-                f"--params={name}.{known[0]}=…"
-            )
-        case "literal_error":
-            expected = fault["ctx"]["expected"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
-            near = get_close_matches(str(fault["input"]), re.findall("'(.*?)'", expected), n=1)
-            guess = f"did you mean '{near[0]}'? It" if near else "it"
-            return f"{name} is {_shown(fault['input'])}: {guess} should be {expected}."
-        case "value_error":
-            said = str(fault["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
-            return said if name in said else f"{name}: {said}"
-    return f"{name} is {_shown(fault['input'])}: {fault['msg'].replace('Input', 'it', 1)}."
-
-
-def _shown(value: Any) -> str:
-    return shorten(repr(value), 60, placeholder=" ...")
-
-
-def _keys_of(kind: Any, path: Sequence[str | int]) -> list[str]:
-    """The keys that there are at a place below `kind`."""
-    for part in path:
-        kind = _with_keys(kind)
-        kind = get_type_hints(kind)[str(part)] if is_dataclass(kind) else get_args(kind)[-1]
-    kind = _with_keys(kind)
-    return [field.name for field in fields(kind)] if is_dataclass(kind) else []
-
-
-def _with_keys(kind: Any) -> Any:
-    """Of alternatives, such as settings or None, the one that has keys."""
-    if get_origin(kind) is Annotated:
-        return get_args(kind)[0]
-    if get_origin(kind) in (Union, UnionType):
-        return next((one for one in get_args(kind) if is_dataclass(one)), kind)
-    return kind
+        read(kind, value, key)
+    except SettingsError as error:
+        yield str(error)

@@ -7,15 +7,17 @@ questions for validation, which leaves 919; the setting `validation_from` can sp
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from aft.bounds import CountOrZero, Seed
+from aft.checked import checked
 from aft.errors import DataError, SettingsError
 from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
 from aft.tasks.base import Question, content_hash
-from aft.tasks.rows import Row, check_not_negative, draw, hub_rows, json_lines, without_repeats
+from aft.tasks.rows import Row, draw, hub_rows, json_lines, without_repeats
 
 HUB_DATASET = "openai/gsm8k"
 
@@ -79,7 +81,7 @@ _ANSWER_IS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Settings:
     """Where GSM8K comes from and how it is split."""
 
@@ -92,32 +94,26 @@ class Settings:
     validation_from: Literal["test", "train"] = "test"
     """Published set that validation is taken from: "test" as in the paper, "train" to keep the test whole."""
 
-    validation_size: int = 400
+    validation_size: CountOrZero = 400
     """How many questions go to validation."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the hash order in which questions are drawn; the order in the file plays no part."""
 
-    train_size: int | None = None
+    train_size: CountOrZero | None = None
     """How many questions train, drawn by the same hash order, as the paper's 1,000 of GSM8K-RANK; None = all."""
 
-    train_limit: int | None = None
+    train_limit: CountOrZero | None = None
     """Only the first so many training questions in published order, for small trials."""
 
-    validation_limit: int | None = None
+    validation_limit: CountOrZero | None = None
     """Only the first so many validation questions in published order, for small trials."""
 
-    test_limit: int | None = None
+    test_limit: CountOrZero | None = None
     """Only the first so many test questions in published order, for small trials."""
 
     keep_calculator_marks: bool = True
     """Whether references keep GSM8K's calculator marks, <<48/2=24>>, as in the paper."""
-
-    def __post_init__(self) -> None:
-        """Raise `SettingsError` for a value that has no meaning."""
-        if self.validation_from not in ("test", "train"):
-            raise SettingsError(f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'.")
-        check_not_negative(self, "validation_size", "train_size", "train_limit", "validation_limit", "test_limit")
 
 
 def load_questions(settings: Settings) -> Mapping[str, list[Question]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aft.errors import DataError, SettingsError
-from aft.hub import told
+from aft.hub import message_of
 from aft.tasks.answers import canonical_number
 from aft.tasks.base import Question, content_hash
 
@@ -49,7 +49,7 @@ def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Ite
         rows = load_dataset(dataset, config, split=split, revision=revision)
     except (OSError, ValueError) as error:  # offline, or no such revision
         raise DataError(
-            f"The data set {dataset} at revision {revision} cannot be fetched ({told(error)}); "
+            f"The data set {dataset} at revision {revision} cannot be fetched ({message_of(error)}); "
             "check the connection, or let the setting 'path' name a folder with the published files."
         ) from error
     for number, row in enumerate(rows, start=1):

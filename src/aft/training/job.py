@@ -8,7 +8,6 @@ from typing import Any
 from aft.code import source_hash
 from aft.errors import WorkerError
 from aft.files import write_atomically, write_json
-from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.settings import Objective, Sharding, TrainingSettings
@@ -55,11 +54,9 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
             "The code has changed while the run was going, or is another one on this machine; "
             "run the same command again, with the same code everywhere."
         )
-    settings = order["settings"]
-    lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     job = Job(
         _read_examples(folder / _EXAMPLES),
-        TrainingSettings(**{**settings, "lora": lora}),
+        TrainingSettings(**order["settings"]),
         Objective(**order["objective"]),
         order["seed"],
         order["label"],

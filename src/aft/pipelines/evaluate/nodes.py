@@ -18,11 +18,12 @@ from aft.files import digest
 from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import variants_of
 from aft.pipelines.content import content_hash
-from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
+from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
-from aft.sampling.settings import SamplerSettings
+from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.training.settings import Objective, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ def identify(
     vft_model: ModelDirectory,
     test_questions: pd.DataFrame,
     other_questions: pd.DataFrame,
-    training: Training,
-    objective: Variant,
-    sampling: Sampling,
-    sampler: Sampler,
+    training: TrainingSettings,
+    objective: Objective,
+    sampling: SamplingSettings,
+    sampler: SamplerSettings,
     labelling: Labelling,
     sample_from: str | None,
     evaluation: Evaluation,
@@ -82,7 +83,7 @@ def generate(
     model: ModelDirectory,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
-    sampler: Sampler,
+    sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:
@@ -98,7 +99,7 @@ def generate_others(
     model: ModelDirectory,
     other_questions: pd.DataFrame,
     evaluation: Evaluation,
-    sampler: Sampler,
+    sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:
@@ -110,7 +111,7 @@ def generate_others(
     return sample_responses(model, questions, settings, seed, cache, "answer other sets", _for_variants(sampler))
 
 
-def _for_variants(sampler: Sampler) -> SamplerSettings:
+def _for_variants(sampler: SamplerSettings) -> SamplerSettings:
     """Where a variant answers: the workers of a cluster that have the model serve for any, a server has another one."""
     return sampler if sampler.engine == "local" else SamplerSettings()
 
@@ -167,7 +168,7 @@ def assess(
     assessment_groups: pd.DataFrame,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
-    training: Training,
+    training: TrainingSettings,
     seed: int,
     identity: str,
     score_cache: str,

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
+from aft.checked import read
 from aft.errors import DataError, SettingsError
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import BaseModel, TaskChoice
 from aft.pipelines.tables import to_questions, to_table
 from aft.tasks import Question, get_source, get_task
-from aft.tasks.base import SPLITS, misplaced_truth_values
+from aft.tasks.base import SPLITS
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
 
 logger = logging.getLogger(__name__)
@@ -70,25 +70,12 @@ def find_near_duplicates(
 def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
     """The questions of a family under its settings; raises `SettingsError` if they are none of the family's."""
     family = get_source(task.family)
-    try:
-        settings = TypeAdapter(family.Settings).validate_python(task.settings, extra="forbid")
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        known = ", ".join(family.Settings.__dataclass_fields__)
-        raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
-    misplaced = ", ".join(misplaced_truth_values(family.Settings, task.settings, task.family))
-    if misplaced:
-        raise SettingsError(f"Among the settings, {misplaced}: a truth value does not belong there.")
-    return family.load_questions(settings)
+    return family.load_questions(read(family.Settings, task.settings, f"{task.family}.settings"))
 
 
 def _choices(test_sets: Mapping[str, Any]) -> dict[str, TaskChoice]:
     """The test sets by name; Kedro makes typed parameters of single entries only."""
-    try:
-        return TypeAdapter(dict[str, TaskChoice]).validate_python(test_sets)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise SettingsError(f"test_sets are refused ({faults}); each needs a family, and may have settings.") from error
+    return read(dict[str, TaskChoice], test_sets, "test_sets")
 
 
 def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, list[Question]]) -> list[Question]:
