@@ -113,6 +113,7 @@ def test_a_label_that_is_text_is_a_name(label: str, told: Told) -> None:
         ("--to-outputs=nosuch", "nosuch"),
         ("--tags=nosuch", "no nodes"),
         ("--env=nosuch", "There is no recipe 'nosuch'"),
+        ("--env=llama_7b", "There is no recipe 'llama_7b'"),  # only others stand on it
         ("--conf-source=/etc/passwd", "not a valid directory"),
         ("--config=/etc/passwd", "cannot be read"),
     ],
@@ -146,6 +147,24 @@ def test_a_mistake_in_a_file_ends_in_one_sentence(file: str, text: str, named: s
     finally:
         shutil.rmtree(conf / "broken")
     assert said is not None and named in said
+
+
+def test_the_settings_of_a_machine_stand_above_those_of_a_recipe(conf: Path, told: Told) -> None:
+    """And the command line above both."""
+    settings = conf / "local/parameters.yml"
+    settings.write_text("training: {epochs: many}\n", encoding="utf-8")
+    try:
+        said = told(), told("--params=training.epochs=2")
+    finally:
+        settings.unlink()
+    assert said[0] is not None and "training.epochs is 'many'" in said[0]
+    assert said[1] is None
+
+
+def test_a_folder_without_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(click.ClickException, match=f"There is no folder {tmp_path / 'conf'}; go to the project"):
+        run.main([], standalone_mode=False)
 
 
 def test_the_shipped_form_of_a_setting_runs(told: Told) -> None:

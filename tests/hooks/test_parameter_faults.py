@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
+from aft.config_loader import RecipeConfigLoader
 from aft.hooks.parameter_faults import faults
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.parameters import KINDS
+from aft.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
-RECIPES = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
+RECIPES = sorted(path.parent.name for path in CONF.glob("*/globals.yml"))
 
 
 def parameters_of(recipe: str) -> dict[str, Any]:
-    soft = {"parameters": "soft", "globals": "soft"}
-    return OmegaConfigLoader(str(CONF), env=recipe, base_env="base", merge_strategy=soft)["parameters"]
+    return RecipeConfigLoader(str(CONF), env=recipe, **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 
+from aft.config_loader import RecipeConfigLoader
 from aft.pipeline_registry import STAGES, register_pipelines
 from aft.pipelines.variants import BASELINE, VARIANTS, namespace
+from aft.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "local")
+RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml"))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,7 @@ def test_nothing_comes_from_outside_but_parameters(pipelines):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_dataset_is_in_the_catalog_of_every_recipe(pipelines, recipe):
-    conf = OmegaConfigLoader(
-        conf_source=str(ROOT / "conf"), env=recipe, base_env="base", merge_strategy={"globals": "soft"}
-    )
+    conf = RecipeConfigLoader(str(ROOT / "conf"), env=recipe, **CONFIG_LOADER_ARGS)
     catalog = DataCatalog.from_config(conf["catalog"])
     datasets = pipelines["__default__"].datasets() | pipelines["variants"].datasets()
     missing = [name for name in datasets if not name.startswith("param") and name not in catalog]

@@ -254,7 +254,7 @@ def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch:
         sys, "stdin", io.StringIO(json.dumps({"project": "here", "code": source_hash(*ROOMS), **order}))
     )
     monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
-    monkeypatch.setattr(cell, "bootstrap_project", lambda project: None)
+    monkeypatch.setattr(cell, "configure_project", lambda package: None)
     monkeypatch.setattr(cell.KedroSession, "create", create)
     with pytest.raises(SystemExit) as ended:
         cell.main()
