@@ -1,7 +1,7 @@
 """How the configuration of a run is put together: what all recipes share, the recipe, the machine, the command line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kedro.config import MissingConfigException, OmegaConfigLoader
 from omegaconf import OmegaConf
@@ -34,11 +34,11 @@ class RecipeConfigLoader(OmegaConfigLoader):
         except MissingConfigException:
             if key != "credentials":  # these may lie in `local` alone
                 raise
-            merged = {}
+            merged: dict[str, Any] = {}
         for folder in folders:
             path = f"{self.conf_source}/{folder}"
             found = self.load_and_merge_dir_config(path, self.config_patterns[key], key, set(), key == "credentials")
-            merged = OmegaConf.to_container(OmegaConf.merge(merged, found))
+            merged = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(merged, found)))
         if key == "globals":
             merged["folder"] = self.runtime_params.get("label", merged.get("recipe"))
         return merged

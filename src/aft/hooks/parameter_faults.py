@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from aft.errors import SettingsError
+from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.parameters import KINDS
 from aft.pipelines.variants import BASELINE
 from aft.tasks import get_source
@@ -20,7 +21,7 @@ from aft.tasks.base import misplaced_truth_values
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
     told = [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
-    return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters)]
+    return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
 
 
 def _faults_of_tasks(parameters: Mapping[str, Any]) -> Iterator[str]:
@@ -45,6 +46,15 @@ def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:
     if objective:
         given = ", ".join(f"align.{BASELINE}.objective.{key}" for key in objective)
         yield f"{given}: {BASELINE} is the baseline, which has no objective to set; choose another variant."
+
+
+def _faults_of_paths(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be read from or kept in a file system, and is an address."""
+    for key, path in paths_of(parameters):
+        try:
+            refuse_address(path, key)
+        except SettingsError as error:
+            yield str(error)
 
 
 def _faults(kind: Any, value: Any, key: str) -> list[str]:
