@@ -12,10 +12,7 @@ import pytest
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
-from aft.catalog.atomic_csv import AtomicCSVDataset
-from aft.catalog.atomic_json import AtomicJSONDataset
-from aft.catalog.atomic_parquet import AtomicParquetDataset
-from aft.catalog.atomic_text import AtomicTextDataset
+from aft.catalog.atomic import AtomicCSVDataset, AtomicJSONDataset, AtomicParquetDataset, AtomicTextDataset
 from aft.catalog.figure import FigureDataset
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.catalog.stages import STAGES, way_out
