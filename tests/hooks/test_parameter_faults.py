@@ -35,10 +35,10 @@ def test_a_truth_value_is_a_setting_where_it_belongs(shipped):
     assert faults(shipped | {"test_sets": {"x": choice}}) == []
 
 
-def test_every_parameter_that_a_node_reads_is_known():
+def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
     read = {name for pipeline in register_pipelines().values() for name in pipeline.inputs()}
     keys = {name.removeprefix("params:").split(".")[0] for name in read if name.startswith("params:")}
-    assert keys == {*KINDS, "seed"}
+    assert keys | {"task", "test_sets"} == {*KINDS, "seed"}
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ def test_the_default_is_all_stages_in_order(pipelines):
     assert nodes == {node.name for stage in STAGES for node in pipelines[stage].nodes}
 
 
-def test_nothing_comes_from_outside_but_parameters(pipelines):
+def test_nothing_comes_from_outside_but_raw_questions_and_parameters(pipelines):
     free = pipelines["__default__"].inputs() | pipelines["variants"].inputs()
-    assert not {name for name in free if not name.startswith("params:")} - {"parameters"}
+    raw = {"raw_questions", "raw_test_sets"}
+    assert {name for name in free if not name.startswith("params:")} - {"parameters"} == raw
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
