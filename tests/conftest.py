@@ -80,6 +80,15 @@ def _tiny_model(kind: str) -> Any:
         return AutoModelForCausalLM.from_config(configs[kind]()).eval()
 
 
+@pytest.fixture(scope="session")
+def recipe_parameters() -> Callable[[str], dict[str, Any]]:
+    """The merged parameters of a shipped recipe."""
+    from aft.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+    conf = Path(__file__).parents[1] / "conf"
+    return lambda recipe: CONFIG_LOADER_CLASS(str(conf), env=recipe, **CONFIG_LOADER_ARGS)["parameters"]
+
+
 @pytest.fixture
 def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a Python process of its own on some code; whatever still runs at the end of the test is killed."""

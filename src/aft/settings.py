@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 
+from aft.config_loader import RecipeConfigLoader
 from aft.context import Context
 from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_inputs import CheckInputsHook
@@ -39,9 +40,11 @@ HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), *_CHECKS)
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
 CONTEXT_CLASS = Context
+CONFIG_LOADER_CLASS = RecipeConfigLoader
+_KINDS = ("parameters", "mlflow", "globals", "catalog", "studies", "credentials")
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local",
-    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "globals": "soft", "catalog": "soft", "studies": "soft"},
+    "default_run_env": "base",  # the loader reads `local` over every recipe
+    "merge_strategy": dict.fromkeys(_KINDS, "soft"),
     "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"], "studies": ["studies*", "studies*/**"]},
 }

@@ -75,11 +75,9 @@ class Project:
 
 
 def make_project(folder: Path) -> Project:
-    shutil.copytree(ROOT / "conf", folder / "conf")
-    (folder / "conf/local").mkdir(exist_ok=True)
-    for path in folder.glob("conf/*/globals.yml"):
-        name = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("recipe:"))
-        path.write_text(f"data: {folder / 'data'}\n{name}\n", encoding="utf-8")
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "conf/local").mkdir()
+    (folder / "conf/local/globals.yml").write_text(f"data: {folder / 'data'}\n", encoding="utf-8")
     return Project(folder)
 
 

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from aft.errors import SettingsError
-from aft.mistakes import check_recipe
+from aft.project import check_recipe
 from aft.tasks.base import SPLITS
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 COMPARISONS = yaml.safe_load((ROOT / "conf/base/parameters_evaluate.yml").read_text(encoding="utf-8"))["comparisons"]
-RECIPES = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml"))
 DATA = Path(os.environ.get("AFT_DATA_DIR") or ROOT / ".." / "shared" / "data")
 PUBLISHED = ("gsm8k/train.jsonl", "aqua_rat/dev.json", "ecqa/train.jsonl.gz", "mmlu/test.jsonl.gz")
 needs_data = pytest.mark.skipif(
@@ -87,14 +87,14 @@ def model(rows: Path) -> Path:
 
 
 def test_every_recipe_is_tried() -> None:
-    """All but the embedded ones: pocket, its smoke, and the settings of one's own."""
-    assert sorted({*SETTINGS, "base", "local", "smoke"}) == RECIPES
+    """All but the embedded ones: pocket and its smoke."""
+    assert sorted({*SETTINGS, "base", "smoke"}) == RECIPES
 
 
 def test_an_unknown_recipe_is_answered_with_the_list() -> None:
     with pytest.raises(SettingsError) as refused:
         check_recipe("gsm9k", ROOT / "conf")
-    assert str(refused.value).endswith(f"choose one of {', '.join(name for name in RECIPES if name != 'local')}.")
+    assert str(refused.value).endswith(f"choose one of {', '.join(RECIPES)}.")
 
 
 def parameters(recipe: str, rows: Path, model: Path) -> str:

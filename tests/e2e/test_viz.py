@@ -28,7 +28,7 @@ def test_the_site_shows_layers_variants_and_previews(finished, tmp_path, request
     site = tmp_path / "build"
     assert (site / "index.html").is_file()
     graph = json.loads((site / "api/main").read_text(encoding="utf-8"))
-    assert graph["layers"] == ["prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
+    assert graph["layers"] == ["raw", "prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
     boxes = {"vft", "align.rft", "align.aft", "align.aft_dc", "align.aft_bc", "align.compare.binary"}
     assert boxes <= set(graph["modular_pipelines"])
     comparison = next(node["id"] for node in graph["nodes"] if node["name"] == "comparison")

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog, MemoryDataset
 from omegaconf import OmegaConf
 
+from aft.config_loader import RecipeConfigLoader
 from aft.errors import SettingsError
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.pipeline_registry import register_pipelines
+from aft.settings import CONFIG_LOADER_ARGS
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,7 @@ def registered(monkeypatch):
 def configured() -> dict:
     """The parameters that ship."""
     conf = Path(__file__).parents[2] / "conf"
-    soft = {"parameters": "soft", "globals": "soft"}
-    return OmegaConfigLoader(str(conf), env="smoke", base_env="base", merge_strategy=soft)["parameters"]
+    return RecipeConfigLoader(str(conf), env="smoke", **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture

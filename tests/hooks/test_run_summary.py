@@ -99,11 +99,11 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
             "vft_model": {**models, "filepath": str(tmp_path / "data/models/seed_0/vft")},
             "comparison": {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "data/comparison.csv")},
             "vft_metrics": {
-                "type": "aft.catalog.atomic_json.AtomicJSONDataset",
+                "type": "aft.catalog.atomic.AtomicJSONDataset",
                 "filepath": str(tmp_path / "data/seed_0/vft.json"),
             },
             "align.{variant}.metrics": {
-                "type": "aft.catalog.atomic_json.AtomicJSONDataset",
+                "type": "aft.catalog.atomic.AtomicJSONDataset",
                 "filepath": str(tmp_path / "data/seed_0/{variant}.json"),
             },
             "accuracy_figure": {"type": "json.JSONDataset", "filepath": str(tmp_path / "data/accuracy.json")},

@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
+from aft.config_loader import RecipeConfigLoader
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.faults import faults
 from aft.pipelines.parameters import KINDS
+from aft.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
-RECIPES = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
+RECIPES = sorted(path.parent.name for path in CONF.glob("*/globals.yml"))
 
 
 def parameters_of(recipe: str) -> dict[str, Any]:
-    soft = {"parameters": "soft", "globals": "soft"}
-    return OmegaConfigLoader(str(CONF), env=recipe, base_env="base", merge_strategy=soft)["parameters"]
+    return RecipeConfigLoader(str(CONF), env=recipe, **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,11 @@ def test_a_truth_value_is_a_setting_where_it_belongs(shipped):
     assert faults(shipped | {"test_sets": {"x": choice}}) == []
 
 
-def test_every_parameter_that_a_node_reads_is_known():
+def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
     read = {name for pipeline in register_pipelines().values() for name in pipeline.inputs()}
     keys = {name.removeprefix("params:").split(".")[0] for name in read if name.startswith("params:")}
-    assert keys == {*KINDS, "seed"} - {"comparisons", "compare"}  # which the registry reads
+    # The catalog reads those of the questions, the registry those of the comparisons.
+    assert keys | {"task", "test_sets", "comparisons", "compare"} == {*KINDS, "seed"}
 
 
 @pytest.mark.parametrize(

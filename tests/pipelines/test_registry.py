@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 
 from aft.alignment.variants import BASELINE
+from aft.config_loader import RecipeConfigLoader
 from aft.pipeline_registry import STAGES, register_pipelines
 from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.report import FIGURES
+from aft.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
 ALIGN = yaml.safe_load((ROOT / "conf/base/parameters_align_train.yml").read_text(encoding="utf-8"))["align"]
 VARIANTS = [name for name in ALIGN if name != BASELINE]
-RECIPES = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "local")
+RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml"))
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +32,15 @@ def test_the_default_is_all_stages_in_order(pipelines):
     assert nodes == {node.name for stage in STAGES for node in pipelines[stage].nodes}
 
 
-def test_nothing_comes_from_outside_but_parameters(pipelines):
+def test_nothing_comes_from_outside_but_raw_questions_and_parameters(pipelines):
     free = set().union(*(pipelines[name].inputs() for name in ("__default__", "ranking", "variants")))
-    assert not {name for name in free if not name.startswith("params:")} - {"parameters"}
+    raw = {"raw_questions", "raw_test_sets"}
+    assert {name for name in free if not name.startswith("params:")} - {"parameters"} == raw
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_dataset_is_in_the_catalog_of_every_recipe(pipelines, recipe):
-    conf = OmegaConfigLoader(
-        conf_source=str(ROOT / "conf"), env=recipe, base_env="base", merge_strategy={"globals": "soft"}
-    )
+    conf = RecipeConfigLoader(str(ROOT / "conf"), env=recipe, **CONFIG_LOADER_ARGS)
     catalog = DataCatalog.from_config(conf["catalog"])
     datasets = set().union(*(pipelines[name].datasets() for name in ("__default__", "ranking", "variants")))
     missing = [name for name in datasets if not name.startswith("param") and name not in catalog]

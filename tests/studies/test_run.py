@@ -59,6 +59,8 @@ def changed(value: Any, path: list[str], to: Any) -> Any:
 class Place:
     """A project whose cells are as quickly made as noted."""
 
+    asked: TaskChoice | None = None  # in the catalog, where it differs from the parameters
+
     def __init__(self, project: Path, model: Path) -> None:
         self.project, self.params, self.made = project, PARAMS, []
         for name in ("questions", "more"):
@@ -71,7 +73,10 @@ class Place:
 
     @contextmanager
     def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
-        yield SimpleNamespace(params={**self.params, "label": label, "seed": seed})
+        asked = {"raw_questions": self.asked or self.params["task"], "raw_test_sets": self.params["test_sets"]}
+        catalog = {name: {"asked": value} for name, value in asked.items()}
+        params = {**self.params, "label": label, "seed": seed}
+        yield SimpleNamespace(params=params, config_loader={"catalog": catalog})
 
     def folder(self, cell: Cell) -> Path:
         return self.project / "reports" / f"seed_{cell.seed}"
@@ -104,6 +109,15 @@ def place(tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.
 
 
 ALL = [(0, ("vft", "aft")), (1, ("vft", "aft"))]
+
+
+def test_other_questions_in_the_catalog_are_seen(place: Place) -> None:
+    """And those in the files that it names."""
+    place.asked = TaskChoice("gsm8k", {"path": str(place.project / "more")})
+    assert place.run() == ALL
+    assert place.run() == []
+    (place.project / "more/train.jsonl").write_text("{}{}\n", encoding="utf-8")
+    assert place.run() == ALL
 
 
 def test_what_is_finished_is_not_run_again(place: Place) -> None:
@@ -243,7 +257,7 @@ def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch:
         sys, "stdin", io.StringIO(json.dumps({"project": "here", "code": source_hash(*ROOMS), **order}))
     )
     monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
-    monkeypatch.setattr(cell, "bootstrap_project", lambda project: None)
+    monkeypatch.setattr(cell, "configure_project", lambda package: None)
     monkeypatch.setattr(cell.KedroSession, "create", create)
     with pytest.raises(SystemExit) as ended:
         cell.main()

@@ -5,12 +5,11 @@ import json
 import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from aft.errors import DataError, SettingsError
 from aft.pipelines.ingest.nodes import load_questions as ingest
@@ -233,9 +232,9 @@ def test_the_settings_may_come_from_a_parameters_file(tmp_path: Path) -> None:
     assert (len(train), len(validation), len(test), len(others), len(held_out)) == (10, 5, 7, 5, 12)
 
 
-def test_the_recipe_follows_the_paper() -> None:
+def test_the_recipe_follows_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """5,000 / 400 / 1,254 questions, three epochs, boundary 0.15."""
-    recipe = yaml.safe_load((Path(__file__).parents[2] / "conf/aqua_rat/parameters.yml").read_text("utf-8"))
+    recipe = recipe_parameters("aqua_rat")
     settings = aqua_rat.Settings(**recipe["task"]["settings"])
     assert (settings.train_size, settings.validation_size, settings.test_size) == (5000, 400, 1254)
     assert (recipe["training"]["epochs"], recipe["training"]["learning_rate"]) == (3, 2e-5)

@@ -3,12 +3,12 @@
 import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from aft.errors import DataError, SettingsError
 from aft.pipelines.ingest.nodes import load_questions as ingest
@@ -105,9 +105,9 @@ def test_a_missing_file_or_path_is_named(tmp_path: Path) -> None:
         ecqa.Settings("x", test_limit=-1)
 
 
-def test_the_recipe_follows_the_paper() -> None:
+def test_the_recipe_follows_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """One epoch, boundary 0.15."""
-    recipe = yaml.safe_load((Path(__file__).parents[2] / "conf/ecqa/parameters.yml").read_text("utf-8"))
+    recipe = recipe_parameters("ecqa")
     assert ecqa.Settings(**recipe["task"]["settings"]).train_limit is None
     assert (recipe["training"]["epochs"], recipe["training"]["learning_rate"]) == (1, 2e-5)
     assert recipe["align"]["aft_bc"]["objective"]["beta"] == 0.15

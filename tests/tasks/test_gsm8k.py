@@ -7,14 +7,13 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -471,13 +470,9 @@ def test_training_questions_are_drawn_by_seed_and_not_by_order(tmp_path: Path) -
         drawn(TRAIN, train_size=8, validation_from="train")
 
 
-def test_the_recipes_follow_the_paper() -> None:
+def test_the_recipes_follow_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """All 7,473 or 1,000 questions, 400 of test validate, three epochs; 6 or 8 samples; β = 0.05 for the ranking."""
-
-    def read(recipe: str) -> dict[str, Any]:
-        return yaml.safe_load((Path(__file__).parents[2] / "conf" / recipe / "parameters.yml").read_text("utf-8"))
-
-    whole, ranked = read("gsm8k"), read("gsm8k_rank")
+    whole, ranked = recipe_parameters("gsm8k"), recipe_parameters("gsm8k_rank")
     for recipe, size, samples in ((whole, None, 6), (ranked, 1000, 8)):
         settings = gsm8k.Settings(**recipe["task"]["settings"])
         assert (settings.train_size, settings.validation_from, settings.validation_size) == (size, "test", 400)

@@ -1,13 +1,13 @@
 """The three families together: unions, ids and checks of their own, and no question in two splits."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from aft.errors import SettingsError
 from aft.evaluation.predictions import greedy_by_set
@@ -18,7 +18,6 @@ from aft.pipelines.tables import to_questions
 from aft.tasks import aqua_rat, ecqa, get_source, get_task, gsm8k, multitask, task_names
 from aft.tasks.base import SPLITS
 
-CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = ["21", "22", "23", "24", "25"]
 
 
@@ -155,13 +154,10 @@ def test_a_mistake_in_the_settings_of_a_family_is_named_with_it(tmp_path: Path) 
         ingest(TaskChoice("multitask", {**choice, "mmlu": {}}), {})
 
 
-def test_the_recipe_has_the_settings_of_each_family_s_own() -> None:
-    def read(recipe: str) -> dict[str, Any]:
-        return yaml.safe_load((CONF / recipe / "parameters.yml").read_text("utf-8"))
-
-    together = read("multitask")
+def test_the_recipe_has_the_settings_of_each_family_s_own(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
+    together = recipe_parameters("multitask")
     for name in ("gsm8k", "aqua_rat", "ecqa"):
-        alone = read(name)
+        alone = recipe_parameters(name)
         assert together["task"]["settings"][name] == alone["task"]["settings"]
         differ = {key for key, value in alone["training"].items() if together["training"][key] != value}
         assert differ <= {"epochs"}

@@ -6,16 +6,15 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any, cast
 
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
 from aft.code import source_hash
 from aft.errors import IncompleteRecord
-from aft.mistakes import one_sentence
 from aft.pipelines.evaluate.nodes import ROOMS
+from aft.user_errors import one_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ def main() -> None:
     if order["code"] != source_hash(*ROOMS):
         sys.exit("Error: The code has changed while the study was going; run the same command again.")
     threading.Thread(target=_end_with_the_study, daemon=True).start()
-    bootstrap_project(Path(order["project"]))
+    configure_project("aft")
     try:
         with KedroSession.create(
             order["project"],

@@ -140,7 +140,11 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content) -> dict[str, Mark]:
     """The variants of a cell that are still to be made, each with the mark of what decides its results."""
     with place.context(cell.label, cell.seed, cell.params) as context:
-        params = context.params
+        catalog = context.config_loader["catalog"]
+        params = {
+            **context.params,
+            **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
+        }
     finished, missing = _marks(folder), {}
     for name in cell.variants:
         mark = mark_of(params, name, cell.seed, content)
