@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import sys
 import time
 import types
@@ -21,12 +20,6 @@ from hypothesis import strategies as st
 from aft.errors import DataError, SettingsError
 from aft.tasks import get_task, gsm8k
 from aft.tasks.base import SPLITS, Question
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not (DATA / "gsm8k" / "test.jsonl").is_file(),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 RECITED = "2+2=4\n#### 4\n\nQuestion: Tom has 3 pens and buys 6. How many?\nAnswer: 3+6=9\n#### 9"
 EXTRACTED = [  # (response, strict answer, flexible answer)
@@ -744,33 +737,31 @@ def test_the_check_takes_linear_time(unit: str) -> None:
     assert time.process_time() - began < 20
 
 
-def _published_rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (DATA / "gsm8k" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
+def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "gsm8k" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
 
 
-@needs_data
-def test_the_published_sets_have_the_sizes_of_the_paper(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_published_sets_have_the_sizes_of_the_paper(published_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     """7,473 train questions; the paper's 400 / 919 from the test set, or all 1,319 with validation from train."""
-    splits = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k")))
+    splits = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k")))
     assert [len(splits[split]) for split in SPLITS] == [7473, 400, 919]
     held_out = [question.content_hash for split in ("validation", "test") for question in splits[split]]
     assert len(set(held_out)) == 1319
     assert not set(held_out) & {question.content_hash for question in splits["train"]}
     assert caplog.records == []
-    ranked = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), train_size=1000))
+    ranked = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k"), train_size=1000))
     assert [len(ranked[split]) for split in SPLITS] == [1000, 400, 919]
-    whole_test = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), validation_from="train"))
+    whole_test = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k"), validation_from="train"))
     assert [len(whole_test[split]) for split in SPLITS] == [7073, 400, 1319]
 
 
-@needs_data
-def test_every_published_answer_is_read_as_it_is_written() -> None:
+def test_every_published_answer_is_read_as_it_is_written(published_data: Path) -> None:
     """GSM8K's answers are integers with or without commas, so taking the commas out must give the canonical form."""
-    settings = gsm8k.Settings(path=str(DATA / "gsm8k"), keep_calculator_marks=False)
+    settings = gsm8k.Settings(path=str(published_data / "gsm8k"), keep_calculator_marks=False)
     questions = {q.question_id: q for split in gsm8k.load_questions(settings).values() for q in split}
     assert len(questions) == 7473 + 1319
     for name in ("train", "test"):
-        for number, row in enumerate(_published_rows(name)):
+        for number, row in enumerate(_published_rows(published_data, name)):
             question = questions[f"gsm8k/{name}/{number:05d}"]
             assert question.question == row["question"]
             assert question.answer == row["answer"].rpartition("#### ")[2].replace(",", "")
@@ -877,11 +868,10 @@ DISAGREEMENTS = {  # reason: (row, model, style)
 }
 
 
-@needs_data
-def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
+def test_the_check_agrees_with_published_labels_but_for_known_rows(published_data: Path) -> None:
     """23,742 solutions by 18 models: at least 99.5 % agreement asked, 99.68 % found, every other row explained."""
-    gold = [gsm8k.extract_answer(row["answer"]) for row in _published_rows("test")]
-    with gzip.open(DATA / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
+    gold = [gsm8k.extract_answer(row["answer"]) for row in _published_rows(published_data, "test")]
+    with gzip.open(published_data / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
         solutions = [json.loads(line) for line in lines]
     disagreements = {
         (solution["row"], solution["model"], solution["style"])
@@ -894,38 +884,35 @@ def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
     assert len(disagreements) == 76
 
 
-@needs_data
 @pytest.mark.parametrize(
     "opening", ["Problem:", "Exercise:", "Input:", "Human:", "User:", "Please answer the following question."]
 )
-def test_real_solutions_keep_their_answers_before_another_problem(opening: str) -> None:
+def test_real_solutions_keep_their_answers_before_another_problem(published_data: Path, opening: str) -> None:
     """Of 23,742 solutions every 19th, so that all 18 models take part, with a test question and its answer after it."""
-    with gzip.open(DATA / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(published_data / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
         completions = [json.loads(line)["completion"] for line in lines][::19]
-    for completion, row in zip(completions, _published_rows("test"), strict=False):
+    for completion, row in zip(completions, _published_rows(published_data, "test"), strict=False):
         run_on = f"{completion}\n\n{opening} {row['question']}\n{row['answer']}"
         assert gsm8k.extract_answer(run_on, strict=False) == gsm8k.extract_answer(completion, strict=False)
 
 
-@needs_data
-def test_published_references_have_no_wrong_step_but_for_two() -> None:
+def test_published_references_have_no_wrong_step_but_for_two(published_data: Path) -> None:
     """Of 8,792 references with 27,998 marks, two marks divide by "//", which no other does and we do not compute."""
-    settings = gsm8k.Settings(path=str(DATA / "gsm8k"), validation_size=0)
+    settings = gsm8k.Settings(path=str(published_data / "gsm8k"), validation_size=0)
     questions = [question for split in gsm8k.load_questions(settings).values() for question in split]
     wrong = [sentence for question in questions for sentence in gsm8k.wrong_steps(question, question.reference)]
     assert sum(len(gsm8k.equations(question.reference)) for question in questions) == 27_998
     assert wrong == ["The equation 560//10=56 does not hold.", "The equation 180//3=60 does not hold."]
 
 
-@needs_data
-def test_published_solutions_have_wrong_steps_where_they_are_wrong() -> None:
+def test_published_solutions_have_wrong_steps_where_they_are_wrong(published_data: Path) -> None:
     """Of 1,319 solutions of a model, 458 are right: three in four of them have no wrong step, the others one.
 
     All wrong ones have one, and 3.36 on average.
     """
-    rows = {row["question"]: row for row in _published_rows("test")}
+    rows = {row["question"]: row for row in _published_rows(published_data, "test")}
     counts: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
-    with gzip.open(DATA / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(published_data / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
             reference = rows[line["question"]]["answer"]
             answer = gsm8k.extract_answer(reference)

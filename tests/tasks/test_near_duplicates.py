@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import random
 import time
 from pathlib import Path
@@ -15,12 +14,6 @@ from aft.pipelines.tables import to_table
 from aft.tasks import ecqa, gsm8k, pocket
 from aft.tasks.base import Question, content_hash
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not all((DATA / name).is_file() for name in ("gsm8k/test.jsonl", "ecqa/test.jsonl.gz")),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 TRAIN = "A train travels 270 miles in 3 hours. How many more hours would it take to travel 180 miles?"
 
@@ -148,14 +141,13 @@ def test_generated_questions_are_passed_over_and_the_log_says_so(caplog: pytest.
     assert "not looked for, as all training questions are generated" in caplog.text
 
 
-@needs_data
-def test_published_sets_in_seconds() -> None:
+def test_published_sets_in_seconds(published_data: Path) -> None:
     """GSM8K: two train questions ask what one test question asks, of a train instead of a plane. ECQA: one pair."""
     began = time.process_time()
     found = {}
     for name, splits in (
-        ("gsm8k", gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k")))),
-        ("ecqa", ecqa.load_questions(ecqa.Settings(path=str(DATA / "ecqa")))),
+        ("gsm8k", gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k")))),
+        ("ecqa", ecqa.load_questions(ecqa.Settings(path=str(published_data / "ecqa")))),
     ):
         pairs = near_duplicates(splits["train"], [*splits["validation"], *splits["test"]])
         found[name] = {(pair.train_id, pair.held_out_id, pair.kind) for pair in pairs}

@@ -1,31 +1,27 @@
-"""Task families: one module each, found by name."""
+"""Task families, found by name: a module each, but for the sets that are only evaluated on, which share a table."""
 
 import importlib
-import pkgutil
-from functools import cache
-from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from aft.errors import SettingsError
 from aft.tasks.base import Question, Source, Task, content_hash
+from aft.tasks.evaluation_sets import EVALUATION_SETS
 
 __all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
 
-_NOT_FAMILIES = {"base", "answers", "multiple_choice", "near_duplicates", "rows"}
+_MODULES = ("aqua_rat", "ecqa", "gsm8k", "multitask", "pocket")
 _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
 
-@cache  # a family is asked for with every response, and this looks into a folder
 def task_names() -> tuple[str, ...]:
     """The task families that this package ships."""
-    names = (module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
-    return tuple(sorted(names))
+    return tuple(sorted((*_MODULES, *EVALUATION_SETS)))
 
 
 def get_source(name: str) -> Source:
     """Where the family `name` has its questions from; errors are those of `get_task`."""
-    return cast(Source, _module(name, _OF_A_SOURCE, "Source"))
+    return cast(Source, _family(name, _OF_A_SOURCE, "Source"))
 
 
 def get_task(name: str) -> Task:
@@ -33,12 +29,14 @@ def get_task(name: str) -> Task:
 
     Raises `SettingsError` if there is no such module, if it cannot be imported or if it lacks a name of the protocol.
     """
-    return cast(Task, _module(name, _OF_A_TASK, "Task"))
+    return cast(Task, _family(name, _OF_A_TASK, "Task"))
 
 
-def _module(name: str, wanted: tuple[str, ...], protocol: str) -> ModuleType:
+def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
+    if name in EVALUATION_SETS:
+        return EVALUATION_SETS[name]
     known = f"choose one of {', '.join(task_names())}, or give the dotted name of a module of your own"
-    shipped = name in task_names()
+    shipped = name in _MODULES
     if not shipped and ("." not in name or not all(part.isidentifier() for part in name.split("."))):
         raise SettingsError(f"There is no task family {name!r}; {known}.")
     try:
