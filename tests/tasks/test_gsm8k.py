@@ -3,7 +3,6 @@
 import gzip
 import json
 import sys
-import time
 import types
 from collections import Counter
 from collections.abc import Sequence
@@ -354,22 +353,16 @@ def test_a_reference_gives_back_its_answer(value: object, reasoning: str) -> Non
     assert gsm8k.answers_equal(answer, f"${value}")
 
 
-def _seconds(text: str) -> float:
-    start = time.process_time()
-    for response in (text, f"#### {text}", f"The answer is {text}"):
-        gsm8k.extract_answer(response)
-        gsm8k.extract_answer(response, strict=False)
-    return time.process_time() - start
-
-
 @pytest.mark.parametrize(
     "unit",
     ["1,", "9", "####", "$-", "1/", "answer: ", "answer is ", "\nQ", "\nA:", "#### 1\n", "\nInput: 1", "answer:\n"],
 )
 def test_extraction_takes_linear_time(unit: str) -> None:
-    """Ten times the text costs about ten times the time; a quadratic pattern would cost a hundred times."""
-    short, long = unit * (50_000 // len(unit)), unit * (500_000 // len(unit))
-    assert min(_seconds(long) for _ in range(2)) < 35 * min(_seconds(short) for _ in range(3)) + 0.2
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
+    text = unit * (1_000_000 // len(unit))
+    for response in (text, f"#### {text}", f"The answer is {text}"):
+        strict, flexible = gsm8k.extract_answer(response), gsm8k.extract_answer(response, strict=False)
+        assert strict is None or strict == flexible
 
 
 def test_a_line_of_ten_megabytes_is_judged_like_a_short_one() -> None:
@@ -508,10 +501,11 @@ def test_a_question_asked_twice_is_kept_once_and_counted(tmp_path: Path, caplog:
         ('{"question": "How many?"', "is not JSON"),
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ('["How many?", "#### 2"]', "lacks the text fields"),
-        ({"question": "How many?"}, "lacks the text fields"),
-        ({"question": "How many?", "answer": 2}, "lacks the text fields"),
-        (_row("  "), "has an empty question"),
+        ('["How many?", "#### 2"]', "lacks the field 'question'"),
+        ({"question": "How many?"}, "lacks the field 'answer'"),
+        ({"question": "How many?", "answer": 2}, "has no text in the field 'answer'"),
+        (_row("  "), "has no text in the field 'question'"),
+        (_row("How many?", " "), "has no text in the field 'answer'"),
         (_row("How many?", "1+1=2"), "has no last line '#### <number>'"),
         (_row("How many?", "1+1=2\n#### two"), "has no last line '#### <number>'"),
         (_row("How many?", "1+1=2\n#### 2\n#### 3"), "has another '####' than that of its answer, 2"),
@@ -541,7 +535,7 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> N
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.train\.jsonl; the setting 'path' must name a folder"):
+    with pytest.raises(DataError, match=r"nowhere.train\.jsonl .*; the setting 'path' must name a folder"):
         gsm8k.load_questions(gsm8k.Settings(path=str(tmp_path / "nowhere")))
 
 
@@ -729,12 +723,10 @@ def test_any_text_can_be_checked(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["<<", "<<1+1=2>>", "<<1=", "(", "<<1+1=2>>\n", "1+", "\n", "<<9*9=1>>"])
 def test_the_check_takes_linear_time(unit: str) -> None:
-    """200,000 characters take a second or two: what looked back over all that it has seen would take far longer."""
-    text = unit * (200_000 // len(unit))
-    began = time.process_time()
-    gsm8k.wrong_steps(CLIPS, text)
-    gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72")
-    assert time.process_time() - began < 20
+    """A million characters: what looks back over all that it has seen would not end."""
+    text = unit * (1_000_000 // len(unit))
+    assert gsm8k.wrong_steps(CLIPS, text)[-1] == "There is no final answer."
+    assert all("does not hold" in wrong for wrong in gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72"))
 
 
 def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:

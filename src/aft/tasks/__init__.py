@@ -1,6 +1,8 @@
 """Task families, found by name: a module each, but for the sets that are only evaluated on, which share a table."""
 
 import importlib
+import pkgutil
+from functools import cache
 from typing import Any, cast
 
 from aft.errors import SettingsError
@@ -9,14 +11,18 @@ from aft.tasks.evaluation_sets import EVALUATION_SETS
 
 __all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
 
-_MODULES = ("aqua_rat", "ecqa", "gsm8k", "multitask", "pocket")
+_NOT_FAMILIES = {
+    *("answers", "base", "calculator", "evaluation_sets", "multiple_choice", "near_duplicates", "rows", "run_on")
+}
 _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
 
+@cache  # a family is asked for with every response, and this looks into a folder
 def task_names() -> tuple[str, ...]:
     """The task families that this package ships."""
-    return tuple(sorted((*_MODULES, *EVALUATION_SETS)))
+    modules = {module.name for module in pkgutil.iter_modules(__path__)} - _NOT_FAMILIES
+    return tuple(sorted(modules | EVALUATION_SETS.keys()))
 
 
 def get_source(name: str) -> Source:
@@ -36,7 +42,7 @@ def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
     if name in EVALUATION_SETS:
         return EVALUATION_SETS[name]
     known = f"choose one of {', '.join(task_names())}, or give the dotted name of a module of your own"
-    shipped = name in _MODULES
+    shipped = name in task_names()
     if not shipped and ("." not in name or not all(part.isidentifier() for part in name.split("."))):
         raise SettingsError(f"There is no task family {name!r}; {known}.")
     try:
