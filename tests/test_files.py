@@ -588,7 +588,7 @@ class TestLocked:
             monkeypatch.setattr(files, "_acquired", counted)
             with pytest.raises(StoreError, match="vft; wait") as caught, locked(lock):
                 pass
-        assert sum(waited) == pytest.approx(0.2)
+        assert sum(seconds for seconds in waited if seconds > 0) == pytest.approx(0.2)
         assert str(tmp_path / "vft") in str(caught.value), "the lock's name tells what is made"
 
     @pytest.mark.parametrize("told", ["soon", "nan", "-1", "-inf", "", "1s"])
