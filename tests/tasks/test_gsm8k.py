@@ -546,7 +546,7 @@ def test_the_check_takes_linear_time(unit: str) -> None:
     """A million characters: what looks back over all that it has seen would not end."""
     text = unit * (1_000_000 // len(unit))
     assert gsm8k.wrong_steps(CLIPS, text)[-1] == "There is no final answer."
-    assert all("does not hold" in wrong for wrong in gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72"))
+    assert "There is no final answer." not in gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72")
 
 
 def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:
