@@ -83,7 +83,7 @@ def make_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A whole smoke run, from nothing to the comparison."""
+    """A whole smoke run, from nothing to the comparison; it is only read: `copied` is to go on from."""
     project = make_project(tmp_path_factory.mktemp("finished"))
     done = project.run()
     assert done.returncode == 0, done.stderr[-4000:]
@@ -101,3 +101,11 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def fresh(tmp_path: Path) -> Project:
     """A project in which nothing was run yet."""
     return make_project(tmp_path)
+
+
+@pytest.fixture
+def copied(finished: Project, fresh: Project) -> Project:
+    """The finished run in a project of its own, to go on from: what a test adds to it, no other test sees."""
+    shutil.copytree(finished.data, fresh.data)
+    shutil.copy(finished.folder / "mlflow.db", fresh.folder)
+    return fresh

@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 COMPARISONS = yaml.safe_load((ROOT / "conf/base/parameters_evaluate.yml").read_text(encoding="utf-8"))["comparisons"]
 RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml"))
-DATA = Path(os.environ.get("AFT_DATA_DIR") or ROOT / ".." / "shared" / "data")
-PUBLISHED = ("gsm8k/train.jsonl", "aqua_rat/dev.json", "ecqa/train.jsonl.gz", "mmlu/test.jsonl.gz")
-needs_data = pytest.mark.skipif(
-    not all((DATA / name).is_file() for name in PUBLISHED),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 TRAIN, HELD_OUT = 12, 8  # rows that are taken of each published file
 ROWS = {  # what a file is made of
@@ -51,18 +44,17 @@ SETTINGS: dict[
     "ecqa": {"sizes": (12, 8, 8), **ECQA},
     "multitask": {"sizes": (33, 15, 19), "gsm8k": GSM8K, "aqua_rat": AQUA_RAT, "ecqa": ECQA},
 }
-LONGEST_S = 120  # of processor time, for all recipes together, on one thread
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rows(published_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the published files, a few rows of each."""
     folder = tmp_path_factory.mktemp("published")
     for name, (source, count) in ROWS.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         opened = gzip.open if source.endswith(".gz") else open
-        with opened(DATA / source, "rt", encoding="utf-8") as lines:
+        with opened(published_data / source, "rt", encoding="utf-8") as lines:
             path.write_text("".join(itertools.islice(lines, count)), encoding="utf-8")
     return folder
 
@@ -122,33 +114,30 @@ def parameters(recipe: str, rows: Path, model: Path) -> str:
     return ",".join([*(f"{name}={value}" for name, value in changes.items()), *settings])
 
 
-@needs_data
 def test_every_recipe_goes_through_all_stages(fresh: Any, rows: Path, model: Path) -> None:
     """One process runs `kedro run --env=<recipe>` for each, as importing torch and the rest takes the longest."""
     runs = {recipe: fresh.command("--params", parameters(recipe, rows, model), env=recipe)[3:] for recipe in SETTINGS}
     told_in = fresh.folder / "told.json"
     done = fresh.call([sys.executable, "-c", RUN_ALL, json.dumps(runs), str(told_in)])
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(told_in.read_text("utf-8"))
-    assert {recipe: one["error"] for recipe, one in told.items()} == dict.fromkeys(SETTINGS)
+    told = json.loads(told_in.read_text("utf-8"))  # the traceback of each recipe, None of one that went through
+    assert told == dict.fromkeys(SETTINGS)
     for recipe in SETTINGS:
         check_results(fresh.data, recipe)
-    assert sum(one["seconds"] for one in told.values()) < LONGEST_S, told
 
 
 RUN_ALL = """
-import json, sys, time, traceback
+import json, sys, traceback
 from pathlib import Path
 from kedro.framework.cli.cli import KedroCLI
 
 told = {}
 for recipe, arguments in json.loads(sys.argv[1]).items():
-    began, error = time.process_time(), None
+    told[recipe] = None
     try:
         KedroCLI(Path.cwd()).main(arguments, standalone_mode=False)
     except BaseException:
-        error = traceback.format_exc()
-    told[recipe] = {"seconds": time.process_time() - began, "error": error}
+        told[recipe] = traceback.format_exc()
 Path(sys.argv[2]).write_text(json.dumps(told))
 """
 

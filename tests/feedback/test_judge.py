@@ -201,10 +201,8 @@ def test_reading_is_total(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("unit", ["Rating:", "Rating:\n", " ", "\n", "Rating: 8 ", "8/", "*", "Evidence:\n", "rating "])
 def test_reading_takes_linear_time(unit: str) -> None:
-    """A million characters, in far less than quadratic time would need."""
-    begun = time.perf_counter()
-    read_rating("Evidence:\nRating:" + unit * (1_000_000 // len(unit)) + "x")
-    assert time.perf_counter() - begun < 2
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
+    assert read_rating("Evidence:\nRating:" + unit * (1_000_000 // len(unit)) + "x") in (None, 8)
 
 
 # --- rating ---------------------------------------------------------------------------------------------------------
