@@ -131,7 +131,7 @@ def test_the_whole_by_hand():
     """
     batch, sums = step()
     loss, metrics = objective_loss(sums, batch, Objective(term="rrhf"), Totals.of(batch))
-    assert Totals.of(batch) == Totals(target_tokens=7, questions=4, comparable=2, positives=3, negatives=3)
+    assert Totals.of(batch) == Totals(target_tokens=7, targets=4, questions=4, comparable=2, positives=3, negatives=3)
     expected = {
         **{"vft_term": 12 / 7, "alignment_term": 0.0, "constraint_term": 0.0},
         **{"score_positive": -7 / 3, "score_negative": -11 / 3, "margin": 2.25},
