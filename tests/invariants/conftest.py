@@ -60,8 +60,9 @@ def examples() -> list[Example]:
         return [rng.randrange(2, 64) for _ in range(length)]
 
     def example(prompt: int, targets: list[list[int]], candidates: list[list[int]], ranks: list[int]) -> Example:
-        reference = [rng.uniform(-4, -2) for _ in candidates]
-        return Example(f"q{prompt}", tokens(prompt), targets, candidates, ranks, reference)
+        reference, behaviour = ([rng.uniform(-4, -2) for _ in candidates] for _ in range(2))
+        rewards = [float(rank < 1) for rank in ranks]
+        return Example(f"q{prompt}", tokens(prompt), targets, candidates, ranks, reference, (), rewards, behaviour)
 
     twice = tokens(5)
     return [

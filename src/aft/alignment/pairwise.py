@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 import torch  # noqa: TID253
 from torch import Tensor  # noqa: TID253
-from torch.nn.functional import softplus  # noqa: TID253
+from torch.nn.functional import logsigmoid  # noqa: TID253
 
 from aft.alignment.groups import Groups, with_gradient
 
 
 def dpo_pairs(groups: Groups, push: Tensor, beta: float) -> Tensor:
     """Loss of each pair w, l [Q, K, K]."""
-    return softplus(-beta * _gaps(groups.log_ratios, push))
+    return -logsigmoid(beta * _gaps(groups.log_ratios, push))
 
 
 def irpo(groups: Groups, push: Tensor, beta: float, alpha: float) -> Tensor:
@@ -43,13 +43,13 @@ def ipo(groups: Groups, push: Tensor, beta: float) -> Tensor:
 
 def simpo(groups: Groups, push: Tensor, beta: float, gamma: float) -> Tensor:
     """Loss of each pair w, l [Q, K, K]."""
-    return softplus(gamma - beta * _gaps(groups.scores, push))
+    return -logsigmoid(beta * _gaps(groups.scores, push) - gamma)
 
 
 def dpop(groups: Groups, push: Tensor, beta: float, lam: float) -> Tensor:
     """Loss of each pair w, l [Q, K, K]."""
     ratios = groups.log_ratios
-    return softplus(-beta * (_gaps(ratios, push) - lam * (-ratios).relu()[:, :, None]))
+    return -logsigmoid(beta * (_gaps(ratios, push) - lam * (-ratios).relu()[:, :, None]))
 
 
 def _gaps(values: Tensor, push: Tensor) -> Tensor:
