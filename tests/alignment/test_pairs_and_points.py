@@ -87,19 +87,19 @@ def minus_log_sigmoid(x: float) -> float:
     return math.log1p(math.exp(-x)) if x >= 0 else math.log1p(math.exp(x)) - x
 
 
-def of_pair(w: Response, l: Response, term: str, c: dict[str, float]) -> Slopes:  # noqa: E741
+def of_pair(better: Response, worse: Response, term: str, c: dict[str, float]) -> Slopes:
     if term == "ipo":
-        gap = (w.score - w.reference) - (l.score - l.reference) - 1 / (2 * c["beta"])
+        gap = (better.score - better.reference) - (worse.score - worse.reference) - 1 / (2 * c["beta"])
         return gap**2, 2 * gap, -2 * gap
     if term == "simpo":
-        x = c["beta"] * (w.score - l.score) - c["gamma"]
+        x = c["beta"] * (better.score - worse.score) - c["gamma"]
         slope = c["beta"] * sigmoid(-x)
         return minus_log_sigmoid(x), -slope, slope
-    fall = c["lam"] * max(0.0, -w.log_ratio) if term == "dpop" else 0.0
-    steeper = 1 + c["lam"] if term == "dpop" and w.log_ratio < 0 else 1.0
-    x = c["beta"] * (w.log_ratio - l.log_ratio - fall)
+    fall = c["lam"] * max(0.0, -better.log_ratio) if term == "dpop" else 0.0
+    steeper = 1 + c["lam"] if term == "dpop" and better.log_ratio < 0 else 1.0
+    x = c["beta"] * (better.log_ratio - worse.log_ratio - fall)
     slope, alpha = c["beta"] * sigmoid(-x), c["alpha"] if term == "irpo" else 0.0
-    return minus_log_sigmoid(x) - alpha * w.score, -slope * steeper * w.length - alpha, slope * l.length
+    return minus_log_sigmoid(x) - alpha * better.score, -slope * steeper * better.length - alpha, slope * worse.length
 
 
 def of_point(y: Response, question: list[Response], term: str, c: dict[str, float]) -> tuple[float, float]:
@@ -146,9 +146,7 @@ def twin(question: list[Response], term: str, constraint: str, c: dict[str, floa
             value += own / len(question)
             gradient[i] += (slope if y.right else constrained(slope, y, question, constraint)) / len(question)
         return value, gradient
-    pairs = [
-        (i, j) for i in range(len(question)) for j in range(len(question)) if question[i].rank < question[j].rank
-    ]
+    pairs = [(i, j) for i in range(len(question)) for j in range(len(question)) if question[i].rank < question[j].rank]
     for i, j in pairs:
         own, upper, lower = of_pair(question[i], question[j], term, c)
         value += own / len(pairs)
@@ -225,7 +223,7 @@ def test_topr_on_right_responses_is_a_scaled_likelihood():
 
 
 def test_gspo_begins_as_the_policy_gradient():
-    """At rho = 1 the slope in l is -A / |y|, over n responses; A = 2^.5 for one right of three, -2^-.5 for the others."""
+    """At rho = 1 the slope in l is -A / |y|, over n responses; of one right in three A is 2^.5, of the others -2^-.5."""
     same = [Response(y.score, y.rank, y.right, y.length, 0.0, y.score) for y in (A, C, D)]
     (gradient,) = compute([same], "gspo")[1]
     expected = [-advantage / y.length / 3 for advantage, y in zip((2**0.5, -(2**-0.5), -(2**-0.5)), same, strict=True)]

@@ -15,7 +15,7 @@ LENGTHS = (3, 2, 4, 1)
 SUMS = (-1.1, -3.2, -0.7, -2.6)
 REFERENCES = (-1.4, -2.9, -1.5, -2.0)  # sums, too
 RIGHT = (True, True, False, False)
-PAIRS = [(w, l) for w in (0, 1) for l in (2, 3)]  # noqa: E741
+PAIRS = [(chosen, rejected) for chosen in (0, 1) for rejected in (2, 3)]
 
 
 def ours(term: str, **constants: float) -> tuple[float, list[float]]:
@@ -54,7 +54,7 @@ def trl_dpo(loss_type: str, beta: float) -> tuple[float, list[float]]:
     )
     trainer.model = torch.nn.Identity()
     sums = torch.tensor(SUMS, dtype=torch.float64, requires_grad=True)
-    order = torch.tensor([w for w, _ in PAIRS] + [l for _, l in PAIRS])
+    order = torch.tensor([chosen for chosen, _ in PAIRS] + [rejected for _, rejected in PAIRS])
     mask = torch.arange(1 + max(LENGTHS))[None, :] - 1 < torch.tensor(LENGTHS)[order][:, None]
     mask[:, 0] = False  # a prompt of one token
     log_probs = mask[:, 1:] * (sums / torch.tensor(LENGTHS))[order][:, None]

@@ -60,7 +60,8 @@ def examples() -> list[Example]:
         return [rng.randrange(2, 64) for _ in range(length)]
 
     def example(prompt: int, targets: list[list[int]], candidates: list[list[int]], ranks: list[int]) -> Example:
-        reference, behaviour = ([rng.uniform(-4, -2) for _ in candidates] for _ in range(2))
+        reference = [rng.uniform(-4, -2) for _ in candidates]
+        behaviour = [score - 0.1 for score in reference]
         rewards = [float(rank < 1) for rank in ranks]
         return Example(f"q{prompt}", tokens(prompt), targets, candidates, ranks, reference, (), rewards, behaviour)
 

@@ -121,7 +121,11 @@ def test_all_objectives_are_equal_on_all_paths(term, constraint, make_model, exa
     model = make_model("llama", exact=True)
     imitate = "positives" if term == "aft" else "reference"
     objective = Objective(
-        term="pro" if term == RATED else term, constraint=constraint, weight=1.3, imitate=imitate, constants=WIDE.get(term, {})
+        term="pro" if term == RATED else term,
+        constraint=constraint,
+        weight=1.3,
+        imitate=imitate,
+        constants=WIDE.get(term, {}),
     )
     if term == RATED:
         ratings = torch.full((len(examples), 5), torch.nan, dtype=torch.float64)
