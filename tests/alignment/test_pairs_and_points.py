@@ -223,7 +223,7 @@ def test_topr_on_right_responses_is_a_scaled_likelihood():
 
 
 def test_gspo_begins_as_the_policy_gradient():
-    """At rho = 1 the slope in l is -A / |y|, over n responses; of one right in three A is 2^.5, of the others -2^-.5."""
+    """At rho = 1 the slope in l is -A / |y|, over n responses; of one right in three A is 2^.5, else -2^-.5."""
     same = [Response(y.score, y.rank, y.right, y.length, 0.0, y.score) for y in (A, C, D)]
     (gradient,) = compute([same], "gspo")[1]
     expected = [-advantage / y.length / 3 for advantage, y in zip((2**0.5, -(2**-0.5), -(2**-0.5)), same, strict=True)]

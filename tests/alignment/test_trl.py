@@ -9,7 +9,9 @@ import torch
 
 from aft.alignment.losses import alignment_loss
 
-pytest.importorskip("trl", reason="TRL is not installed: pip install 'aft[bench]' to compare the losses with its own")
+trl = pytest.importorskip(
+    "trl", reason="TRL is not installed: pip install 'aft[bench]' to compare the losses with its own"
+)
 
 LENGTHS = (3, 2, 4, 1)
 SUMS = (-1.1, -3.2, -0.7, -2.6)
@@ -37,17 +39,15 @@ def without_init(trainer: type, **attributes: Any) -> Any:
     """A trainer with what its loss reads, and without model and data."""
     from accelerate import Accelerator
 
-    bare = trainer.__new__(trainer)
+    bare: Any = object.__new__(trainer)
     vars(bare).update(accelerator=Accelerator(cpu=True), **attributes)
     return bare
 
 
 def trl_dpo(loss_type: str, beta: float) -> tuple[float, list[float]]:
     """The loss that TRL's DPO trainer has of all pairs, if a model gives each response its sum, spread over tokens."""
-    from trl import DPOTrainer
-
     trainer = without_init(
-        DPOTrainer,
+        trl.DPOTrainer,
         **{"loss_types": [loss_type], "loss_weights": [1.0], "beta": beta, "f_divergence_type": "reverse_kl"},
         **{"precompute_ref_logps": True, "ld_alpha": None, "use_weighting": False, "aux_loss_enabled": False},
         **{"_metrics": {"train": defaultdict(list)}, "_total_train_tokens": 0, "_tp_size": 1},
@@ -70,10 +70,9 @@ def trl_dpo(loss_type: str, beta: float) -> tuple[float, list[float]]:
 
 def trl_simpo(beta: float, gamma: float) -> tuple[float, list[float]]:
     """The same of its CPO trainer, which compares means over tokens for SimPO."""
-    from trl.experimental.cpo import CPOTrainer
-
+    trainer = pytest.importorskip("trl.experimental.cpo").CPOTrainer
     constants = {"beta": beta, "simpo_gamma": gamma, "alpha": 0.0, "label_smoothing": 0.0}
-    trainer = without_init(CPOTrainer, loss_type="simpo", **constants)
+    trainer = without_init(trainer, loss_type="simpo", **constants)
     sums = torch.tensor(SUMS, dtype=torch.float64, requires_grad=True)
     scores = sums / torch.tensor(LENGTHS)
     chosen, rejected = (scores[torch.tensor(side)] for side in zip(*PAIRS, strict=True))
