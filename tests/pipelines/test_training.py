@@ -39,7 +39,9 @@ def feedback(pocket_questions: list[Question], pocket_tokenizer: Any) -> pd.Data
     ]
     right = [row["sample_index"] < 2 for row in rows]
     ranks = pd.Series([int(not one) for one in right], dtype="Int64")
-    return pd.DataFrame(rows).assign(is_correct=right, rank=ranks, rating_rank=ranks, distinct_equations=True)
+    return pd.DataFrame(rows).assign(
+        is_correct=right, rank=ranks, rating_rank=ranks, distinct_equations=True, sum_logprob=-9.0
+    )
 
 
 @pytest.fixture
@@ -116,6 +118,26 @@ def test_dpo_compares_the_policy_with_a_reference_of_its_own_precision(precision
     assert curve["alignment_term"][0] == pytest.approx(2 * math.log(3), abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [("dpo_pairs", math.log(2)), ("ipo", 5**2), ("dpop", math.log(2)), ("apo_zero", 1 / 2)],
+)
+def test_every_term_with_a_reference_model_begins_where_all_log_ratios_are_zero(
+    term: Any, expected: float, train: Train
+) -> None:
+    """-log sigmoid(0); the square of 1 / (2 x .1); sigmoid(0), right or wrong."""
+    curve = train(Objective(term=term, start="vft"))[1]["seed_0"]
+    assert curve["alignment_term"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_samples_of_unknown_origin_are_refused_before_anything_is_trained(
+    train: Train, feedback: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aft.training.run.train", None)
+    with pytest.raises(DataError, match=r"has no log-probability under the model .* the term topr needs: sample with"):
+        train(Objective(term="topr"), feedback=feedback.assign(sum_logprob=float("nan")))
+
+
 # --- nothing beyond the references ------------------------------------------------------------------------------------
 
 RANKING = {"feedback": "ranking"}
@@ -128,6 +150,8 @@ SAME_AS_VFT: list[dict[str, Any]] = [
     {"term": "dpo", "weight": 3.0},
     {"term": "pro", **RANKING},
     {"learn_positives": True, **RANKING},
+    {"term": "simpo"},
+    {"term": "gspo"},
 ]
 
 
@@ -161,7 +185,13 @@ def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
 
 @pytest.mark.parametrize(
     "objective",
-    [{"start": "vft"}, {"vft_weight": 0.5}, {"vft_reduction": "sum"}, {"imitate": "best", **RANKING}],
+    [
+        {"start": "vft"},
+        {"vft_weight": 0.5},
+        {"vft_reduction": "sum"},
+        {"imitate": "best", **RANKING},
+        {"imitate": "positives"},
+    ],
     ids=str,
 )
 def test_what_imitates_otherwise_is_trained_all_the_same(
@@ -180,6 +210,7 @@ def test_what_imitates_otherwise_is_trained_all_the_same(
         {"term": "dpo", "start": "vft", "vft_weight": 0.0, "score_reduction": "sum", **RANKING},  # dpo_published
         {"term": "pro", "imitate": "best", "vft_weight": 0.05, "vft_reduction": "pro", **RANKING},  # pro_published
         {"term": "aft", "vft_weight": 0.0},
+        {"term": "dpo_pairs", "start": "vft", "vft_weight": 0.0},
     ],
     ids=str,
 )

@@ -1,7 +1,9 @@
 """What can be set about a training run; importing this costs nothing."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
+from aft.alignment.terms import TERMS, Pairwise, Pointwise, Ranking, Term, constants_of
 from aft.bounds import LARGEST, Bounds, Count, NotNegative, Positive, ShareBelowOne, counted
 from aft.checked import checked
 from aft.code import How
@@ -9,8 +11,10 @@ from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
 
 _Passes = Literal["auto", "naive", "shared", "two_pass"]
+_Number = Annotated[float, Bounds(-LARGEST, LARGEST)]
 _Processes = Annotated[int, counted(most=1024)]
 _Machines = Annotated[int, counted(most=65536)]
+_OF_SAMPLES = {"reference_scores", "behaviour_scores"}  # what no reference (solution) has
 
 
 @checked
@@ -45,16 +49,20 @@ class TrainingSettings:
 class Objective:
     """One variant: loss = vft_weight x vft + weight x alignment(term, constraint). The defaults are plain VFT."""
 
-    term: Literal["none", "aft", "rrhf", "pro", "dpo"] = "none"  # the alignment term; none = maximum likelihood alone
+    term: Literal["none", Ranking, Pairwise, Pointwise] = "none"  # the alignment term; none = maximum likelihood alone
     constraint: Literal["none", "detached", "detached_lowest", "boundary"] = "none"  # what protects the negatives
     feedback: Literal["binary", "ranking"] = "binary"  # what ranks the samples: right above wrong, or their ratings
     start: Literal["base", "vft"] = "base"  # the model that training starts from
     weight: NotNegative = 1.0  # of the alignment term beside the VFT term (Eq. 4)
-    beta: Annotated[float, Bounds(-LARGEST, LARGEST)] = 0.15  # margin of the boundary below the worst positive (Eq. 8)
+    beta: _Number = 0.15  # margin of the boundary below the worst positive (Eq. 8)
     dynamic_temperature: bool = True  # of pro: the gaps between ratings (Eq. 21); else 1, as under binary feedback
     dpo_beta: Positive = 0.1  # DPO's inverse temperature; its reference model is the VFT model (Eq. 16)
     score_reduction: Literal["mean", "sum"] = "mean"  # of token log-probabilities, in what the alignment term compares
-    imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
+    constants: dict[str, _Number] = field(default_factory=dict)  # of a term that is not the paper's; else as published
+    # What the VFT term learns: the reference, the best sample, or the mean over the reference and every distinct right
+    # sample, each of which weighs the same. RFT takes the same responses, but as training examples of their own: it
+    # draws them apart, takes more steps for it, and a token weighs the same in it.
+    imitate: Literal["reference", "best", "positives"] = "reference"
     vft_weight: NotNegative = 1.0  # of the VFT term
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
     # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
@@ -63,12 +71,17 @@ class Objective:
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
 
     def __post_init__(self) -> None:
+        constants_of(self.term, self.constants)
         contradictions = [
             (self.constraint != "none" and self.term == "none", "A constraint needs an alignment term: set term, too."),
             (
-                self.reference_as_positive and (self.term == "dpo" or self.feedback == "ranking"),
-                "The reference has neither rating nor reference score: leave out reference_as_positive, or use binary "
-                "feedback and a term other than dpo.",
+                self.reference_as_positive and (bool(_OF_SAMPLES & {*self.kind.needs}) or self.feedback == "ranking"),
+                "The reference has neither rating nor score under another model: leave out reference_as_positive, or "
+                f"use binary feedback and a term other than {self.term}.",
+            ),
+            (
+                self.score_reduction == "sum" and self.kind.family != "ranking",
+                f"The term {self.term} says itself what it takes as a sum: leave out score_reduction.",
             ),
             (
                 self.learn_positives and self.term != "none",
@@ -79,8 +92,8 @@ class Objective:
                 "distinct_equations says which samples RFT learns: set learn_positives, too.",
             ),
             (
-                self.imitate == "best" and self.term == "none",
-                "imitate: best needs the groups of an alignment term; RFT is learn_positives.",
+                self.imitate != "reference" and self.term == "none",
+                f"imitate: {self.imitate} needs the groups of an alignment term; RFT is learn_positives.",
             ),
             (
                 self.vft_reduction == "pro" and self.term == "none",
@@ -94,6 +107,11 @@ class Objective:
         for contradicts, message in contradictions:
             if contradicts:
                 raise SettingsError(message)
+
+    @property
+    def kind(self) -> Term:
+        """What the term is a loss of and what it reads; no term reads nothing."""
+        return TERMS.get(self.term, Term("ranking"))
 
     @property
     def label(self) -> str:

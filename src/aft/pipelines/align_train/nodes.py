@@ -25,7 +25,7 @@ def train_variant(
     recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
-    if objective.term == "dpo":
+    if "reference_scores" in objective.kind.needs:
         feedback = with_reference_scores(feedback, vft_model, train_questions, training, Path(score_cache))
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
