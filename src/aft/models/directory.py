@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from aft.code import source_hash
 from aft.errors import ModelError
 from aft.files import (
     build_once,
@@ -43,6 +44,7 @@ _TOKENIZER = (
 DECIDING = (*_WEIGHTS, *_TOKENIZER, "*.jinja", f"{_TEMPLATES}/*.jinja")
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")  # which transformers loads unasked
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_ROOMS = ("models",)  # whose code decides what a directory is that is made from another
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?")  # where the hub's client keeps a fetched model
 
 
@@ -258,7 +260,7 @@ def standing_for(source: ModelDirectory, objective: Mapping[str, Any], cache: Pa
         for name in (read_manifest(source.path) or {})["files"]:
             _take_over(source.path, Path(name), directory)
 
-    return ModelDirectory(build_once(cache, made_from, build), source.fingerprint)
+    return ModelDirectory(build_once(cache, made_from, build, *_ROOMS), source.fingerprint)
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
@@ -273,6 +275,7 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
     if prompt_style(tokenizer) == style:
         return source
     made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style}
+    made_from["code"] = source_hash(*_ROOMS)  # in place of that of the source, which its fingerprint stands for
 
     def build(directory: Path) -> None:
         shutil.rmtree(directory)  # what a killed run left
@@ -285,7 +288,7 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
         text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
         write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text, encoding="utf-8"))
 
-    return open_model(build_once(cache, made_from, build))
+    return open_model(build_once(cache, made_from, build, *_ROOMS))
 
 
 def _is_published(source: ModelDirectory, target: Path) -> bool:
