@@ -14,7 +14,7 @@ from aft.errors import ModelError, SettingsError
 from aft.files import Description, build_once, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
-from aft.models.directory import ModelDirectory, open_model, save_model, write_card
+from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
 from aft.models.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
 ALONE = Launch()
-CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
+CURVE = "training_curve.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
     *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
