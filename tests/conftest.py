@@ -142,9 +142,20 @@ def edit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def edit(room: str) -> None:
         name = room if room.endswith(".py") else f"{room}/__init__.py"
-        monkeypatch.setattr(code, "_SOURCES", {**sources, name: f"{sources[name]} edited"})
+        edited = {**sources, name: f"{sources[name]} edited"}
+        monkeypatch.setattr(code, "_SOURCES", edited)
+        monkeypatch.setattr(code, "hash_sources", lambda package: edited)
 
     return edit
+
+
+@pytest.fixture
+def edit_file(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have a file of AFT edited on disk since it was imported."""
+    from aft import code
+
+    sources = code.hash_sources(SOURCE / "aft")
+    return lambda name: monkeypatch.setattr(code, "hash_sources", lambda package: {**sources, name: "edited"})
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from aft.code import load_rooms, source_hash
 from aft.errors import AftError, SettingsError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -277,12 +278,16 @@ def is_intact(directory: Path) -> bool:
     )
 
 
-def build_once(root: Path, description: Description, build: Callable[[Path], object]) -> Path:
+def build_once(root: Path, description: Description, build: Callable[[Path], object], *rooms: str) -> Path:
     """The directory under `root` that is made from `description`: reused if finished, else built and kept.
 
     `build` fills the directory that it is given; what an interrupted build left there is still there, so that it can
     continue. Two processes never build the same thing: the second waits for the first, and reuses what it made.
+
+    The code of `rooms` decides what is made: its hash is part of the description, as `code`, where no other stands
+    there. Raises `StoreError` before anything is built if it is not the code in memory, see `aft.code.load_rooms`.
     """
+    description = {**({"code": source_hash(*rooms)} if rooms else {}), **description}
     key, kind = digest(description), description.get("kind", "directory")
     final, staged = root / key, root / f".{key}.partial"
     if not is_intact(final):
@@ -290,6 +295,7 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
             if not is_intact(final):  # another run may have finished it in between
                 if final.exists():
                     logger.warning("%s is incomplete or changed since it was finished; it is made anew.", final)
+                load_rooms(*rooms)
                 with writing(staged):
                     staged.mkdir(exist_ok=True)
                     write_json(staged / MANIFEST, {"made_from": description})  # what it is going to be, if this is all

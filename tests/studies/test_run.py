@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -246,6 +247,48 @@ def test_cells_whose_record_has_gaps_are_finished_and_counted(
     cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1)]
     assert run.run_cells(cast(run.Workplace, place), cells, 1, None) == gaps
     assert all((place.folder(one) / "finished.json").is_file() for one in cells)
+
+
+def test_a_cell_whose_record_has_gaps_is_recorded_by_the_next_run(
+    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is computed is in the caches. Without MLflow nothing is run for its sake."""
+    place, cells, ran = Elsewhere(tmp_path, pocket_directory.path), [Cell("r.study", {}, 0, ("aft",))], []
+
+    def make(_: Any, one: Cell, variants: tuple[str, ...], folder: Path, *others: Any) -> bool:
+        ran.append(one.seed)
+        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        (folder / "metrics/aft.json").write_text("{}", encoding="utf-8")
+        return len(ran) == 1  # the first time MLflow was away
+
+    monkeypatch.setattr(run, "_run", make)
+    with caplog.at_level(logging.INFO):
+        gaps = [run.run_cells(cast(run.Workplace, place), cells, 1, parent) for parent in ("id", None, "id", "id")]
+    assert (gaps, ran) == ([1, 0, 0, 0], [0, 0])
+    assert "r.study, seed 0: aft is made again; not as before: its record in MLflow." in caplog.text
+
+
+def test_cells_that_run_at_once_have_a_gpu_each(
+    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cells on two GPUs: none is on one where another runs, and both are used."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    busy, used, meeting = set[str](), list[str](), Barrier(2, timeout=20)
+
+    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, variables: dict[str, str], *others: Any):
+        device = variables["CUDA_VISIBLE_DEVICES"]
+        assert device not in busy and variables["AFT_PARENT_RUN"] == "id"
+        busy.add(device)
+        meeting.wait()
+        used.append(device)
+        busy.discard(device)
+        meeting.wait()
+
+    monkeypatch.setattr(run, "_run", make)
+    place = Place(tmp_path, pocket_directory.path)
+    cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1, 2, 3)]
+    run.run_cells(cast(run.Workplace, place), cells, 2, "id")
+    assert sorted(used) == ["2", "2", "GPU-5", "GPU-5"]
 
 
 def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,12 @@ class RunRecord:
             self.children[child] = run.info.run_id
 
         self.outbox.write(create)
-        self._write(child, partial(_log_params, self.client, recorded_parameters(self.parameters, variant)))
+        self.log_parameters(child)
+
+    def log_parameters(self, child: Child | None) -> None:
+        """Record the settings, of a child with those of its variant."""
+        recorded = recorded_parameters(self.parameters, child and child[1])
+        self._write(child, partial(_log_params, self.client, recorded))
 
     def log(self, name: str, data: Any, node: Node) -> None:
         """Record a dataset that was saved, and finish the child run if it was the last one that it waited for."""
@@ -170,13 +175,12 @@ def open_record(
             if PARENT in os.environ:
                 tags["mlflow.parentRunId"] = os.environ[PARENT]
             parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
-            _log_params(client, recorded_parameters(parameters), parent.info.run_id)
     except (SettingsError, StoreError) as error:
         if PARENT not in os.environ:
             raise
         logger.warning("The run goes on without a record. %s", error)
         return None
-    return RunRecord(
+    record = RunRecord(
         client,
         Outbox(uri),
         alive,
@@ -187,6 +191,8 @@ def open_record(
         kinds,
         _outputs_by_child(pipeline),
     )
+    record.log_parameters(None)  # not above: a run that MLflow has is followed to its end, whatever it refuses
+    return record
 
 
 def _run_name(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

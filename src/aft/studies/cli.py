@@ -1,7 +1,6 @@
 """`kedro studies`: list, run and document the studies of `studies.yml`."""
 
 import logging
-import os
 import signal
 import sys
 import time
@@ -34,7 +33,7 @@ def list_studies(place: "Workplace") -> None:
 
 @studies.command("run")
 @click.argument("names", nargs=-1, required=True)
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs at a time; without it one per core.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs at a time; without it one per GPU, or core.")
 @at_workplace
 def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) -> None:
     """Run the studies NAMES, or `all`; what is finished is not run again."""
@@ -52,6 +51,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
     points = {name: points_of(study, recipe, data) for name, study in chosen.items()}
     for name, study in chosen.items():
         place.check(study, points[name])
+    at_once: int = jobs or place.usual_jobs
     began = time.perf_counter()
     # A second one at the same time would run the same cells.
     with (
@@ -59,7 +59,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):
-            parent.incomplete += run_cells(place, wave, jobs or os.cpu_count() or 1, parent.run_id)
+            parent.incomplete += run_cells(place, wave, at_once, parent.run_id)
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aft.code import source_hash
+from aft.code import load_rooms, source_hash
 from aft.errors import WorkerError
 from aft.files import write_atomically, write_json
 from aft.models.directory import ModelDirectory
@@ -49,7 +49,7 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
     Raises `WorkerError` if it was written by other code than that of this process: the model has that code in its key.
     """
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
-    if order["code"] != source_hash(*ROOMS):
+    if order["code"] != load_rooms(*ROOMS):
         raise WorkerError(
             "The code has changed while the run was going, or is another one on this machine; "
             "run the same command again, with the same code everywhere."

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from aft.alignment.variants import BASELINE
-from aft.code import deciding, source_hash
+from aft.code import deciding, load_rooms
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
@@ -69,7 +69,7 @@ def identify(
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
-    code = [source_hash(*ROOMS), model.made_from.get("code")]
+    code = [load_rooms(*ROOMS), model.made_from.get("code")]
     held = [_shared(labelling.ratings_file, is_model=False), _shared(sample_from, is_model=True)]
     return digest([vft, sample_from, settings, held, asked, code])
 
