@@ -1,1 +1,1 @@
-"""Accuracy, assessment, statistics and figures."""
+"""Metrics only: accuracy, assessment, calibration, comparison, statistics."""

@@ -28,13 +28,14 @@ def auroc(scores_N: ArrayLike, is_correct_N: ArrayLike) -> float:
 
     Raises DataError when the two differ in length or a label is missing, NumericalError when a score is not finite.
     """
+    from scipy.stats import mannwhitneyu
+
     score_N, is_correct_N = _checked(scores_N, is_correct_N)
-    positive, negative = score_N[is_correct_N], np.sort(score_N[~is_correct_N])
+    positive, negative = score_N[is_correct_N], score_N[~is_correct_N]
     if not positive.size or not negative.size:
         return float("nan")
-    below = np.searchsorted(negative, positive, side="left").sum()
-    not_above = np.searchsorted(negative, positive, side="right").sum()
-    return float((below + not_above) / 2 / (positive.size * negative.size))
+    won = mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(won / (positive.size * negative.size))
 
 
 def reliability(scores: ArrayLike, is_correct: ArrayLike, bins: int = 10) -> pd.DataFrame:

@@ -1,0 +1,250 @@
+"""One page for people: what was compared, how it came out, and what it was made of.
+
+Here is what stands in it, as plain data; `templates/report.html.j2` has the words around it. The page needs nothing but
+itself: no script, no file beside it, no connection.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from aft.alignment.variants import Variant, marked
+from aft.reporting.render import render
+
+PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
+NOTHING = "\N{EM DASH}"  # where a value would stand
+
+
+class Cell(NamedTuple):
+    """A value with a note in small below it; `direction` is "up" or "down" for a difference that is one for sure."""
+
+    value: str
+    note: str
+    direction: str = ""
+
+
+class Table(NamedTuple):
+    """The titles of the columns, and rows whose first cell names them."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+
+
+def html_report(
+    *,
+    recipe: str,
+    comparison: pd.DataFrame,
+    differences: pd.DataFrame,
+    variants: Mapping[str, Variant],
+    figures: Mapping[str, bytes],
+    feedback: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    hashes: Mapping[str, Any],
+    version: str,
+    warnings: Sequence[str] = (),
+    baseline: str = "vft",
+    level: float = 0.95,
+) -> str:
+    """The whole evaluation as one self-contained HTML page; the same arguments give the same text.
+
+    `comparison` and `differences` are the tables of `aft.evaluation.compare`, `variants` those configured, `figures`
+    PNG files by name, `feedback` the summary of the labelled samples, `settings` and `hashes` (of models and data)
+    nested mappings that are shown as they are, `warnings` sentences about the trainings, `level` that of the intervals.
+    All text is escaped.
+    """
+    comparison = comparison.assign(marked=[marked(name, variants) for name in comparison["variant"]])
+    best, headline = _headline(comparison, baseline)
+    return render(
+        "report.html.j2",
+        title=f"{recipe}: which variant reasons better?",
+        paper=PAPER_ADDRESS,
+        facts=_facts(recipe, comparison, baseline, level, version),
+        best=best,
+        headline=headline,
+        warnings=warnings,
+        comparison=_comparison_table(comparison, baseline),
+        by_k=_by_k(comparison),
+        sets=_sets_table(comparison, baseline),
+        figures={name: b64encode(data).decode("ascii") for name, data in figures.items()},
+        pairs=_differences_table(differences, variants),
+        feedback=[(path.replace("_", " "), shown(_amount(value))) for path, value in leaves(feedback)],
+        variants=[_described(name, variants) for name in comparison["variant"]],
+        settings=[(path, shown(value)) for path, value in leaves(settings)],
+        hashes=[(path, shown(value)) for path, value in leaves(hashes)],
+        version=version,
+    )
+
+
+def _facts(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, version: str) -> dict[str, str]:
+    seeds = dict.fromkeys(seed for text in comparison["seeds"] for seed in str(text).split())
+    return {
+        "recipe": recipe,
+        "variants": str(len(comparison)),
+        "baseline": baseline,
+        "seeds": ", ".join(seeds),
+        "test questions": " / ".join(dict.fromkeys(f"{count:,}" for count in comparison["questions"])),
+        **_unanswered(comparison),
+        "intervals": f"{100 * level:g} %",
+        "version": version,
+    }
+
+
+def _unanswered(comparison: pd.DataFrame) -> dict[str, str]:
+    """How many test questions no variant was asked; nothing if there is none."""
+    most = comparison["questions_without_response"].max() if "questions_without_response" in comparison else 0
+    return {"too long to be answered, so wrong": f"{most:g}"} if most else {}
+
+
+def _headline(comparison: pd.DataFrame, baseline: str) -> tuple[str, str]:
+    """The most accurate variant, and in words how far it leads and how many differ from the baseline for sure."""
+    rows = comparison.to_dict("records")
+    best = max(rows, key=lambda row: row["accuracy"])
+    text = f"with {_percent(best['accuracy'])} % {_ends(best['low'], best['high'])}"
+    if best["variant"] != baseline:
+        difference = _percent(best["difference"], sign=True)
+        ends = _ends(best["difference_low"], best["difference_high"], sign=True)
+        text += f", {difference} points {ends} against {baseline}"
+    others = [row for row in rows if row["variant"] != baseline]
+    above = sum(row["difference_low"] > 0 for row in others)
+    below = sum(row["difference_high"] < 0 for row in others)
+    return best["marked"], (
+        f"{text}. Of {len(others)} variants beside {baseline}, {above} stand above it and {below} below it with an "
+        "interval of the difference that leaves out zero."
+    )
+
+
+def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
+    """The figures that matter, k as large as was measured."""
+    shares = _of_k(_measured(comparison)[-1:])
+    numbers = {"AUROC": ("auroc", ".3f"), "calibration error": ("calibration_error", ".3f")}
+    numbers |= {"perplexity of right answers": ("perplexity_of_positives", ".2f")}
+    rows = [
+        [
+            row["marked"],
+            Cell(_percent(row["accuracy"]), f"{_ends(row['low'], row['high'])} {_deviation(row)}".strip()),
+            NOTHING if row["variant"] == baseline else _difference(row),
+            *(_percent(row.get(column)) for column in shares.values()),
+            Cell(_percent(row["assessment_accuracy"]), _ends(row.get("assessment_low"), row.get("assessment_high"))),
+            *(_number(row.get(column), form) for column, form in numbers.values()),
+        ]
+        for row in comparison.to_dict("records")
+    ]
+    return Table(["variant", "accuracy %", f"minus {baseline}", *shares, "assessment accuracy %", *numbers], rows)
+
+
+def _by_k(comparison: pd.DataFrame) -> Table | None:
+    """maj@k, pass@k and best-of-k for every k, if there are several."""
+    ks = _measured(comparison)
+    if len(ks) < 2:
+        return None
+    columns = _of_k(ks)
+    rows = [
+        [row["marked"], *(_percent(row.get(column)) for column in columns.values())]
+        for row in comparison.to_dict("records")
+    ]
+    return Table(["variant", *columns], rows)
+
+
+def _sets_table(comparison: pd.DataFrame, baseline: str) -> Table | None:
+    """Accuracy on each other question set, with the difference to the baseline."""
+    names = [name.removeprefix("accuracy_") for name in comparison.columns if name.startswith("accuracy_")]
+    sets = [name for name in names if f"{name}_difference" in comparison]
+    if not sets:
+        return None
+    rows = []
+    for row in comparison.to_dict("records"):
+        cells: list[str | Cell] = [row["marked"]]
+        for name in sets:
+            cells.append(Cell(_percent(row[f"accuracy_{name}"]), _ends(row[f"{name}_low"], row[f"{name}_high"])))
+            cells.append(NOTHING if row["variant"] == baseline else _difference(row, f"{name}_"))
+        rows.append(cells)
+    return Table(["variant", *(title for name in sets for title in (f"{name} %", f"minus {baseline}"))], rows)
+
+
+def _differences_table(differences: pd.DataFrame, variants: Mapping[str, Variant]) -> Table | None:
+    if differences.empty:
+        return None
+    rows = [
+        [
+            f"{marked(row['variant'], variants)} minus {marked(row['other'], variants)}",
+            _difference(row),
+            ", ".join(str(row["mcnemar_p"]).split()),
+            ", ".join(str(row["shared_seeds"]).split()),
+        ]
+        for row in differences.to_dict("records")
+    ]
+    return Table(["pair", "difference, points", "McNemar p, by seed", "seeds"], rows)
+
+
+def _described(name: str, variants: Mapping[str, Variant]) -> tuple[str, str, str]:
+    """What a variant is, and where the paper has it, if it has."""
+    return marked(name, variants), variants[name].note, variants[name].source or "not in the paper"
+
+
+def _measured(comparison: pd.DataFrame) -> list[int]:
+    return sorted(int(name.removeprefix("maj_at_")) for name in comparison.columns if name.startswith("maj_at_"))
+
+
+def _of_k(ks: Sequence[int]) -> dict[str, str]:
+    """Title and column of each figure of k samples."""
+    figures = (("maj@{} %", "maj_at_{}"), ("pass@{} %", "pass_at_{}"), ("best-of-{} %", "best_of_{}"))
+    return {title.format(k): column.format(k) for title, column in figures for k in ks}
+
+
+def _difference(row: Mapping[Any, Any], prefix: str = "") -> Cell:
+    """A difference in points with its interval, marked where that leaves out zero."""
+    difference, low, high = (row[f"{prefix}difference{end}"] for end in ("", "_low", "_high"))
+    points, ends = _percent(difference, sign=True), _ends(low, high, sign=True)
+    if low > 0:
+        return Cell(f"▲ {points}", ends, "up")
+    return Cell(f"▼ {points}", ends, "down") if high < 0 else Cell(points, ends)
+
+
+def _deviation(row: Mapping[Any, Any]) -> str:
+    std = row.get("std_over_seeds")
+    return "" if _is_nothing(std) else f"± {_percent(std)}"
+
+
+def _ends(low: Any, high: Any, sign: bool = False) -> str:
+    return "" if _is_nothing(low) else f"[{_percent(low, sign)}, {_percent(high, sign)}]"
+
+
+def _percent(share: Any, sign: bool = False) -> str:
+    return NOTHING if _is_nothing(share) else _number(100 * share, "+.1f" if sign else ".1f")
+
+
+def _number(value: Any, form: str) -> str:
+    return NOTHING if _is_nothing(value) else format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def _amount(value: Any) -> Any:
+    """Counts with their thousands apart and means with two digits; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return f"{value:,}" if isinstance(value, int) else _number(value, ",.2f")
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The values of a nested mapping with their dotted paths, in its order; an empty mapping is a value."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found += leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def shown(value: Any) -> str:
+    """A setting as a person writes it: yes and no, lists with commas, a dash for nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or NOTHING
+    return NOTHING if value is None or value == {} else str(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or bool(pd.isna(value))

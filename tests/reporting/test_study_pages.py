@@ -1,0 +1,114 @@
+"""Pages of studies, in Markdown: ours beside the paper's, verdicts, and what was not run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from aft.pipelines.comparisons import variants_of
+from aft.reporting.study_pages import Place, StudyPage, document, study_text, write_study
+
+VARIANTS = variants_of(
+    yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
+)
+PAGE = StudyPage(
+    name="beta",
+    title="Margin of the boundary",
+    question="Where?",
+    seeds=[1, 2],
+    baselines=["vft"],
+    x_label="β",
+    figure="sweep",
+    figures=["accuracy", "perplexity_of_positives"],
+    paper={"accuracy": {("vft", None): 36.48, ("aft_bc", 0.0): 38.75}},
+    paper_source="Figure 2b",
+    variants=VARIANTS,
+)
+
+
+def _row(value: float | None, variant: str, accuracy: float) -> dict[str, object]:
+    return {
+        **{"value": value, "variant": variant, "questions": 1000, "accuracy": accuracy, "low": accuracy - 0.01},
+        **{"high": accuracy + 0.01, "std_over_seeds": 0.02, "perplexity_of_positives": 1.256},
+        **{"assessment_accuracy": 0.7, "per_seed": f"{accuracy - 0.01} {accuracy + 0.01}"},
+    }
+
+
+TABLE = pd.DataFrame([_row(None, "vft", 0.4), _row(0.0, "aft_bc", 0.5), _row(0.15, "aft_bc", 0.6)])
+ORDERINGS = pd.DataFrame(
+    [
+        {
+            **{
+                "claim": "it helps",
+                "source": "paper",
+                "above": "aft_bc@0.15",
+                "below": "vft",
+                "metric": "accuracy",
+                "difference": 0.2,
+            },
+            **{"low": 0.1, "high": 0.3, "level": 0.9, "seeds_agreeing": 2, "seeds": 2, "verdict": "agrees"},
+        }
+    ]
+)
+
+
+def test_ours_stands_beside_the_papers() -> None:
+    text = study_text(PAGE, TABLE, ORDERINGS, "figure.png", 0.9)
+    assert "| `vft` |  | 40.0 [39.0, 41.0] ± 2.0 | 1.256 | 36.48 |" in text
+    assert "| `aft_bc` | 0 | 50.0 [49.0, 51.0] ± 2.0 | 1.256 | 38.75 |" in text
+    assert "| `aft_bc` | 0.15 | 60.0 [59.0, 61.0] ± 2.0 | 1.256 |  |" in text  # the paper has no such value
+    assert "| it helps | the paper's | aft_bc@0.15 - vft, accuracy | +20.0 [+10.0, +30.0] | 2 of 2 | agrees |" in text
+
+
+def test_the_page_says_the_level_of_its_intervals(tmp_path: Path) -> None:
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
+    for text in ((tmp_path / "beta/study.md").read_text("utf-8"), document(tmp_path, ["beta"], tmp_path, tmp_path)):
+        assert "difference [90 %]" in text and "1,000 questions; intervals of 90 %" in text
+        assert "95 %" not in text
+
+
+def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp_path: Path) -> None:
+    """Its intervals were over questions only, which its summary shows by having no level."""
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
+    (tmp_path / "beta/study.json").write_text(
+        '{"name": "beta", "title": "Margin", "seeds": [1, 2], "aft": "0.3.0"}', encoding="utf-8"
+    )
+    text = document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
+    assert "Not run: beta." in text
+    assert "it helps" not in text
+
+
+def test_base_models_that_are_all_alike_have_no_correlation() -> None:
+    pilot = StudyPage("p", "P", "Q", seeds=[1], variants=VARIANTS, figure="pilot", figures=["accuracy"])
+    alike = pd.DataFrame([_row(value, "vft", 0.5) for value in (1.0, 2.0, 3.0)])
+    assert "Pearson" not in study_text(pilot, alike, ORDERINGS[:0], "f.png", 0.95)
+
+
+def test_extensions_are_marked() -> None:
+    table = pd.DataFrame([_row(None, "rrhf_bc", 0.5)])
+    plain = StudyPage("t", "T", "Q", seeds=[1], variants=VARIANTS, figure="accuracy", figures=["accuracy"])
+    assert "`rrhf_bc` \\*" in study_text(plain, table, ORDERINGS[:0], "f.png", 0.95)
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "sweep", "pilot"])
+def test_every_figure_is_drawn_and_the_page_has_it(figure: Any, tmp_path: Path) -> None:
+    table = TABLE[1:] if figure == "pilot" else TABLE
+    write_study(tmp_path / "studies/beta", replace(PAGE, figure=figure), table, ORDERINGS, 0.9)
+    text = document(tmp_path / "studies", ["beta", "votes"], tmp_path / "docs/figures", tmp_path / "docs")
+    assert (tmp_path / "docs/figures/study_beta.png").read_bytes().startswith(b"\x89PNG")
+    assert "(figures/study_beta.png)" in text
+    assert "Not run: votes." in text
+    assert "| the paper's | 1 | 0 | 0 | 0 |" in text
+
+
+def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
+    paper: dict[str, dict[Place, float]] = {"maj_at_1": {("vft", None): 34.83}, "maj_at_4": {("vft", None): 39.61}}
+    votes = StudyPage(
+        "votes", "Votes", "Q", seeds=[1], variants=VARIANTS, figure="votes", figures=list(paper), paper=paper
+    )
+    table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
+    write_study(tmp_path, votes, table, ORDERINGS[:0], 0.95)
+    assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")
