@@ -3,7 +3,7 @@
 import re
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
@@ -11,9 +11,12 @@ from kedro.framework.cli.utils import KedroCliError
 
 from aft.cache_cli import cache
 from aft.errors import AftError
-from aft.project import in_project
+from aft.project import at_workplace, in_project
 from aft.studies.cli import studies
 from aft.user_errors import check_runner
+
+if TYPE_CHECKING:
+    from aft.studies.run import Workplace
 
 
 @click.group(name="aft")
@@ -74,6 +77,24 @@ def push_model(model_dir: Path, name: str, private: bool) -> None:
         click.echo(f"Pushed: {push(open_model(model_dir), name, private=private)}")
     except AftError as error:
         raise click.ClickException(str(error)) from error
+
+
+@models.command("pretrain-pocket")
+@click.argument("folder", type=click.Path(path_type=Path, resolve_path=True))
+@at_workplace
+def pretrain_pocket(place: "Workplace", folder: Path) -> None:
+    """Pretrain the pocket base model by base_model.pocket, measure it, and write it into FOLDER.
+
+    With FOLDER src/aft/models/pocket_base this makes the model that ships with AFT.
+    """
+    from aft.checked import read
+    from aft.pipelines.ingest.pocket_base import make_pocket_base
+    from aft.pipelines.parameters import PocketBase
+
+    with place.context() as context:
+        parameters = context.params
+    made = read(PocketBase, parameters["base_model"]["pocket"], "base_model.pocket")
+    click.echo(f"Written: {make_pocket_base(made, Path(parameters['model_cache']), folder).fingerprint} in {folder}")
 
 
 _OPTIONS = [copy(option) for option in kedro_run.params]

@@ -86,17 +86,17 @@ def chatting(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory
 def test_a_given_model_gets_the_style(chatting: ModelDirectory, tmp_path: Path) -> None:
     """The pinned fingerprint is that of what was given, not of what is handed on."""
     settings = BaseModel(str(chatting.path), fingerprint=chatting.fingerprint, prompt_style="chat")
-    made = prepare_base_model(settings, [], str(tmp_path / "cache"))
+    made = prepare_base_model(settings, str(tmp_path / "cache"))
     assert prompt_style(made.tokenizer()) == "chat" and made.fingerprint != chatting.fingerprint
     assert prompt_style(chatting.tokenizer()) == "plain"
-    assert prepare_base_model(BaseModel(str(chatting.path)), [], str(tmp_path / "cache")) == chatting
+    assert prepare_base_model(BaseModel(str(chatting.path)), str(tmp_path / "cache")) == chatting
 
 
 def test_what_cannot_be_asked_in_chat(pocket_directory: ModelDirectory, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no chat template"):
-        prepare_base_model(BaseModel(str(pocket_directory.path), prompt_style="chat"), [], str(tmp_path))
+        prepare_base_model(BaseModel(str(pocket_directory.path), prompt_style="chat"), str(tmp_path))
     with pytest.raises(SettingsError, match="pocket model has no chat template"):
-        prepare_base_model(BaseModel("pocket", prompt_style="chat"), [], str(tmp_path))
+        prepare_base_model(BaseModel("pocket", prompt_style="chat"), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,4 +107,4 @@ def test_a_style_that_there_is_not(pocket_directory: ModelDirectory, tmp_path: P
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}), "utf-8")
     with pytest.raises(ModelError, match="chatty"):
-        prepare_base_model(BaseModel(str(folder)), [], str(tmp_path))
+        prepare_base_model(BaseModel(str(folder)), str(tmp_path))

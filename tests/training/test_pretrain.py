@@ -6,7 +6,7 @@ import pytest
 
 from aft.models.pocket import Architecture
 from aft.models.tokens import encode_prompt, encode_response
-from aft.tasks import content_hash, pocket
+from aft.tasks import pocket
 from aft.training import pretrain
 from aft.training.settings import TrainingSettings
 
@@ -17,8 +17,8 @@ SETTINGS = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=6)
 
 @pytest.fixture
 def make(tmp_path):
-    def pretrained(corpus=CORPUS, model=SMALL, excluded=()):
-        return pretrain.pretrain_pocket(corpus, model, SETTINGS, excluded, tmp_path)
+    def pretrained(corpus=CORPUS, model=SMALL):
+        return pretrain.pretrain_pocket(corpus, model, SETTINGS, tmp_path)
 
     return pretrained
 
@@ -35,7 +35,7 @@ def test_every_token_of_every_text_is_learned(make, read, pocket_tokenizer):
     """The model is given the opening token only; prompt and solution are split as they will be in fine-tuning."""
     make()
     (examples,) = read
-    texts = list(pocket.corpus(CORPUS, set()))
+    texts = list(pocket.corpus(CORPUS))
     for example, (prompt, solution) in zip(examples, texts, strict=True):
         apart = [*encode_prompt(pocket_tokenizer, prompt), *encode_response(pocket_tokenizer, solution)]
         assert [*example.prompt, *example.targets[0]] == apart
@@ -43,21 +43,10 @@ def test_every_token_of_every_text_is_learned(make, read, pocket_tokenizer):
         assert example.targets[0][-1] == pocket_tokenizer.eos_token_id
 
 
-def test_held_out_questions_are_not_read(make, read, pocket_tokenizer):
-    questions = [prompt.strip() for prompt, _ in pocket.corpus(CORPUS, set())]
-    excluded = {content_hash(question) for question in questions[:5]}
-    make(excluded=excluded)
-    (examples,) = read
-    texts = [pocket_tokenizer.decode(example.targets[0]) for example in examples]
-    assert len(texts) == 12
-    assert not [text for text in texts if content_hash(text.split("\n")[0]) in excluded]
-
-
 def test_the_base_model_is_made_once_per_corpus_and_architecture(make, monkeypatch):
     """Also when the settings stay and the texts change: what the model has read decides."""
     base = make()
     assert make() == base
-    assert make(excluded={"0123456789abcdef"}) == base, "the exclusion changes no text"
     assert base.directory.tokenizer().vocab_size == base.directory.model().config.vocab_size
     assert [row["step"] for row in base.curve] == [1, 2]
     paths = {

@@ -25,6 +25,9 @@ class TaskChoice:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+SHIPPED, PRETRAINED = "pocket", "pretrain"  # as the source of the base model: neither a folder nor a name on the hub
+
+
 @checked
 class PocketBase:
     """How the pocket base model is made."""
@@ -38,7 +41,7 @@ class PocketBase:
 class BaseModel:
     """Where the base model comes from."""
 
-    source: str  # "pocket", a folder, or a model's name on the Hugging Face hub
+    source: str  # "pocket" = the one that ships, "pretrain" = one made here, a folder, or a model's name on the hub
     revision: str | None = None  # the commit to fetch from the hub
     fingerprint: str | None = None  # refuse any other weights, configuration or tokenizer
     prompt_style: PromptStyle = "plain"  # "chat": a prompt is a user's message in the model's chat template

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from aft.checked import read
+from aft.code import deciding
 from aft.errors import DataError, SettingsError
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import BaseModel, TaskChoice
+from aft.pipelines.parameters import PRETRAINED, SHIPPED, BaseModel, PocketBase, TaskChoice
 from aft.pipelines.tables import to_questions, to_table
 from aft.tasks import Question, get_source, get_task
 from aft.tasks.base import SPLITS
@@ -107,24 +108,48 @@ def _refuse_overlaps(splits: Mapping[str, list[Question]]) -> None:
             raise DataError(f"{len(shared)} questions are in both {one} and {other}; the source's splits overlap.")
 
 
-def prepare_base_model(base_model: BaseModel, held_out: list[str], model_cache: str) -> ModelDirectory:
-    """The base model: pretrained for pocket (once per settings), else the given folder or a pinned hub revision.
+def prepare_base_model(base_model: BaseModel, model_cache: str) -> ModelDirectory:
+    """The base model: pocket's, as it ships or pretrained here (once per settings), a folder or a pinned hub revision.
 
     A given one carries the style of its prompts from here on.
     """
     from aft.models.directory import in_prompt_style
+    from aft.models.shipped import shipped_model
     from aft.models.source import find_model
     from aft.training.pretrain import pretrain_pocket
 
-    if base_model.source != "pocket":
+    cache = Path(model_cache)
+    if base_model.source not in (SHIPPED, PRETRAINED):
         found = find_model(base_model.source, base_model.revision, base_model.fingerprint)
-        return in_prompt_style(found, base_model.prompt_style, Path(model_cache))
+        return in_prompt_style(found, base_model.prompt_style, cache)
     if base_model.prompt_style != "plain":
         raise SettingsError(
             f"base_model.prompt_style is '{base_model.prompt_style}', but the pocket model has no chat template and "
             "knows plain prompts only; set it to plain, or give another base_model.source."
         )
-    if base_model.pocket is None:
-        raise SettingsError("base_model.source is 'pocket', but base_model.pocket has no settings.")
     made = base_model.pocket
-    return pretrain_pocket(made.corpus, made.architecture, made.training, held_out, Path(model_cache)).directory
+    if base_model.source == PRETRAINED:
+        if made is None:
+            raise SettingsError("base_model.source is 'pretrain', but base_model.pocket has no settings.")
+        return pretrain_pocket(made.corpus, made.architecture, made.training, cache).directory
+    if made is not None:
+        _refuse_other_settings(made)
+    return shipped_model(cache)
+
+
+def _refuse_other_settings(made: PocketBase) -> None:
+    """Raise `SettingsError` if the pocket model that ships was made under other settings than those asked for."""
+    from aft.models.shipped import told_of_shipped
+
+    asked = {
+        "corpus": asdict(made.corpus),
+        "architecture": asdict(made.architecture),
+        "training": deciding(made.training),
+    }
+    shipped = told_of_shipped()["made_from"]
+    other = [name for name, value in asked.items() if shipped[name] != value]
+    if other:
+        raise SettingsError(
+            f"The pocket base model that ships with AFT was made under another {' and '.join(other)} than "
+            f"base_model.pocket asks for: set base_model.source={PRETRAINED} to make one of these settings."
+        )

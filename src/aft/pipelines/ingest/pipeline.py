@@ -26,7 +26,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 prepare_base_model,
-                inputs=["params:base_model", "held_out_hashes", "params:model_cache"],
+                inputs=["params:base_model", "params:model_cache"],
                 outputs="base_model",
                 name="prepare_base_model",
             ),

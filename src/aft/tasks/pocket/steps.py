@@ -15,8 +15,8 @@ _PAIR = re.compile(rf"({EVENT}, {EVENT}): ({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBE
 _KIND = re.compile(rf"(gains|losses) ({EVENT}(?:, {EVENT})*): ({NUMBER}(?: \+ {NUMBER})*)(?: = (-?{NUMBER}))?\.")
 _TAKEN = re.compile(rf"({EVENT}|gains|losses|more|fewer): (-?{NUMBER}) ([+-]) ({NUMBER}) = (-?{NUMBER})\.")
 _OTHER_AMOUNTS = "has other amounts in its equation than it takes"
-_WRONG_DIRECTION = "takes a gain for a loss, or a loss for a gain"
-_WRONG_ARITHMETIC = "has a sum that is not right"
+WRONG_DIRECTION = "takes a gain for a loss, or a loss for a gain"
+WRONG_ARITHMETIC = "has a sum that is not right"
 _EQUATION = re.compile(r"-?[0-9]++(?: [+-] [0-9]++)*+(?: = -?[0-9]++)?")
 
 
@@ -117,11 +117,11 @@ def _read_pair(pair: re.Match[str], told: _Told) -> tuple[Part, str | None]:
     if fault is None and sorted((int(a), int(b))) != sorted(event.amount for event in events):
         fault = _OTHER_AMOUNTS
     elif fault is None and (sign == "+") != (events[0].gain == events[1].gain):
-        fault = _WRONG_DIRECTION
+        fault = WRONG_DIRECTION
     elif fault is None and int(a) + int(sign + b) != int(result):
-        fault = _WRONG_ARITHMETIC
+        fault = WRONG_ARITHMETIC
     elif fault is None and change != sum(event.signed for event in events):
-        fault = _WRONG_DIRECTION
+        fault = WRONG_DIRECTION
     return (direction, change), fault
 
 
@@ -134,9 +134,9 @@ def _read_kind(kind: re.Match[str], told: _Told) -> tuple[Part, str | None]:
     if fault is None and sorted(amounts) != sorted(event.amount for event in events):
         fault = _OTHER_AMOUNTS
     elif fault is None and any(event.gain != (name == "gains") for event in events):
-        fault = _WRONG_DIRECTION
+        fault = WRONG_DIRECTION
     elif fault is None and (total != sum(amounts) or (not result and len(amounts) > 1)):
-        fault = _WRONG_ARITHMETIC
+        fault = WRONG_ARITHMETIC
     return (name, total if name == "gains" else -total), fault
 
 
@@ -154,7 +154,7 @@ def _read_taken(taken: re.Match[str], told: _Told) -> str | None:
     if abs(change) != abs(signed):
         return _OTHER_AMOUNTS
     if change != signed:
-        return _WRONG_DIRECTION
+        return WRONG_DIRECTION
     if expected not in (None, int(start)):
         return f"starts from {start} where the total is {expected}"
-    return _WRONG_ARITHMETIC if int(start) + signed != int(result) else None
+    return WRONG_ARITHMETIC if int(start) + signed != int(result) else None
