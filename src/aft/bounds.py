@@ -1,4 +1,4 @@
-"""What a value among the settings may be: one check and one sentence, wherever a setting is a number or names a thing.
+"""Bounds of settings: what a number or a name may be, and the sentence for one that is out of bounds.
 
 The types of numbers here are for the fields of a class that `aft.checked.checked` makes.
 """

@@ -1,4 +1,4 @@
-"""`kedro cache`: what is kept for later, and what of it may go."""
+"""`kedro cache`: list the entries of the caches, and remove unfinished or unused ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ _DAY_S = 86_400
 
 @click.group()
 def cache() -> None:
-    """What is kept for later: models, samples, scores, ratings, and what was abandoned before it was finished."""
+    """List and clean the caches of models, samples, scores and ratings."""
 
 
 @cache.command("list")

@@ -1,4 +1,4 @@
-"""Settings are checked where they stand: what is wrong with one is told in a sentence that names it."""
+"""Settings classes that check themselves: an unknown key or a misfit is a `SettingsError` that names it."""
 
 import re
 from collections.abc import Sequence

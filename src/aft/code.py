@@ -1,4 +1,4 @@
-"""What a result follows from, for the key that it is kept under: the source of its rooms, and the settings that decide.
+"""Cache keys: the source code and the settings that decide a result. A room is a package of `aft`, such as `tasks`.
 
 An edited rule is never answered from a cache, and a setting that only says how a thing is computed makes nothing anew.
 """

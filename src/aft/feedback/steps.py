@@ -1,4 +1,4 @@
-"""Ratings by the task's own check of every step: the paper's protocol without a judge to ask."""
+"""Ratings by the task's own check of every step (a rule-based process reward): the paper's protocol without a judge."""
 
 import logging
 import math

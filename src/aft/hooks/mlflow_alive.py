@@ -1,7 +1,7 @@
-"""Which runs still go on: a process that records a run holds a lock file for as long as it lives.
+"""Which MLflow runs are alive: a process that records a run holds a lock file for as long as it lives.
 
-The operating system frees a lock however the process ends. So a lock file that can be had is one of a process that was
-killed, and its runs can be closed; or of one that ended and could not tell MLflow so, which left in it what to tell.
+The operating system frees a lock however the process ends. So a lock file that can be locked belongs to a process that
+was killed, whose runs can be closed; or to one that could not reach MLflow when it ended, and left the statuses there.
 Those of another machine or project have other lock files and are left alone.
 """
 

@@ -1,4 +1,4 @@
-"""What a person wants to know when a run has ended: the comparison, how long each stage took, where everything is."""
+"""The summary at the end of a run: the comparison table, the time of each stage, all output paths."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ _COMPARISON, _REPORT, _FIGURE = "comparison", "report", "_figure"  # how the nam
 
 
 class RunSummaryHook:
-    """Notes what a run writes and how long its stages take, and tells it at the end.
+    """Notes what a run writes and how long its stages take, and logs it at the end.
 
     It is called last, so that what other hooks do is counted for the stage in which they do it.
     """
@@ -77,7 +77,7 @@ class RunSummaryHook:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
-        """Tell it all in one message."""
+        """Log the summary as one message."""
         project = Path(run_params["project_path"])
         missing = self._tracking.missing
         parts = [

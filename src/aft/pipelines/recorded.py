@@ -1,4 +1,4 @@
-"""What may be told of a run's settings: parameters on an allow-list, no credentials, no folders."""
+"""The parameters that a record of a run may show: an allow-list, without credentials and folders."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Where a model ranks a wrong response above a right one of its question: of what kind these are, and what changed.
+"""Inversions, where a model ranks a wrong response above a right one of its question: of which kinds, and what changed.
 
 The scored groups that these functions take have one row per response: `question_id`, `sample_index`, `is_correct`
 (bool), `score` (mean token log-probability, <= 0, natural log), and whatever the caller knows of a response besides,

@@ -1,4 +1,4 @@
-"""What each of several cells that run at once has of the machine: a GPU of its own where there are some."""
+"""The GPUs and threads of each of several cells that run at once: a GPU of its own where there are some."""
 
 import os
 

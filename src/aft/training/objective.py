@@ -1,4 +1,4 @@
-"""The loss of some examples, from the log-probabilities of their responses.
+"""The loss of some examples, from the log-probabilities of their responses; vft is the SFT loss.
 
     loss = vft_weight x vft + weight x alignment(term, constraint)
 

@@ -1,4 +1,4 @@
-"""The report: one page for people, from what the other nodes made."""
+"""The node of the report: one HTML page from what the other nodes made."""
 
 from typing import Any
 
