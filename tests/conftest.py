@@ -26,6 +26,29 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 
 SOURCE = Path(__file__).parents[1] / "src"
+NAMED = os.environ.get("AFT_DATA_DIR")
+PUBLISHED = Path(NAMED or Path(__file__).parents[2] / "shared" / "data")
+_NO_DATA = "the published data sets are not there"
+
+
+@pytest.fixture(scope="session")
+def published_data() -> Path:
+    """The folder of published data sets, as in `AFT_DATA_DIR` or beside the checkout; no folder, no test.
+
+    Where there is one, or one is named, every test is run on it: a set that is missing fails.
+    """
+    if not PUBLISHED.is_dir() and not NAMED:
+        pytest.skip(_NO_DATA)
+    assert PUBLISHED.is_dir(), f"AFT_DATA_DIR names no folder: {PUBLISHED}"
+    return PUBLISHED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which tests did not run for want of data, and where they would look for them."""
+    skipped = [one.nodeid for one in terminalreporter.stats.get("skipped", ()) if _NO_DATA in str(one.longrepr)]
+    if skipped:
+        told = f"{len(skipped)} tests on real data were SKIPPED: no folder {PUBLISHED}, and none named in AFT_DATA_DIR"
+        terminalreporter.write_line(f"{told} ({', '.join(skipped)})", red=True, bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +103,15 @@ def _tiny_model(kind: str) -> Any:
         return AutoModelForCausalLM.from_config(configs[kind]()).eval()
 
 
+@pytest.fixture(scope="session")
+def recipe_parameters() -> Callable[[str], dict[str, Any]]:
+    """The merged parameters of a shipped recipe."""
+    from aft.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+    conf = Path(__file__).parents[1] / "conf"
+    return lambda recipe: CONFIG_LOADER_CLASS(str(conf), env=recipe, **CONFIG_LOADER_ARGS)["parameters"]
+
+
 @pytest.fixture
 def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a Python process of its own on some code; whatever still runs at the end of the test is killed."""
@@ -110,9 +142,20 @@ def edit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def edit(room: str) -> None:
         name = room if room.endswith(".py") else f"{room}/__init__.py"
-        monkeypatch.setattr(code, "_SOURCES", {**sources, name: f"{sources[name]} edited"})
+        edited = {**sources, name: f"{sources[name]} edited"}
+        monkeypatch.setattr(code, "_SOURCES", edited)
+        monkeypatch.setattr(code, "hash_sources", lambda package: edited)
 
     return edit
+
+
+@pytest.fixture
+def edit_file(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have a file of AFT edited on disk since it was imported."""
+    from aft import code
+
+    sources = code.hash_sources(SOURCE / "aft")
+    return lambda name: monkeypatch.setattr(code, "hash_sources", lambda package: {**sources, name: "edited"})
 
 
 @pytest.fixture

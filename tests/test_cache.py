@@ -14,7 +14,7 @@ from aft.cache import Entry, find_entries, refuse_shared, refuse_while_running, 
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.errors import StoreError
 from aft.files import LOCKS, build_once, finish_directory, lock_of, locked, write_json, write_sealed
-from aft.models.directory import ModelDirectory, open_model, publish
+from aft.models.directory import ModelDirectory, open_model, publish, standing_for
 from aft.sampling.store import SampleStore, encode
 
 
@@ -61,6 +61,18 @@ def test_a_model_that_is_published_is_used_and_another_is_not(
     remove(found(data, caches)[str(other.path.relative_to(data))])
     assert not other.path.exists()
     assert open_model(data / "06_models/pocket/seed_0/vft").fingerprint == one.fingerprint
+
+
+def test_files_that_stand_for_those_of_another_model_are_counted_once(
+    data: Path, caches: list[Path], pocket_directory: ModelDirectory
+) -> None:
+    """The room that both take is that of the older one, and a manifest."""
+    alone = cached_model(caches[0], pocket_directory, "one")
+    (entry,) = find_entries(data, caches)
+    other = standing_for(alone, {"term": "aft"}, caches[0])
+    first, second = find_entries(data, caches)
+    sizes = {first.path: first.size, second.path: second.size}
+    assert sum(sizes.values()) == entry.size + (other.path / "manifest.json").stat().st_size
 
 
 def test_shards_that_a_list_names_are_used(data: Path, caches: list[Path]) -> None:

@@ -18,13 +18,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def caches(tmp_path: Path) -> dict[str, Path]:
     """One abandoned training and one unused store, under a copy of the project's configuration."""
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    for path in tmp_path.glob("conf/*/globals.yml"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text(
-            "\n".join(line for line in lines if not line.startswith("data:")) + f"\ndata: {tmp_path}/data\n",
-            encoding="utf-8",
-        )
+    shutil.copytree(ROOT / "conf", tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    (tmp_path / "conf/local").mkdir()
+    (tmp_path / "conf/local/globals.yml").write_text(f"data: {tmp_path}/data\n", encoding="utf-8")
     folders = {
         "unfinished": tmp_path / "data/06_models/cache/.0123456789abcdef.partial",
         "unused": tmp_path / "data/04_feature/cache/fedcba9876543210",

@@ -91,6 +91,14 @@ def test_a_label_that_is_text_is_a_name(label: str, told: Told) -> None:
         ("--params=.label=x", "no parameter '.label'"),
         ("--params=sample_from=nosuch", "sample_from is 'nosuch', but there is no model"),
         ("--params=labelling.judge=file,labelling.ratings_file=/nosuch", "labelling.ratings_file is '/nosuch', but"),
+        (
+            "--params=base_model.source=s3://bucket/model",
+            "base_model.source is 's3://bucket/model', but must",
+        ),
+        ("--params=sample_cache=memory://bucket", "sample_cache is 'memory://bucket', but must be a path"),
+        ("--params=labelling.judge=file,labelling.ratings_file=https://a/b.csv", "labelling.ratings_file is 'https://"),
+        ("--params=test_sets.x.family=svamp,test_sets.x.settings.path=gs://a", "test_sets.x.settings.path is 'gs://a'"),
+        ("--params=sample_from=hdfs://a/b", "sample_from is 'hdfs://a/b', but must be a path"),
         ("--params=a=[", "cannot be read"),
         ("--params=a='", "cannot be read"),
         ("--params=a=@", "cannot be read"),
@@ -113,6 +121,7 @@ def test_a_label_that_is_text_is_a_name(label: str, told: Told) -> None:
         ("--to-outputs=nosuch", "nosuch"),
         ("--tags=nosuch", "no nodes"),
         ("--env=nosuch", "There is no recipe 'nosuch'"),
+        ("--env=llama_7b", "There is no recipe 'llama_7b'"),  # only others stand on it
         ("--conf-source=/etc/passwd", "not a valid directory"),
         ("--config=/etc/passwd", "cannot be read"),
     ],
@@ -129,6 +138,13 @@ def test_a_mistake_ends_in_one_sentence(option: str, named: str, told: Told) -> 
         ("globals.yml", "recipe: cache\n", "holds what all runs share"),
         ("globals.yml", "recipe:\n", "The recipe is empty"),
         ("globals.yml", "recipe: x\ndata: 5\n", "data is 5"),
+        ("globals.yml", "recipe: x\ndata: memory://bucket\n", "data in globals.yml is 'memory://bucket', but must be"),
+        ("catalog.yml", "report: {filepath: 's3://b/report.html'}\n", "report.filepath is 's3://b/report.html', but"),
+        (
+            "catalog.yml",
+            "raw_questions: {asked: {settings: {path: 'file:///data'}}}\n",
+            "asked.settings.path is 'file:///data', but",
+        ),
         ("parameters.yml", "training: {epochs: [\n", "parameters.yml"),
         ("parameters.yml", "label: mine\n", "Set the label on the command line"),
         ("parameters.yml", "- a list\n", ""),
@@ -146,6 +162,24 @@ def test_a_mistake_in_a_file_ends_in_one_sentence(file: str, text: str, named: s
     finally:
         shutil.rmtree(conf / "broken")
     assert said is not None and named in said
+
+
+def test_the_settings_of_a_machine_stand_above_those_of_a_recipe(conf: Path, told: Told) -> None:
+    """And the command line above both."""
+    settings = conf / "local/parameters.yml"
+    settings.write_text("training: {epochs: many}\n", encoding="utf-8")
+    try:
+        said = told(), told("--params=training.epochs=2")
+    finally:
+        settings.unlink()
+    assert said[0] is not None and "training.epochs is 'many'" in said[0]
+    assert said[1] is None
+
+
+def test_a_folder_without_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(click.ClickException, match=f"There is no folder {tmp_path / 'conf'}; go to the project"):
+        run.main([], standalone_mode=False)
 
 
 def test_the_shipped_form_of_a_setting_runs(told: Told) -> None:

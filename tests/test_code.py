@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import pytest
 
 from aft import code
 from aft.feedback.judge_settings import JudgeSettings
+from aft.files import digest
 from aft.models.adapters import LoraSettings
-from aft.pipelines.parameters import Judge, Labelling, Sampler, Server, Training
-from aft.sampling.settings import SamplingSettings
-from aft.training.settings import TrainingSettings
+from aft.models.pocket import Architecture
+from aft.pipelines.parameters import Labelling, PocketBase
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
+from aft.tasks.pocket import Corpus
+from aft.training.settings import Objective, TrainingSettings
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -72,22 +75,70 @@ def test_a_room_without_source_is_a_programming_error(room: str):
         code.source_hash("tasks", room)
 
 
-def test_what_is_edited_after_the_import_is_not_the_code_that_runs(tmp_path: Path, start_python: Callable[..., Any]):
-    """Someone edits a rule while a model is trained; what is made after that is made by the code in memory."""
+@pytest.fixture
+def run_copy(tmp_path: Path, start_python: Callable[..., Any]) -> Callable[[str], str]:
+    """Run code in a process that imports a copy of AFT, in which `edit` changes a file of a room; what it printed."""
     shutil.copytree(SOURCE / "aft", tmp_path / "aft", ignore=shutil.ignore_patterns("__pycache__"))
-    script = """
+    begin = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import aft
-rule = Path(aft.__file__).parent / "alignment" / "losses.py"
-rule.write_text(rule.read_text(encoding="utf-8") + "# edited", encoding="utf-8")
-from aft.code import source_hash
-print(source_hash("alignment"))
+from aft.code import load_rooms, source_hash
+from aft.errors import StoreError
+def edit(name):
+    file = Path(aft.__file__).parent / name
+    file.write_text(file.read_text(encoding="utf-8") + "# edited", encoding="utf-8")
 """
-    before, after = (start_python(script, tmp_path).stdout.read() for _ in range(2))
-    assert before.strip() == code.source_hash("alignment")
+    return lambda script: start_python(begin + script, tmp_path).stdout.read().strip()
+
+
+def test_what_is_edited_after_the_import_is_not_the_code_that_is_hashed(run_copy: Callable[[str], str]):
+    script = 'edit("alignment/losses.py"); print(source_hash("alignment"))'
+    before, after = run_copy(script), run_copy(script)
+    assert before == code.source_hash("alignment")
     assert after != before
+
+
+def test_code_that_was_edited_before_it_was_loaded_makes_nothing_under_the_old_hash(
+    run_copy: Callable[[str], str], tmp_path: Path
+):
+    """A room is imported when it is needed first, which may be long after the process has begun."""
+    script = """
+from aft.files import build_once
+edit("scoring/groups.py")
+try:
+    build_once(Path(sys.argv[1]) / "cache", {"kind": "scores"}, lambda directory: print("built"), "scoring")
+except StoreError as error:
+    print(error)
+"""
+    told = "The code has changed since this run began (aft/scoring/groups.py); run the same command again: what is "
+    assert run_copy(script) == f"{told}finished is kept."
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def test_what_is_made_while_someone_edits_its_code_is_made_by_the_code_in_memory_and_kept(
+    run_copy: Callable[[str], str], tmp_path: Path
+):
+    """Hours of training are not lost, and stand under the hash of what trained."""
+    script = """
+from aft.files import build_once, read_manifest
+def build(directory):
+    edit("scoring/groups.py")
+made = build_once(Path(sys.argv[1]) / "cache", {"kind": "scores"}, build, "scoring")
+print(read_manifest(made)["made_from"]["code"])
+"""
+    assert run_copy(script) == code.source_hash("scoring")
+
+
+def test_other_rooms_may_be_edited(run_copy: Callable[[str], str]):
+    assert run_copy('edit("tasks/svamp.py"); print(load_rooms("alignment"))') == code.source_hash("alignment")
+
+
+def test_every_module_of_a_room_is_loaded(run_copy: Callable[[str], str]):
+    loaded = run_copy('load_rooms("feedback", "server.py"); print(*(name for name in sys.modules if "aft." in name))')
+    files = {path.stem for path in (SOURCE / "aft" / "feedback").glob("*.py")} - {"__init__"}
+    assert {f"aft.feedback.{name}" for name in files} | {"aft.server"} <= set(loaded.split())
 
 
 USUAL = {"epochs": 3, "learning_rate": 2e-5, "batch_size": 8}
@@ -99,11 +150,13 @@ URL = "http://localhost:8000/v1"
     [
         (TrainingSettings(**USUAL), {"token_budget": 512, "scoring": "naive"}),
         (TrainingSettings(**USUAL), {"checkpoint_every": 7, "monitor_every": None, "gradient_checkpointing": True}),
-        (Training(**USUAL), {"token_budget": 512}),  # as the pipelines have them
         (SamplingSettings(samples=4), {"block_size": 3, "batch_rows": 7}),
         (JudgeSettings(URL, "judge"), {"base_url": "http://elsewhere/v1", "concurrency": 1, "timeout_s": 9.0}),
-        (Labelling(openai=Judge(URL, "judge")), {"openai": Judge("http://elsewhere/v1", "judge")}),
-        (Sampler("server", Server(URL, "model")), {"server": Server("http://elsewhere/v1", "model")}),
+        (Labelling(openai=JudgeSettings(URL, "judge")), {"openai": JudgeSettings("http://elsewhere/v1", "judge")}),
+        (
+            SamplerSettings("server", ServerSettings(URL, "model")),
+            {"server": ServerSettings("http://elsewhere/v1", "model")},
+        ),
     ],
     ids=str,
 )
@@ -121,8 +174,8 @@ def test_how_a_thing_is_computed_does_not_decide_it(settings, changes):
         (TrainingSettings(**USUAL, lora=LoraSettings(rank=2)), {"lora": LoraSettings(rank=3)}),
         (SamplingSettings(samples=4), {"temperature": 0.5}),
         (JudgeSettings(URL, "judge"), {"ratings": 1}),
-        (Labelling(openai=Judge(URL, "judge")), {"openai": Judge(URL, "other")}),
-        (Sampler("server", Server(URL, "model")), {"server": Server(URL, "other")}),
+        (Labelling(openai=JudgeSettings(URL, "judge")), {"openai": JudgeSettings(URL, "other")}),
+        (SamplerSettings("server", ServerSettings(URL, "model")), {"server": ServerSettings(URL, "other")}),
     ],
     ids=str,
 )
@@ -130,6 +183,23 @@ def test_every_other_setting_decides(settings, changes):
     assert code.deciding(replace(settings, **changes)) != code.deciding(settings)
 
 
-@pytest.mark.parametrize("kind", [TrainingSettings, SamplingSettings, JudgeSettings, Server, Sampler])
-def test_what_says_how_is_a_setting(kind):
-    assert set(kind.HOW) < {field.name for field in fields(kind)}
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (TrainingSettings(**USUAL), "0045edd2a56e9b12"),
+        (TrainingSettings(**USUAL, lora=LoraSettings(rank=4)), "accd7d80ea8ca775"),
+        (Objective(), "7857a35c7f56bee4"),
+        (Objective(term="aft", weight=1), "cb29ec618e6a3a86"),
+        (SamplingSettings(samples=4), "9a94149e9f1cdfee"),
+        (SamplingSettings(samples=4, temperature=1, greedy=True), "4d4f4c65a64139e6"),
+        (SamplerSettings(), "9029cc0415719602"),
+        (SamplerSettings("server", ServerSettings(URL, "m"), ClusterSettings(2)), "0e8ade2783776493"),
+        (JudgeSettings(URL, "m"), "c8583dea90c6acc7"),
+        (Labelling(openai=JudgeSettings(URL, "m")), "59a6c28143bf578a"),
+        (PocketBase(Corpus(), Architecture(), TrainingSettings(**USUAL)), "c2091c87d232e7ab"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_keys_are_those_of_the_results_that_are_kept(settings, key):
+    """A setting that is added, or changes sides, makes all results anew: of models, samples, ratings and studies."""
+    assert digest(code.deciding(settings)) == key

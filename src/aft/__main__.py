@@ -1,17 +1,14 @@
-"""`python -m aft`: the same as `kedro run`, for an installed package."""
-
-import sys
-from pathlib import Path
+"""`aft` and `python -m aft`: the project's commands without Kedro's own, from an installed package, too."""
 
 from kedro.framework.project import configure_project
 
 
 def main() -> None:
-    """Run the pipelines with the options of `kedro run`."""
-    configure_project(Path(__file__).parent.name)
-    from aft.cli import run
+    """Run the command that the arguments name: run, studies, models or cache."""
+    configure_project("aft")
+    from aft.cli import cli  # which imports the project's settings
 
-    run(sys.argv[1:])
+    cli(prog_name="aft")
 
 
 if __name__ == "__main__":

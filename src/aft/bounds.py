@@ -1,13 +1,19 @@
-"""What a number among the settings may be: one check and one sentence, wherever a setting is a number."""
+"""What a value among the settings may be: one check and one sentence, wherever a setting is a number or names a thing.
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+The types of numbers here are for the fields of a class that `aft.checked.checked` makes.
+"""
 
-from aft.errors import SettingsError
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MANY = 10**9  # of whatever is counted: more than anyone has time or memory for
 LARGEST = 1e30  # of other numbers: float32, in which weights are, ends at 3e38
 SEEDS = 2**32 - 1  # numpy takes no larger one
+_LONGEST = 60  # characters of a value that are shown
+_SCIENTIFIC = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?[eE][+-]?[0-9]{1,3}")
 
 
 class Bounds(NamedTuple):
@@ -32,32 +38,59 @@ class Bounds(NamedTuple):
         ends = value < self.most if self.below else value <= self.most
         return starts and ends
 
+    def read(self, value: Any) -> float:
+        """`value` as such a number: 2e-5 may be text, as YAML takes it for, and 8.0 is whole.
+
+        Raises pydantic's error with `value` and what it must be.
+        """
+        number: Any = float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
+        if self.whole and isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if not self.hold(number):
+            told = {"value": shown(value), "bounds": str(self)}
+            raise PydanticCustomError("bounds", "is {value}: it must be {bounds}", told)
+        return number if self.whole else float(number)
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+
+class Must(NamedTuple):
+    """What a field that is text must be; its sentence does not repeat the value, which may hold a secret."""
+
+    hold: Callable[[str], object]
+    do: str  # as in "name a model"
+
+    def read(self, value: Any) -> str:
+        """`value` if it is such a text; raises pydantic's error otherwise."""
+        if not (isinstance(value, str) and self.hold(value)):
+            raise PydanticCustomError("must", "must {do}", {"do": self.do})
+        return value
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
 
 def counted(least: int = 1, most: int = MANY) -> Bounds:
     """The bounds of a count or an index."""
     return Bounds(least, most, whole=True)
 
 
-POSITIVE = Bounds(0, LARGEST, above=True)
-NOT_NEGATIVE = Bounds(0, LARGEST)
-SHARE = Bounds(0, 1, below=True)  # that leaves something
-
-
-def check_bounds(
-    settings: object, bounds: Mapping[str, Bounds], where: str = "", optional: Collection[str] = ()
-) -> None:
-    """Raise `SettingsError` naming the first setting, after `where`, that is not within its bounds.
-
-    None passes where it is `optional`.
-    """
-    for name, its in bounds.items():
-        value = getattr(settings, name)
-        if not its.hold(value) and not (value is None and name in optional):
-            raise SettingsError(f"{where}{name} is {shown(value)}: it must be {its}.")
+Count = Annotated[int, counted()]
+CountOrZero = Annotated[int, counted(0)]
+Seed = Annotated[int, counted(0, SEEDS)]
+Positive = Annotated[float, Bounds(0, LARGEST, above=True)]
+NotNegative = Annotated[float, Bounds(0, LARGEST)]
+Share = Annotated[float, Bounds(0, 1)]
+ShareBelowOne = Annotated[float, Bounds(0, 1, below=True)]  # that leaves something
 
 
 def shown(value: object) -> str:
     """`value` in less than a line; Python itself refuses to write a whole number of thousands of digits."""
     if isinstance(value, int) and abs(value) > LARGEST:
         return f"{'below -' if value < 0 else 'above '}{LARGEST:g}"
-    return f"{value!s:.60}"
+    try:
+        text = repr(value)
+    except ValueError:  # such a number, somewhere within
+        text = f"a {type(value).__name__} with a number above {LARGEST:g}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."

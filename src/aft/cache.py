@@ -33,7 +33,7 @@ class Entry:
 
     path: Path
     kind: str  # what is in it, or was to be: "pocket base model", "samples"
-    size: int  # bytes
+    size: int  # bytes, but for files that an older one has as well, by hard links
     age_s: float  # since anything in it was last written
     state: Literal["unfinished", "unused", "used"]
 
@@ -53,8 +53,9 @@ def find_entries(data: Path, caches: Sequence[Path]) -> list[Entry]:
         if _KEY.fullmatch(path.name) and any((path / name).is_file() for name in (MANIFEST, DESCRIPTION))
     ]
     named = _named(data, {cache.resolve() for cache in roots})
-    entries = (_entry(path, named) for path in (*unfinished, *finished))
-    return sorted((entry for entry in entries if entry is not None), key=lambda entry: -entry.age_s)
+    changed = {path: when for path in (*unfinished, *finished) if (when := _changed(path)) is not None}
+    counted: set[tuple[int, int]] = set()
+    return [_entry(path, changed[path], named, counted) for path in sorted(changed, key=lambda path: changed[path])]
 
 
 def remove(entry: Entry) -> None:
@@ -83,22 +84,29 @@ def refuse_shared(data: Path, caches: Sequence[Path]) -> None:
             )
 
 
-def _entry(path: Path, named: set[tuple[int, int]]) -> Entry | None:
-    files = list(_stats(Path(folder, name) for folder, _, names in os.walk(path) for name in names))
+def _entry(path: Path, changed: float, named: set[tuple[int, int]], counted: set[tuple[int, int]]) -> Entry:
+    """What a folder is; the files that count for it are added to those that are `counted`, by device and number."""
+    files = {(one.st_dev, one.st_ino): one.st_size for one in _stats(_inside(path))}
+    kind = _kind(path)
+    state = "used" if kind == _PAID or named & files.keys() else "unused"
+    size = sum(size for file, size in files.items() if file not in counted)
+    counted.update(files)
+    return Entry(
+        path, kind, size, max(time.time() - changed, 0.0), "unfinished" if _UNFINISHED.fullmatch(path.name) else state
+    )
+
+
+def _changed(path: Path) -> float | None:
+    """When anything in a folder was last written, in seconds since 1970; None if it is gone."""
     try:
         own = path.stat()
     except FileNotFoundError:
         return None
-    kind = _kind(path)
-    state = "used" if kind == _PAID or any((one.st_dev, one.st_ino) in named for one in files) else "unused"
-    changed = max([own.st_mtime, *(one.st_mtime for one in files)])
-    return Entry(
-        path,
-        kind,
-        sum(one.st_size for one in files),
-        max(time.time() - changed, 0.0),
-        "unfinished" if _UNFINISHED.fullmatch(path.name) else state,
-    )
+    return max([own.st_mtime, *(one.st_mtime for one in _stats(_inside(path)))])
+
+
+def _inside(path: Path) -> Iterator[Path]:
+    return (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
 def _kind(path: Path) -> str:

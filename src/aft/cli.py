@@ -1,6 +1,5 @@
-"""`kedro run` of this project: the same options; a mistake of the user ends in one sentence instead of a traceback."""
+"""The project's commands, of `aft` and `kedro`; a mistake of the user ends in one sentence instead of a traceback."""
 
-import os
 import re
 from copy import copy
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import KedroCliError
-from kedro.utils import find_kedro_project
 
 from aft.cache_cli import cache
 from aft.errors import AftError
-from aft.mistakes import check_recipe, check_runner, one_sentence
+from aft.project import in_project
 from aft.studies.cli import studies
+from aft.user_errors import check_runner
 
 
 @click.group(name="aft")
@@ -52,18 +51,9 @@ def _split_no_brackets(ctx: click.Context, option: click.Parameter, value: Any) 
 
 
 def _run(**options: Any) -> Any:
-    if options.get("conf_source"):
-        options["conf_source"] = str(Path(options["conf_source"]).resolve())
-    os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # paths in parameters are relative to the project
-    try:
-        check_recipe(options.get("env"), Path(options.get("conf_source") or "conf"))
+    with in_project(options["env"], options["conf_source"] or None) as (_, conf_source):
         check_runner(options["runner"], options["runner_params"])
-        return kedro_run.callback(**options)  # type: ignore[misc]
-    except Exception as error:
-        sentence = one_sentence(error)
-        if sentence is None:
-            raise
-        raise click.ClickException(sentence) from error
+        return kedro_run.callback(**{**options, "conf_source": conf_source})  # type: ignore[misc]
 
 
 @click.group()

@@ -4,9 +4,18 @@ An edited rule is never answered from a cache, and a setting that only says how 
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from aft.errors import StoreError
+
+_T = TypeVar("_T")
+_HOW = object()
+How = Annotated[_T, _HOW]
+"""The type of a setting that only says how a thing is computed, as in `How[int]`."""
 
 
 def hash_sources(package: Path) -> dict[str, str]:
@@ -15,8 +24,8 @@ def hash_sources(package: Path) -> dict[str, str]:
     return {path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# Taken when AFT is imported: a file that is edited while a run goes on is not the code that the run has in memory.
-_SOURCES = hash_sources(Path(__file__).parent)
+_PACKAGE = Path(__file__).parent
+_SOURCES = hash_sources(_PACKAGE)  # when AFT is imported: `load_rooms` sees to it that the code in memory is that
 
 
 def source_hash(*rooms: str) -> str:
@@ -26,21 +35,48 @@ def source_hash(*rooms: str) -> str:
     count, comments included: a result is rather made once too often than reused under another rule. The version of the
     package says less, and is in no key. Raises `ValueError` for a room that has no file.
     """
+    lines = [f"{name} {_SOURCES[name]}" for name in _files(rooms)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def load_rooms(*rooms: str) -> str:
+    """Import all that these rooms consist of, and give their `source_hash`: it is that of the code in memory from here.
+
+    Modules are else imported when they are needed first, perhaps long after the hash was taken. What is edited later
+    than this changes nothing that the process makes, and costs nothing. Raises `StoreError` if a file was edited
+    between the import of AFT and this call.
+    """
+    files = _files(rooms)
+    for name in files:
+        path = Path("aft", name).with_suffix("")
+        import_module(".".join(path.parts if path.name != "__init__" else path.parent.parts))
+    there = hash_sources(_PACKAGE)
+    edited = [name for name in files if there.get(name) != _SOURCES[name]]
+    if edited:
+        raise StoreError(
+            f"The code has changed since this run began ({', '.join(f'aft/{name}' for name in edited)}); run the same "
+            "command again: what is finished is kept."
+        )
+    return source_hash(*rooms)
+
+
+def _files(rooms: Sequence[str]) -> list[str]:
+    """The source files of some rooms, sorted."""
     names = {room: [name for name in _SOURCES if name == room or name.startswith(f"{room}/")] for room in rooms}
     empty = [room for room, files in names.items() if not files]
     if empty:
         raise ValueError(f"There is no source of {', '.join(empty)} in the package.")
-    lines = [f"{name} {_SOURCES[name]}" for name in sorted({name for files in names.values() for name in files})]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return sorted({name for files in names.values() for name in files})
 
 
 def deciding(settings: Any) -> Any:
-    """The settings that decide a result, by name: all fields but those that their class lists in `HOW`.
+    """The settings that decide a result, by name: all fields but those whose type is `How`.
 
     What these say, how a thing is computed, changes it by the rounding of sums at most, and under dropout by the masks
     that are drawn. Settings in settings are told in the same way, and any other value is itself.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings
-    how = getattr(settings, "HOW", ())
-    return {one.name: deciding(getattr(settings, one.name)) for one in fields(settings) if one.name not in how}
+    kinds = get_type_hints(type(settings), include_extras=True)
+    names = [one.name for one in fields(settings) if _HOW not in getattr(kinds[one.name], "__metadata__", ())]
+    return {name: deciding(getattr(settings, name)) for name in names}

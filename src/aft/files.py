@@ -2,7 +2,7 @@
 
 Everything that AFT keeps is written beside its final name, synced and renamed, so that `kill -9` or a full disk at any
 moment leaves either the old state or the new one. What is kept is also sealed: a directory by its manifest, a file by a
-small one beside it. What was damaged, cut or replaced since is told, and never read.
+small one beside it. What was damaged, cut or replaced since is reported, and never read.
 """
 
 import errno
@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from aft.code import load_rooms, source_hash
 from aft.errors import AftError, SettingsError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,8 @@ def _errno(error: Exception) -> int:
     """The operating system's number of an error, 0 if it has none; safetensors and tokenizers say it as text only."""
     if isinstance(error, OSError):
         return error.errno or 0
-    told = re.search(r"\(os error ([0-9]+)\)", str(error))
-    return int(told.group(1)) if told else 0
+    named = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(named.group(1)) if named else 0
 
 
 def _is_about(error: Exception, path: Path) -> bool:
@@ -277,12 +278,16 @@ def is_intact(directory: Path) -> bool:
     )
 
 
-def build_once(root: Path, description: Description, build: Callable[[Path], object]) -> Path:
+def build_once(root: Path, description: Description, build: Callable[[Path], object], *rooms: str) -> Path:
     """The directory under `root` that is made from `description`: reused if finished, else built and kept.
 
     `build` fills the directory that it is given; what an interrupted build left there is still there, so that it can
     continue. Two processes never build the same thing: the second waits for the first, and reuses what it made.
+
+    The code of `rooms` decides what is made: its hash is part of the description, as `code`, where no other stands
+    there. Raises `StoreError` before anything is built if it is not the code in memory, see `aft.code.load_rooms`.
     """
+    description = {**({"code": source_hash(*rooms)} if rooms else {}), **description}
     key, kind = digest(description), description.get("kind", "directory")
     final, staged = root / key, root / f".{key}.partial"
     if not is_intact(final):
@@ -290,6 +295,7 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
             if not is_intact(final):  # another run may have finished it in between
                 if final.exists():
                     logger.warning("%s is incomplete or changed since it was finished; it is made anew.", final)
+                load_rooms(*rooms)
                 with writing(staged):
                     staged.mkdir(exist_ok=True)
                     write_json(staged / MANIFEST, {"made_from": description})  # what it is going to be, if this is all
@@ -337,13 +343,13 @@ def patience_s() -> float:
 
     Raises `SettingsError` if it is no number of at least 0.
     """
-    told = os.environ.get(PATIENCE)
+    value = os.environ.get(PATIENCE)
     try:
-        patience = math.inf if told is None else float(told)
+        patience = math.inf if value is None else float(value)
     except ValueError:
         patience = math.nan
     if not patience >= 0:
-        raise SettingsError(f"{PATIENCE} is {told!r}, but must be a number of seconds of at least 0, or unset.")
+        raise SettingsError(f"{PATIENCE} is {value!r}, but must be a number of seconds of at least 0, or unset.")
     return patience
 
 

@@ -5,7 +5,7 @@ import re
 _IDS = re.compile(r"\((?:Request|Amzn Trace|Amz CF) ID: [^)]*\)")
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """An error of the hub or its client in one line, without the token; what helps is seldom in its first line."""
     from huggingface_hub import get_token
 

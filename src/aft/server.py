@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from aft.bounds import Bounds, check_bounds, counted
+from aft.bounds import Bounds, Must, counted
+from aft.checked import checked
+from aft.code import How
 from aft.errors import AftError, DataError, SettingsError, StoreError
 
 if TYPE_CHECKING:
@@ -21,30 +23,44 @@ _TOO_LONG = re.compile(r"context[ _](?:length|size|window)|maximum model length"
 _NO_KEY = "no-key-is-set"  # a server that needs no key takes any, and the client insists on one
 
 
-@dataclass(frozen=True, slots=True)
+def _is_plain_url(text: str) -> bool:
+    """Whether an address is one of a web server and holds nothing secret."""
+    try:
+        url = urlsplit(text)
+        secret = url.username is not None or url.password is not None or "?" in text or "#" in text
+        named = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+    return named and not secret and text.isprintable() and " " not in text
+
+
+_Url = Annotated[
+    str,
+    Must(
+        _is_plain_url,
+        "be an http or https address such as http://localhost:8000/v1, without user, password, query or fragment; the "
+        "key comes from the environment variable that api_key_env names",
+    ),
+]
+_Model = Annotated[str, Must(bool, "name a model that the server at base_url serves")]
+_Variable = Annotated[
+    str, Must(re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch, "be the name of an environment variable, not the key")
+]
+Concurrency = Annotated[int, counted(most=10_000)]
+_Retries = Annotated[int, counted(0, 1000)]
+Timeout = Annotated[float, Bounds(0.001, 86_400)]
+
+
+@checked
 class Connection:
     """A model behind a server, and how patiently it is asked."""
 
-    base_url: str  # of the server, as in "http://localhost:8000/v1"
-    model: str  # the name under which the server knows the model
-    api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key; unset where none is needed
-    concurrency: int = 8  # requests under way at a time
-    retries: int = 5  # how often a request that failed is sent again, waiting longer each time
-    timeout_s: float = 60.0  # how long the server may be silent, in seconds
-
-    def __post_init__(self) -> None:
-        if not _is_plain_url(self.base_url):  # not repeated in the message: it may hold a password
-            raise SettingsError(
-                "base_url must be an http or https address such as http://localhost:8000/v1, without user, password, "
-                "query or fragment; the key comes from the environment variable that api_key_env names."
-            )
-        if not (isinstance(self.model, str) and self.model):
-            raise SettingsError("model must name a model that the server at base_url serves.")
-        named = isinstance(self.api_key_env, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env)
-        if not named:  # nor here: it may be the key itself
-            raise SettingsError("api_key_env must be the name of an environment variable, not the key.")
-        bounds = {"concurrency": counted(1, 10_000), "retries": counted(0, 1000), "timeout_s": Bounds(0.001, 86_400)}
-        check_bounds(self, bounds)
+    base_url: How[_Url]  # of the server, as in "http://localhost:8000/v1"
+    model: _Model  # the name under which the server knows the model
+    api_key_env: How[_Variable] = "OPENAI_API_KEY"  # the one that holds the key; unset where none is needed
+    concurrency: How[Concurrency] = 8  # requests under way at a time
+    retries: How[_Retries] = 5  # how often a request that failed is sent again, waiting longer each time
+    timeout_s: How[Timeout] = 60.0  # how long the server may be silent, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +208,3 @@ def _words(error: "APIError", key: str) -> str:
     line = message.strip().split("\n", 1)[0].rstrip(".") if isinstance(message, str) else ""
     told = line.replace(key, "***")[:200]
     return f" ({''.join(one if one.isprintable() else '?' for one in told)})" if line else ""
-
-
-def _is_plain_url(text: object) -> bool:
-    """Whether an address is one of a web server and holds nothing secret."""
-    if not isinstance(text, str):
-        return False
-    try:
-        url = urlsplit(text)
-        secret = url.username is not None or url.password is not None or "?" in text or "#" in text
-        named = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # a port that is no number, or half an IPv6 address
-        return False
-    return named and not secret and text.isprintable() and " " not in text

@@ -4,6 +4,8 @@ import logging
 import os
 import warnings
 
+from aft.config_loader import RecipeConfigLoader
+from aft.context import Context
 from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_inputs import CheckInputsHook
 from aft.hooks.check_parameters import CheckParametersHook
@@ -25,9 +27,6 @@ warnings.filterwarnings("ignore", message=_OLD_NAME, category=FutureWarning)
 if _OLD_NAME not in (_given := os.environ.get("PYTHONWARNINGS", "")):
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (f"ignore:{_OLD_NAME}:FutureWarning", _given)))
 warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is deprecated.*")
-# Variants live in namespaces and are joined by their full names; Kedro warns that this is no unit of deployment.
-warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.' characters")
-warnings.filterwarnings("ignore", message=r"Namespace '.*' is interrupted by nodes")
 
 # Kedro advises to repeat a command that failed at its first node; what is wrong is told in the next line.
 logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda told: "No nodes ran" not in told.getMessage())
@@ -40,9 +39,12 @@ HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), *_CHECKS)
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
+CONTEXT_CLASS = Context
+CONFIG_LOADER_CLASS = RecipeConfigLoader
+_KINDS = ("parameters", "mlflow", "globals", "catalog", "studies", "credentials")
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local",
-    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "globals": "soft", "catalog": "soft", "studies": "soft"},
+    "default_run_env": "base",  # the loader reads `local` over every recipe
+    "merge_strategy": dict.fromkeys(_KINDS, "soft"),
     "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"], "studies": ["studies*", "studies*/**"]},
 }

@@ -1,14 +1,16 @@
 """Values: numbers derived by hand, the paper's equations as plain loops, metrics and errors."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from aft.alignment.losses import CONSTRAINTS, TERMS, alignment_loss
+from aft.alignment.terms import Pairwise, Pointwise, Ranking
 from aft.errors import AftError, DataError, SettingsError
 
+FAMILIES = {"ranking": Ranking, "pairwise": Pairwise, "pointwise": Pointwise}
 LN2 = math.log(2)
 SCORES = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
 RANKS = torch.tensor([[0, 1], [0, 1]])
@@ -332,7 +334,7 @@ class TestMetrics:
         assert loss == metrics["alignment_term"] == metrics["constraint_term"] == metrics["comparable"] == 0
         assert all(math.isnan(metrics[name]) for name in ("score_positive", "score_negative", "margin"))
 
-    @pytest.mark.parametrize("term", TERMS)
+    @pytest.mark.parametrize("term", ["aft", "rrhf", "pro", "dpo"])
     @pytest.mark.parametrize("constraint", CONSTRAINTS)
     def test_boundary_alone_adds_to_the_value(self, term, constraint):
         """The alignment term is the value without constraint; the boundary, above the -5 here, adds to it."""
@@ -378,6 +380,16 @@ def test_precision_of_the_computation(given, computed):
         ({"term": "ppo"}, SettingsError, "'ppo'"),
         ({"constraint": "hard"}, SettingsError, "'hard'"),
         ({"term": "dpo"}, SettingsError, "reference_scores_Q_K"),
+        *(
+            ({"term": term} | {f"{other}_Q_K": SCORES for other in TERMS[term].needs if other != name}, *told)
+            for term in TERMS
+            for name in TERMS[term].needs
+            for told in [(SettingsError, f"'{term}' needs {name}_Q_K: ")]
+        ),
+        ({"term": "simpo", "constants": {"alpha": 1.0}}, SettingsError, "no constant 'alpha', only beta, gamma"),
+        ({"term": "aft", "constants": {"beta": 1.0}}, SettingsError, "no constant 'beta', only none"),
+        ({"term": "simpo", "constants": {"beta": 0.0}}, SettingsError, "constants.beta is 0"),
+        ({"term": "redi", "rewards_Q_K": SCORES[0]}, DataError, "rewards_Q_K"),
         ({"term": "dpo", "reference_scores_Q_K": SCORES, "dpo_beta": 0.0}, SettingsError, "dpo_beta"),
         ({"scores_Q_K": SCORES[:0], "ranks_Q_K": RANKS[:0], "mask_Q_K": MASK[:0]}, DataError, "scores_Q_K"),
         ({"scores_Q_K": SCORES[0], "ranks_Q_K": RANKS[0], "mask_Q_K": MASK[0]}, DataError, "scores_Q_K"),
@@ -409,5 +421,6 @@ def test_errors_are_one_sentence(change, error, words):
 
 
 def test_names():
-    assert TERMS == ("aft", "rrhf", "pro", "dpo")
+    of_family = {family: tuple(term for term in TERMS if TERMS[term].family == family) for family in FAMILIES}
+    assert of_family == {family: get_args(names) for family, names in FAMILIES.items()}
     assert CONSTRAINTS == ("none", "detached", "detached_lowest", "boundary")

@@ -15,7 +15,12 @@ from aft.alignment.losses import CONSTRAINTS, TERMS, alignment_loss
 DPO_BETA = 0.7
 BETA = 0.15
 
-every_loss = pytest.mark.parametrize("term", TERMS)
+every_case = pytest.mark.parametrize(  # what `detached` does to the other terms, their plain loops tell
+    ("term", "constraint"),
+    [(t, c) for t in TERMS for c in CONSTRAINTS if TERMS[t].family == "ranking" or not c.startswith("detached")],
+)
+of_rankings = pytest.mark.parametrize("term", ["aft", "rrhf", "pro", "dpo"])
+of_ranks = pytest.mark.parametrize("term", [term for term in TERMS if TERMS[term].family != "pointwise"])
 every_constraint = pytest.mark.parametrize("constraint", CONSTRAINTS)
 examples = hypothesis_settings(max_examples=30, deadline=None)
 
@@ -28,7 +33,14 @@ class Response:
     rank: int
     rating: float
     reference: float
+    gain: float  # of the score over that under the model that sampled
+    length: float
+    reward: float
     real: bool
+
+    @property
+    def behaviour(self) -> float:
+        return self.score - self.gain
 
 
 Batch = list[list[Response]]
@@ -36,7 +48,7 @@ Batch = list[list[Response]]
 SCORES = st.floats(-8, 0)
 EXTREMES = st.sampled_from([-1e4, -5e3, -20.0, -0.5, -1e-7, 0.0])
 JUNK = st.sampled_from([math.nan, math.inf, -math.inf, -1e30, 7.0])
-PADDING = st.builds(Response, JUNK, st.integers(-(2**62), 2**62), JUNK, JUNK, real=st.just(False))
+PADDING = st.builds(Response, JUNK, st.integers(-(2**62), 2**62), JUNK, JUNK, JUNK, JUNK, JUNK, real=st.just(False))
 
 
 @st.composite
@@ -49,7 +61,10 @@ def batches(draw: st.DrawFn, scores: st.SearchStrategy[float] = SCORES, most_que
         ranks = draw(st.lists(st.integers(0, 3), min_size=n_responses, max_size=n_responses))
         batch.append(
             [
-                Response(draw(scores), rank, 10 - sum(falls[:rank]), draw(st.floats(-3, 0)), draw(st.booleans()))
+                Response(
+                    *(draw(scores), rank, 10 - sum(falls[:rank]), draw(st.floats(-3, 0)), draw(st.floats(-2, 2))),
+                    *(draw(st.integers(1, 9)), draw(st.sampled_from([0.0, 1.0])), draw(st.booleans())),
+                )
                 for rank in ranks
             ]
         )
@@ -69,6 +84,9 @@ def compute(batch: Batch, dtype=torch.float64, **settings: Any) -> tuple[float, 
         column("rank", torch.int64),
         column("real", torch.bool),
         reference_scores_Q_K=column("reference", dtype),
+        behaviour_scores_Q_K=column("behaviour", dtype),
+        lengths_Q_K=column("length", dtype),
+        rewards_Q_K=column("reward", dtype),
         **settings,
     )
     return loss.item(), torch.autograd.grad(loss, scores)[0]
@@ -126,7 +144,7 @@ def twin(question: list[Response], term: str, constraint: str) -> tuple[float, l
     return value, gradient
 
 
-@every_loss
+@of_rankings
 @every_constraint
 @examples
 @given(batch=batches())
@@ -137,18 +155,17 @@ def test_equals_the_plain_loops(term, constraint, batch):
     same(compute(batch, term=term, constraint=constraint), (expected, gradients))
 
 
-@every_loss
-@every_constraint
+@every_case
 @examples
 @given(batch=batches(scores=EXTREMES), single=st.booleans())
 def test_extreme_scores_stay_finite(term, constraint, batch, single):
     """Scores of -1e4 beside 0 give exponents far beyond e^88; K = 1, ties and empty questions come along."""
     loss, gradient = compute(batch, torch.float32 if single else torch.float64, term=term, constraint=constraint)
-    assert math.isfinite(loss) and loss >= 0
+    assert math.isfinite(loss) and (loss >= 0 or term in ("irpo", "redi", "topr", "gspo"))
     assert gradient.isfinite().all()
 
 
-@every_loss
+@of_ranks
 @every_constraint
 @examples
 @given(batch=batches(), rank=st.integers(0, 3))
@@ -162,8 +179,7 @@ def test_nothing_to_compare_is_exactly_zero(term, constraint, batch, rank):
         assert loss == 0 and not gradient.any()
 
 
-@every_loss
-@every_constraint
+@every_case
 @examples
 @given(batch=batches(), data=st.data())
 def test_order_of_responses_permutes_the_gradient(term, constraint, batch, data):
@@ -173,8 +189,7 @@ def test_order_of_responses_permutes_the_gradient(term, constraint, batch, data)
     same(permuted, (loss, gradient[:, order]))
 
 
-@every_loss
-@every_constraint
+@every_case
 @examples
 @given(batch=batches(), padding=PADDING, dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_content_of_padding_is_irrelevant(term, constraint, batch, padding, dtype):
@@ -186,8 +201,7 @@ def test_content_of_padding_is_irrelevant(term, constraint, batch, padding, dtyp
     assert not any(gradient[q, k] for q, question in enumerate(batch) for k, r in enumerate(question) if not r.real)
 
 
-@every_loss
-@every_constraint
+@every_case
 @examples
 @given(batch=batches())
 def test_batch_is_the_mean_of_its_questions(term, constraint, batch):
@@ -197,7 +211,7 @@ def test_batch_is_the_mean_of_its_questions(term, constraint, batch):
     same(compute(batch, term=term, constraint=constraint), (mean, gradients))
 
 
-@every_loss
+@of_rankings
 @every_constraint
 @examples
 @given(batch=batches(), shift=st.floats(-5, 5))
@@ -216,7 +230,7 @@ def no_kinks(question: list[Response]) -> bool:
     return all(gap > 1e-6 and abs(gap - BETA) > 1e-6 for gap in gaps)
 
 
-@every_loss
+@of_rankings
 @examples
 @given(batch=batches())
 def test_detaching_keeps_the_value_and_what_it_detaches_is_exactly_still(term, batch):
@@ -255,8 +269,7 @@ def test_one_log_pulls_with_less_than_one(constraint, batch):
     assert -1 < gradient.clamp(max=0).sum() <= 0 <= gradient.clamp(min=0).sum() < 1
 
 
-@every_loss
-@every_constraint
+@every_case
 @examples
 @given(batch=batches())
 def test_gaps_between_ranks_do_not_matter(term, constraint, batch):

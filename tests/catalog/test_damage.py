@@ -9,22 +9,21 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from kedro.config import OmegaConfigLoader
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
-from aft.catalog.atomic_csv import AtomicCSVDataset
-from aft.catalog.atomic_json import AtomicJSONDataset
-from aft.catalog.atomic_parquet import AtomicParquetDataset
-from aft.catalog.atomic_text import AtomicTextDataset
+from aft.alignment.variants import BASELINE
+from aft.catalog.atomic import AtomicCSVDataset, AtomicJSONDataset, AtomicParquetDataset, AtomicTextDataset
 from aft.catalog.figure import FigureDataset
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.catalog.stages import STAGES, way_out
 from aft.catalog.table_partitions import TablePartitionsDataset
-from aft.mistakes import one_sentence
+from aft.config_loader import RecipeConfigLoader
 from aft.pipeline_registry import STAGES as PIPELINES
 from aft.pipeline_registry import register_pipelines
-from aft.pipelines.variants import BASELINE
+from aft.pipelines.comparisons import dataset
+from aft.settings import CONFIG_LOADER_ARGS
+from aft.user_errors import one_sentence
 
 ROOT = Path(__file__).parents[2]
 TABLE = pd.DataFrame({"question_id": [f"q{i}" for i in range(40)], "answer": range(40)})
@@ -116,7 +115,7 @@ def test_what_is_damaged_is_named_with_the_stage_that_makes_it(
 
 def test_every_dataset_names_the_stage_that_makes_it() -> None:
     """The layer of each dataset that a stage writes, as the catalog says it, leads to that stage."""
-    conf = OmegaConfigLoader(str(ROOT / "conf"), env="smoke", base_env="base", merge_strategy={"globals": "soft"})
+    conf = RecipeConfigLoader(str(ROOT / "conf"), env="smoke", **CONFIG_LOADER_ARGS)
     catalog = DataCatalog.from_config(conf["catalog"])
     pipelines = register_pipelines()
     for stage in PIPELINES:
@@ -124,4 +123,4 @@ def test_every_dataset_names_the_stage_that_makes_it() -> None:
             metadata = getattr(catalog.get(name), "metadata", None)
             assert way_out(metadata, Path("any.json")) == f"run {stage}, which makes it", name
     assert set(STAGES.values()) == set(PIPELINES)
-    assert f"align.{BASELINE}.training_curve" in pipelines["vft_train"].all_outputs(), "a layer of its own"
+    assert dataset(BASELINE, "training_curve") in pipelines["vft_train"].all_outputs(), "a layer of its own"

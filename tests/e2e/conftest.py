@@ -75,17 +75,15 @@ class Project:
 
 
 def make_project(folder: Path) -> Project:
-    shutil.copytree(ROOT / "conf", folder / "conf")
-    (folder / "conf/local").mkdir(exist_ok=True)
-    for path in folder.glob("conf/*/globals.yml"):
-        name = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("recipe:"))
-        path.write_text(f"data: {folder / 'data'}\n{name}\n", encoding="utf-8")
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "conf/local").mkdir()
+    (folder / "conf/local/globals.yml").write_text(f"data: {folder / 'data'}\n", encoding="utf-8")
     return Project(folder)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A whole smoke run, from nothing to the comparison."""
+    """A whole smoke run, from nothing to the comparison; it is only read: `copied` is to go on from."""
     project = make_project(tmp_path_factory.mktemp("finished"))
     done = project.run()
     assert done.returncode == 0, done.stderr[-4000:]
@@ -103,3 +101,11 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def fresh(tmp_path: Path) -> Project:
     """A project in which nothing was run yet."""
     return make_project(tmp_path)
+
+
+@pytest.fixture
+def copied(finished: Project, fresh: Project) -> Project:
+    """The finished run in a project of its own, to go on from: what a test adds to it, no other test sees."""
+    shutil.copytree(finished.data, fresh.data)
+    shutil.copy(finished.folder / "mlflow.db", fresh.folder)
+    return fresh

@@ -57,20 +57,18 @@ def test_a_label_that_is_no_name_of_a_folder(fresh):
     refused(fresh.run("--params=label=../elsewhere"), "label", "../elsewhere")
 
 
-def test_a_judge_without_its_settings(fresh, finished):
-    shutil.copytree(finished.data, fresh.data)
+def test_a_judge_without_its_settings(copied):
     stage = "--pipelines=label_and_rank"
-    refused(fresh.run(stage, "--params=labelling.judge=file"), "labelling.ratings_file")
-    refused(fresh.run(stage, "--params=labelling.judge=file,labelling.ratings_file=none.csv"), "none.csv")
-    refused(fresh.run(stage, "--params=labelling.judge=openai"), "labelling.openai")
-    refused(fresh.run(stage, "--params=labelling.judge=chatgpt"), "judge", "'steps'", "'openai'")
+    refused(copied.run(stage, "--params=labelling.judge=file"), "labelling.ratings_file")
+    refused(copied.run(stage, "--params=labelling.judge=file,labelling.ratings_file=none.csv"), "none.csv")
+    refused(copied.run(stage, "--params=labelling.judge=openai"), "labelling.openai")
+    refused(copied.run(stage, "--params=labelling.judge=chatgpt"), "judge", "'steps'", "'openai'")
 
 
 def test_a_stage_whose_input_was_not_made(fresh):
     refused(fresh.run("--pipelines=sample_cots"), "vft", "run")
 
 
-def test_nothing_left_to_train_on(fresh, finished):
-    shutil.copytree(finished.data, fresh.data)
-    too_long = fresh.run("--pipelines=align_train", "--namespaces=align.aft", "--params=training.max_tokens=5")
+def test_nothing_left_to_train_on(copied):
+    too_long = copied.run("--pipelines=align_train", "--namespaces=align.aft", "--params=training.max_tokens=5")
     refused(too_long, "max_tokens=5")

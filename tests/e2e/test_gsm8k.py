@@ -40,7 +40,7 @@ def test_the_recipe_goes_through_all_stages(finished, fresh, tmp_path):
     done = fresh.run("--params", ",".join(f"{key}={value}" for key, value in settings.items()), env="gsm8k")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing can be aligned" in done.stderr  # no response of such a model is right, and the user is told
-    table = pd.read_csv(fresh.data / "08_reporting/gsm8k/comparison.csv")
+    table = pd.read_csv(fresh.data / "08_reporting/gsm8k/binary/comparison.csv")
     assert (table["questions"] == 6).all()
     assert (table["accuracy"] == 0).all()
     questions = pd.read_parquet(fresh.data / "03_primary/gsm8k/test_questions.parquet")

@@ -1,16 +1,13 @@
 """The smoke recipe from end to end: what a user finds afterwards, and what a second run does."""
 
 import json
-import shutil
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from aft.pipelines.variants import COMPARED
-
 pytestmark = pytest.mark.e2e
-MODELS = ("vft", *COMPARED)
+MODELS = ("vft", "rft", "aft", "aft_dc", "aft_bc")
 
 
 def models_of(project, seed=0):
@@ -18,7 +15,7 @@ def models_of(project, seed=0):
 
 
 def test_the_comparison_has_every_variant_on_the_same_questions(finished):
-    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    table = pd.read_csv(finished.data / "08_reporting/smoke/binary/comparison.csv")
     assert table["variant"].tolist() == list(MODELS)
     assert (table["questions"] == 24).all()
     assert table["accuracy"].between(table["low"], table["high"]).all()
@@ -28,7 +25,7 @@ def test_the_comparison_has_every_variant_on_the_same_questions(finished):
 
 
 def test_the_report_stands_alone(finished):
-    page = (finished.data / "08_reporting/smoke/report.html").read_text(encoding="utf-8")
+    page = (finished.data / "08_reporting/smoke/binary/report.html").read_text(encoding="utf-8")
     assert all(name in page for name in MODELS)
     assert page.count("data:image/png;base64,") == 4
     assert str(finished.folder) not in page and "<script" not in page
@@ -83,93 +80,86 @@ def test_mlflow_has_a_parent_and_a_child_for_each_training_and_evaluation(finish
     assert str(finished.folder) not in json.dumps([run.to_dictionary()["data"] for run in runs])
 
 
-def test_the_same_command_again_reuses_models_and_samples(finished):
-    before = {path: path.stat().st_mtime_ns for path in (finished.data / "06_models/cache").glob("*/*.safetensors")}
-    shards = {path: path.stat().st_mtime_ns for path in (finished.data / "04_feature/cache").glob("*/*.parquet")}
-    done = finished.run()
+def test_the_same_command_again_reuses_models_and_samples(copied):
+    before = {path: path.stat().st_mtime_ns for path in (copied.data / "06_models/cache").glob("*/*.safetensors")}
+    shards = {path: path.stat().st_mtime_ns for path in (copied.data / "04_feature/cache").glob("*/*.parquet")}
+    done = copied.run()
     assert done.returncode == 0, done.stderr[-2000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert shards == {
-        path: path.stat().st_mtime_ns for path in (finished.data / "04_feature/cache").glob("*/*.parquet")
-    }
+    assert shards == {path: path.stat().st_mtime_ns for path in (copied.data / "04_feature/cache").glob("*/*.parquet")}
     assert done.stderr.count("Reusing") == 11  # base, vft and four variants, and the scores of five models
 
 
-def test_another_seed_lies_beside_and_is_compared(finished):
+def test_another_seed_lies_beside_and_is_compared(copied):
     """Seed 0 is evaluated once more by itself in between: it makes no difference how a stage was started."""
-    assert finished.run("--pipelines=evaluate").returncode == 0
-    done = finished.run("--params=seed=1")
+    assert copied.run("--pipelines=evaluate").returncode == 0
+    done = copied.run("--params=seed=1")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (models_of(finished, 1) / "aft_bc/model.safetensors").is_file()
-    table = pd.read_csv(finished.data / "08_reporting/smoke/comparison.csv")
+    assert (models_of(copied, 1) / "aft_bc/model.safetensors").is_file()
+    table = pd.read_csv(copied.data / "08_reporting/smoke/binary/comparison.csv")
     assert (table["seeds"].astype(str) == "0 1").all()
     assert table["std_over_seeds"].notna().all()
 
 
-def test_one_variant_can_be_trained_alone_by_the_old_and_the_new_spelling(finished):
-    old = finished.run("--pipeline=align_train", "--namespaces=align.rft")
-    new = finished.run("--pipelines=align_train", "--namespaces=align.rft")
+def test_one_variant_can_be_trained_alone_by_the_old_and_the_new_spelling(copied):
+    old = copied.run("--pipeline=align_train", "--namespaces=align.rft")
+    new = copied.run("--pipelines=align_train", "--namespaces=align.rft")
     assert (old.returncode, new.returncode) == (0, 0), old.stderr[-2000:]
     assert "rft" in new.stderr
 
 
-def test_a_model_of_other_settings_is_not_compared(finished, fresh):
+def test_a_model_of_other_settings_is_not_compared(copied):
     """A variant is trained again with other settings: evaluate must not pass it off as one of the present ones."""
-    shutil.copytree(finished.data, fresh.data)
     options = ("--pipelines=align_train", "--namespaces=align.aft_bc", "--params=align.aft_bc.objective.beta=0.5")
-    assert fresh.run(*options).returncode == 0
-    done = fresh.run("--pipelines=evaluate")
+    assert copied.run(*options).returncode == 0
+    done = copied.run("--pipelines=evaluate")
     assert done.returncode != 0
     assert "was trained with another objective than is set now" in done.stderr
 
 
-def test_dpo_trains_on_reference_scores_that_are_made_once(finished, fresh):
+def test_dpo_trains_on_reference_scores_that_are_made_once(copied):
     """Another dpo_beta is another model, but the VFT model's scores are the same."""
-    shutil.copytree(finished.data, fresh.data)
     for beta, reused in ((0.1, 0), (0.3, 1)):
         changed = f"--params=align.aft.objective.term=dpo,align.aft.objective.dpo_beta={beta}"
-        done = fresh.run("--pipelines=align_train", "--namespaces=align.aft", changed)
+        done = copied.run("--pipelines=align_train", "--namespaces=align.aft", changed)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stderr.count("(scores): same inputs, same settings") == reused
 
 
-def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(finished, fresh):
+def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(copied):
     """Ratings of the steps judge rank the samples; the recipe's own results stay as they are."""
-    shutil.copytree(finished.data, fresh.data)
-    before = (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes()
-    done = fresh.run("--pipelines=variants", "--to-outputs=align.pro_dc.metrics", "--params=label=ranked")
+    before = (copied.data / "08_reporting/smoke/binary/comparison.csv").read_bytes()
+    done = copied.run("--pipelines=variants", "--to-outputs=align.pro_dc.metrics", "--params=label=ranked")
     assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads((fresh.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text(encoding="utf-8"))
+    figures = json.loads((copied.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text(encoding="utf-8"))
     assert 0 <= figures["accuracy"] <= 1
-    feedback = pd.read_parquet(fresh.data / "05_model_input/ranked/seed_0/feedback.parquet")
+    feedback = pd.read_parquet(copied.data / "05_model_input/ranked/seed_0/feedback.parquet")
     assert feedback["rating"].between(1, 10).all()
     assert feedback["rating"].nunique() > 2
-    assert (fresh.data / "08_reporting/smoke/comparison.csv").read_bytes() == before
+    assert (copied.data / "08_reporting/smoke/binary/comparison.csv").read_bytes() == before
 
 
-def test_one_more_round_samples_from_the_aligned_model(finished, fresh):
-    shutil.copytree(finished.data, fresh.data)
-    folder = f"{fresh.data}/06_models/smoke/seed_{{seed}}/aft_bc"
+def test_one_more_round_samples_from_the_aligned_model(copied):
+    folder = f"{copied.data}/06_models/smoke/seed_{{seed}}/aft_bc"
     options = ("--pipelines=ingest,vft_train,sample_cots", f"--params=label=round2,sample_from={folder}")
-    done = fresh.run(*options)
+    done = copied.run(*options)
     assert done.returncode == 0, done.stderr[-2000:]
     name = "04_feature/{}/seed_0/candidates.json"
-    one, two = (json.loads((fresh.data / name.format(label)).read_text("utf-8")) for label in ("smoke", "round2"))
+    one, two = (json.loads((copied.data / name.format(label)).read_text("utf-8")) for label in ("smoke", "round2"))
     assert {shard["path"] for shard in one["shards"]}.isdisjoint(shard["path"] for shard in two["shards"])
 
 
-def test_other_test_sets_are_answered_beside_the_recipes_own(finished, fresh):
+def test_other_test_sets_are_answered_beside_the_recipes_own(copied):
     """Two sets of other kinds, ten questions each; a set without a family is refused in one sentence."""
-    shutil.copytree(finished.data, fresh.data)
-    sets = fresh.folder / "conf/smoke/parameters_sets.yml"
+    sets = copied.folder / "conf/smoke/parameters_sets.yml"
     chosen = "{family: pocket, settings: {name: %s, phrasing: %s, test: 10, train: 1, validation: 1}}"
     first, listed = chosen % ("pocket_first", "question_first"), chosen % ("pocket_list", "list")
     sets.write_text(f"test_sets:\n  first: {first}\n  listed: {listed}\n", encoding="utf-8")
-    options = ("--pipelines=variants", "--to-outputs=align.vft.metrics", "--params=label=sets")
-    done = fresh.run(*options)
+    options = ("--pipelines=variants", "--to-outputs=vft_metrics", "--params=label=sets")
+    done = copied.run(*options)
     assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads((fresh.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text(encoding="utf-8"))
+    figures = json.loads((copied.data / "08_reporting/sets/seed_0/metrics/vft.json").read_text(encoding="utf-8"))
     assert {"accuracy_first", "accuracy_listed", "accuracy_validation"} <= figures.keys()
     sets.write_text("test_sets: {broken: {settings: {}}}\n", encoding="utf-8")
-    refused = fresh.run(*options)
+    refused = copied.run(*options)
     assert refused.returncode != 0 and "broken.family" in refused.stderr.splitlines()[-1]

@@ -22,14 +22,15 @@ tiny:
 
 @pytest.fixture(scope="module")
 def project(studied: Any) -> Any:
+    """A project whose study has been run."""
     (studied.folder / "conf/smoke/studies.yml").write_text(STUDY, encoding="utf-8")
+    done = studied.studies("run", "tiny", "--jobs", "1")
+    assert done.returncode == 0, done.stderr[-4000:]
     return studied
 
 
 @pytest.mark.e2e
 def test_a_study_from_nothing_to_its_page(project: Any, tmp_path: Path) -> None:
-    done = project.studies("run", "tiny", "--jobs", "1")
-    assert done.returncode == 0, done.stderr[-4000:]
     folder = project.data / "08_reporting/smoke/studies/tiny"
     assert {path.name for path in folder.iterdir()} == {
         *("figure.png", "orderings.csv", "study.json", "study.md", "table.csv")
@@ -63,20 +64,20 @@ def test_cells_are_nested_in_mlflow(project: Any) -> None:
 
 
 @pytest.mark.e2e
-def test_unknown_studies_are_answered_with_the_list(project: Any) -> None:
-    done = project.studies("run", "table7")
+def test_unknown_studies_are_answered_with_the_list(fresh: Any) -> None:
+    done = fresh.studies("run", "table7")
     assert done.returncode == 1
     assert "There is no study table7; choose of" in done.stderr and "binary" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.e2e
-def test_a_cell_that_fails_names_its_log(project: Any) -> None:
+def test_a_cell_that_fails_names_its_log(fresh: Any) -> None:
     broken = STUDY.replace("tiny:", "broken:").replace(
         "seeds: [3]", "seeds: [3]\n  params: {base_model.source: nowhere}"
     )
-    (project.folder / "conf/smoke/studies_broken.yml").write_text(broken, encoding="utf-8")
-    done = project.studies("run", "broken", "--jobs", "1")
+    (fresh.folder / "conf/smoke/studies_broken.yml").write_text(broken, encoding="utf-8")
+    done = fresh.studies("run", "broken", "--jobs", "1")
     assert done.returncode == 1
     assert "There is no model directory nowhere" in done.stderr and "study_log.txt" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from aft.pipelines.variants import COMPARED
-
 pytestmark = pytest.mark.e2e
 
 
@@ -30,8 +28,9 @@ def test_the_site_shows_layers_variants_and_previews(finished, tmp_path, request
     site = tmp_path / "build"
     assert (site / "index.html").is_file()
     graph = json.loads((site / "api/main").read_text(encoding="utf-8"))
-    assert graph["layers"] == ["prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
-    assert {f"align.{name}" for name in COMPARED} <= set(graph["modular_pipelines"])
+    assert graph["layers"] == ["raw", "prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
+    boxes = {"vft", "align.rft", "align.aft", "align.aft_dc", "align.aft_bc", "align.compare.binary"}
+    assert boxes <= set(graph["modular_pipelines"])
     comparison = next(node["id"] for node in graph["nodes"] if node["name"] == "comparison")
     preview = json.loads((site / "api/nodes" / comparison).read_text(encoding="utf-8"))["preview"]
     assert "aft_dc" in json.dumps(preview)

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from itertools import combinations
-from time import process_time
 
 import numpy as np
 import pytest
@@ -214,14 +213,6 @@ def test_the_two_level_bootstrap_does_not_depend_on_its_chunks(monkeypatch, patt
     assert two_level_bootstrap(values_S_N, resamples=500) == whole
 
 
-def test_ten_thousand_resamples_of_a_thousand_questions_are_quick():
-    """A quarter of a second where every question is a pattern of its own; loosely bounded."""
-    values_S_N = np.random.default_rng(7).normal(size=(3, 1000))
-    start = process_time()
-    two_level_bootstrap(values_S_N)
-    assert process_time() - start < 1.5
-
-
 def test_mcnemar_by_hand():
     """Seven discordant questions, six for a: P(X ≤ 1 or X ≥ 6) = 2 (1 + 7) / 2⁷ = 1/8."""
     a_N = [True] * 6 + [False] + [True] * 5 + [False] * 4
@@ -382,14 +373,12 @@ def test_maj_at_k_equals_monte_carlo_for_many_samples():
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64])
-def test_maj_at_k_of_64_samples_is_quick(size):
-    """Answers of `size` samples each; a few milliseconds where the subsets number 10¹⁸; loosely bounded."""
+def test_maj_at_k_of_64_samples_looks_at_no_subset(size):
+    """Answers of `size` samples each, so that each wins as often as any other; the subsets number 10¹⁸."""
     answers = [str(index // size) for index in range(64)]
     is_correct = [answer == "0" for answer in answers]
-    start = process_time()
     for k in (16, 32, 48):
-        maj_at_k(answers, is_correct, k)
-    assert process_time() - start < 3 * 0.025
+        assert maj_at_k(answers, is_correct, k) == pytest.approx(size / 64)
 
 
 @pytest.mark.parametrize("n", [64, 88])

@@ -201,10 +201,8 @@ def test_reading_is_total(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("unit", ["Rating:", "Rating:\n", " ", "\n", "Rating: 8 ", "8/", "*", "Evidence:\n", "rating "])
 def test_reading_takes_linear_time(unit: str) -> None:
-    """A million characters, in far less than quadratic time would need."""
-    begun = time.perf_counter()
-    read_rating("Evidence:\nRating:" + unit * (1_000_000 // len(unit)) + "x")
-    assert time.perf_counter() - begun < 2
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
+    assert read_rating("Evidence:\nRating:" + unit * (1_000_000 // len(unit)) + "x") in (None, 8)
 
 
 # --- rating ---------------------------------------------------------------------------------------------------------
@@ -747,7 +745,7 @@ def test_a_full_disk_is_one_sentence_and_finished_ratings_stay(
             ({"price_per_million_prompt_tokens": value}, "price_per_million")
             for value in (True, "1", float("inf"), 1e300)
         ),
-        ({"token_limit": "max_new_tokens"}, "token_limit must be max_tokens or max_completion_tokens"),
+        ({"token_limit": "max_new_tokens"}, "token_limit is 'max_new_tokens': it should be 'max_tokens' or 'max_comp"),
         *(({"base_url": value}, "base_url must be") for value in (None, 5)),
         *(({"model": value}, "model must name") for value in (None, 5)),
         *(({"api_key_env": value}, "the name of an environment variable") for value in (None, 5)),

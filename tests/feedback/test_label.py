@@ -148,6 +148,15 @@ def test_the_feedback_table_has_its_columns_and_no_ratings(feedback):
     assert feedback.index.tolist() == list(range(6))
 
 
+def test_the_samplers_log_probabilities_stay_with_their_rows():
+    """Of equal responses that of the first; null for samples that came without, and for some without among others."""
+    given = SAMPLES.assign(sum_logprob=[-1.0, -2.0, -3.0, -3.5, -4.0, np.nan, -6.0, -6.0])
+    kept = rank_binary(label_responses(given.sample(frac=1, random_state=1), QUESTIONS), deduplicate=True)
+    np.testing.assert_equal(kept["sum_logprob"].to_numpy(), [-1.0, -2.0, -3.0, -4.0, np.nan, -6.0])
+    unknown = rank_binary(label_responses(SAMPLES, QUESTIONS), deduplicate=True)["sum_logprob"]
+    assert unknown.isna().all() and unknown.dtype == "float64"
+
+
 def test_token_ids_may_be_arrays():
     """As they come from Parquet."""
     arrays = SAMPLES.assign(token_ids=SAMPLES["token_ids"].map(np.array))

@@ -7,7 +7,7 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from aft.errors import SettingsError
+from aft.errors import DataError, SettingsError
 from aft.hooks.check_inputs import CheckInputsHook
 from aft.pipelines.parameters import Labelling
 
@@ -26,6 +26,12 @@ def test_what_is_nowhere_is_named_with_the_way_out(place: str) -> None:
         check("candidates", sample_from=place)
     with pytest.raises(SettingsError, match=r"^labelling\.ratings_file is .*, but there is no such file; "):
         check("feedback", ratings_file=place)
+
+
+def test_ratings_of_an_unknown_kind_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "ratings.xlsx").touch()
+    with pytest.raises(DataError, match=r"ratings\.xlsx is of no known kind; it must end in \.csv, \.jsonl, \.parquet"):
+        check("feedback", ratings_file=str(tmp_path / "ratings.xlsx"))
 
 
 def test_what_the_run_does_not_read_is_left_alone() -> None:

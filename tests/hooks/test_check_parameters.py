@@ -6,15 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog, MemoryDataset
 from omegaconf import OmegaConf
 
+from aft.config_loader import RecipeConfigLoader
 from aft.errors import SettingsError
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.pipeline_registry import register_pipelines
+from aft.settings import CONFIG_LOADER_ARGS
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,7 @@ def registered(monkeypatch):
 def configured() -> dict:
     """The parameters that ship."""
     conf = Path(__file__).parents[2] / "conf"
-    soft = {"parameters": "soft", "globals": "soft"}
-    return OmegaConfigLoader(str(conf), env="smoke", base_env="base", merge_strategy=soft)["parameters"]
+    return RecipeConfigLoader(str(conf), env="smoke", **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture
@@ -63,6 +63,9 @@ def test_known_parameters_pass(check):
             "align.aft_dc.objective",
         ),
         ({"xyz": 1}, "'xyz'", "the parameters are align"),
+        ({"traning": {}}, "'traning'", "did you mean 'training'"),
+        ({"training": {"lroa": {}}}, "'training.lroa'", "did you mean 'lora'"),
+        ({"align": {"aft_cd": {"objective": {}}}}, "'align.aft_cd.objective'", "align.aft_dc.objective"),
     ],
 )
 def test_an_unknown_one_is_named_with_the_nearest_known(parameters, named, hint, check):
@@ -83,6 +86,14 @@ def test_a_seed_in_the_configuration_would_end_in_the_wrong_folder(check):
     check({"seed": 7}, seed=7)
     with pytest.raises(SettingsError, match="--params=seed=7"):
         check({"seed": 7})
+
+
+@pytest.mark.parametrize("name", ["seed", "label"])
+@pytest.mark.parametrize("value", [16**5000, "x" * 5000, [16**5000]], ids=["number", "text", "list"])
+def test_what_cannot_be_shown_in_a_line_is_cut(name, value, check):
+    with pytest.raises(SettingsError) as caught:
+        check({name: value})
+    assert name in str(caught.value) and len(str(caught.value)) < 160
 
 
 def test_torchrun_would_run_everything_several_times(monkeypatch, check):

@@ -376,12 +376,6 @@ def test_a_kind_of_record_that_does_not_exist_is_refused(tmp_path, run_with_hook
         run_with_hook(MlflowTrackingHook(), Pipeline([Node(fail, None, "x")]), catalog, tmp_path, ON)
 
 
-def test_runners_of_several_processes_or_threads_are_refused(tmp_path, run_with_hook):
-    runner = "<kedro.runner.parallel_runner.ParallelRunner object at 0x7f>"
-    with pytest.raises(SettingsError, match="leave out --runner"):
-        run_with_hook(MlflowTrackingHook(), Pipeline([]), catalog_in(tmp_path), tmp_path, ON, runner=runner)
-
-
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):
     """While one holds the lock the other waits, and says so when it has waited too long; a server needs no lock."""
     from aft.hooks import mlflow_connection

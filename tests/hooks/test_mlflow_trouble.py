@@ -146,10 +146,11 @@ def test_what_mlflow_could_not_be_told_in_the_end_is_told_by_the_next_start(proj
 
 
 def test_of_a_deleted_database_everything_is_missing(project, run):
+    """All of three variants, and the parameters and the end of the whole."""
     file = project / "mlflow.db"
     measured, text, error = run(file.unlink)
     assert measured == list(VARIANTS) and one_warning(text)
-    assert error == f"The results are complete; {3 * RECORDS + 1} records are missing in MLflow."
+    assert error == f"The results are complete; {3 * RECORDS + 2} records are missing in MLflow."
     assert not file.exists()
 
 
@@ -207,6 +208,27 @@ def test_what_mlflow_refuses_is_all_that_is_missing(project, run):
     measured, text, error = run(lambda: None, rft={"which?": 0.5})
     assert measured == list(VARIANTS) and one_warning(text)
     assert error == "The results are complete; 1 record is missing in MLflow."
+    assert all_of(project)
+
+
+def test_a_run_whose_parameters_mlflow_refuses_is_recorded_to_its_end(project, run, monkeypatch):
+    """It began in MLflow, and would else stay RUNNING until a later start takes it for killed."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    log_batch = MlflowClient.log_batch
+
+    def refuse(client: Any, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        if params:
+            raise MlflowException("a parameter is too long", INVALID_PARAMETER_VALUE)
+        log_batch(client, run_id, metrics)
+
+    monkeypatch.setenv(PARENT, "0123")
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    measured, text, error = run(lambda: None)
+    assert measured == list(VARIANTS) and one_warning(text) and "a parameter is too long" in text
+    assert error == "The results are complete; 4 records are missing in MLflow."
     assert all_of(project)
 
 

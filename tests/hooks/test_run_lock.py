@@ -15,7 +15,7 @@ from aft.errors import StoreError
 from aft.files import CLEANING, LOCKS, locked
 from aft.hooks.run_lock import RunLockHook
 
-TABLE = "aft.catalog.atomic_parquet.AtomicParquetDataset"
+TABLE = "aft.catalog.atomic.AtomicParquetDataset"
 
 
 def catalog_of(data: Path, seed: int, label: str = "pocket") -> DataCatalog:

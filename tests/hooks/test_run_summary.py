@@ -89,7 +89,7 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         Node(make(1, (model, "ready")), None, ["vft_model", "ready"], name="vft", tags=["ingest", "run.train.vft"]),
         Node(make(90, COMPARISON), "ready", "comparison", name="compare", tags=["evaluate", "run.accuracy.vft"]),
         Node(make(0, {}), "comparison", "accuracy_figure", name="draw", tags="evaluate"),
-        Node(make(0, FIGURES), None, "align.vft.metrics", name="measure_vft", tags=["evaluate", "partial"]),
+        Node(make(0, FIGURES), None, "vft_metrics", name="measure_vft", tags=["evaluate", "partial"]),
         Node(make(0, FIGURES), None, "align.aft_dc.metrics", name="measure_aft_dc", tags=["evaluate", "partial"]),
     ]
     models = {"type": "aft.catalog.model_directory.ModelDirectoryDataset"}
@@ -98,8 +98,12 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
             "base_model": {**models, "filepath": str(tmp_path / "data/models/base")},
             "vft_model": {**models, "filepath": str(tmp_path / "data/models/seed_0/vft")},
             "comparison": {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "data/comparison.csv")},
+            "vft_metrics": {
+                "type": "aft.catalog.atomic.AtomicJSONDataset",
+                "filepath": str(tmp_path / "data/seed_0/vft.json"),
+            },
             "align.{variant}.metrics": {
-                "type": "aft.catalog.atomic_json.AtomicJSONDataset",
+                "type": "aft.catalog.atomic.AtomicJSONDataset",
                 "filepath": str(tmp_path / "data/seed_0/{variant}.json"),
             },
             "accuracy_figure": {"type": "json.JSONDataset", "filepath": str(tmp_path / "data/accuracy.json")},
@@ -158,7 +162,7 @@ def test_a_server_is_named_without_its_credentials(run):
 
 
 def test_without_a_comparison_the_accuracy_of_each_variant_is_told(run):
-    """Of `--to-outputs=align.vft.metrics` and the like; the comparison of a whole run tells it itself, as above."""
+    """Of `--to-outputs=vft_metrics` and the like; the comparison of a whole run tells it itself, as above."""
     assert run(["partial"], OFF).splitlines() == [
         "The run is complete.",
         "",

@@ -61,7 +61,9 @@ def examples() -> list[Example]:
 
     def example(prompt: int, targets: list[list[int]], candidates: list[list[int]], ranks: list[int]) -> Example:
         reference = [rng.uniform(-4, -2) for _ in candidates]
-        return Example(f"q{prompt}", tokens(prompt), targets, candidates, ranks, reference)
+        behaviour = [score - 0.1 for score in reference]
+        rewards = [float(rank < 1) for rank in ranks]
+        return Example(f"q{prompt}", tokens(prompt), targets, candidates, ranks, reference, (), rewards, behaviour)
 
     twice = tokens(5)
     return [

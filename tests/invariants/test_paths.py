@@ -111,6 +111,7 @@ def test_all_paths_are_equal_for_every_model(kind, objective, make_model, exampl
 
 
 RATED = "pro, rated"
+WIDE = {"gspo": {"epsilon": 0.9}}  # a few responses are inside
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -118,7 +119,14 @@ RATED = "pro, rated"
 def test_all_objectives_are_equal_on_all_paths(term, constraint, make_model, examples, monkeypatch):
     """Ratings fall by .4 with each rank; one question lacks one, so that it takes none (NaN)."""
     model = make_model("llama", exact=True)
-    objective = Objective(term="pro" if term == RATED else term, constraint=constraint, weight=1.3)
+    imitate = "positives" if term == "aft" else "reference"
+    objective = Objective(
+        term="pro" if term == RATED else term,
+        constraint=constraint,
+        weight=1.3,
+        imitate=imitate,
+        constants=WIDE.get(term, {}),
+    )
     if term == RATED:
         ratings = torch.full((len(examples), 5), torch.nan, dtype=torch.float64)
         for row, example in enumerate(examples):

@@ -2,7 +2,7 @@
 
 The twin below knows nothing of tensors. Its numbers carry their derivatives with them (forward mode), so that
 "detached" means a number without derivatives, exactly as the paper's D(.) does, and gradients are exact. Equation
-numbers are those of arXiv 2309.02144.
+numbers are those of arXiv 2309.02144. (The constraints on terms of today: tests/alignment/test_pairs_and_points.py.)
 """
 
 import math
@@ -73,6 +73,61 @@ def _total(terms: Sequence[Number]) -> Number:
     return result
 
 
+def _sigmoid(x: Number) -> Number:
+    p = 1 / (1 + math.exp(-x.value))
+    return x.through(p, p * (1 - p))
+
+
+def _log_sigmoid(x: Number) -> Number:
+    return x.through(-math.log1p(math.exp(-x.value)), 1 / (1 + math.exp(x.value)))
+
+
+def _mean(losses: Sequence[Number]) -> Number:
+    return _total(losses) * (1 / max(len(losses), 1))
+
+
+def _of_pairs(s: list[Number], ranks: Sequence[int], term: str, example: Example) -> Number:
+    """Of each better one w with each worse one x; constants as published."""
+    pairs = [(w, x) for w, above in enumerate(ranks) for x, below in enumerate(ranks) if above < below]
+    n = [len(candidate) for candidate in example.candidates]
+    r = [(own - ref) * own_n for own, ref, own_n in zip(s, example.reference_scores or [0.0] * len(s), n, strict=True)]
+    losses = {
+        "dpo_pairs": lambda w, x: _log_sigmoid((r[w] - r[x]) * 0.1) * -1.0,
+        "irpo": lambda w, x: _log_sigmoid((r[w] - r[x]) * 0.1) * -1.0 - s[w],
+        "ipo": lambda w, x: _square((r[w] * (1 / n[w])) - (r[x] * (1 / n[x])) - 5.0),
+        "simpo": lambda w, x: _log_sigmoid((s[w] - s[x]) * 2.0 - 1.0) * -1.0,
+        "dpop": lambda w, x: _log_sigmoid((r[w] - r[x] - _hinge(r[w] * -1.0) * 50.0) * 0.3) * -1.0,
+    }
+    return _mean([losses[term](w, x) for w, x in pairs])
+
+
+def _square(x: Number) -> Number:
+    return x.through(x.value**2, 2 * x.value)
+
+
+def _of_points(s: list[Number], term: str, example: Example) -> Number:
+    """Constants as published."""
+    sums = [score * len(candidate) for score, candidate in zip(s, example.candidates, strict=True)]
+    share = sum(example.rewards) / len(s)
+    losses = []
+    for k, reward in enumerate(example.rewards):
+        if term == "apo_zero":
+            p = _sigmoid((sums[k] - example.reference_scores[k] * len(example.candidates[k])) * 0.1)
+            losses.append(p * -1.0 + 1.0 if reward else p)
+        elif term == "redi":
+            losses.append(s[k] * (-1.0 if reward else 0.8))
+        elif term == "topr":
+            log_ratio = sums[k].value - example.behaviour_scores[k] * len(example.candidates[k])
+            losses.append(sums[k] * (-1.0 if reward else math.exp(min(0.0, log_ratio))))
+        else:
+            spread = 2 * math.sqrt(share * (1 - share))
+            advantage = (2 * reward - 2 * share) / spread if spread else 0.0
+            ratio = _exp(s[k] - example.behaviour_scores[k])
+            clipped = _number(min(max(ratio.value, 0.8), 1.2))
+            losses.append(min(ratio * advantage, clipped * advantage, key=lambda one: one.value) * -1.0)
+    return _mean(losses)
+
+
 def _alignment(s: list[Number], ranks: Sequence[int], objective: Objective, example: Example) -> Number:
     """The alignment loss of one question, from the equations."""
     k = len(s)
@@ -115,6 +170,14 @@ def _alignment(s: list[Number], ranks: Sequence[int], objective: Objective, exam
     return _total(losses)
 
 
+def _loss(s: list[Number], objective: Objective, example: Example) -> Number:
+    if objective.kind.family == "pairwise":
+        return _of_pairs(s, example.ranks, objective.term, example)
+    if objective.kind.family == "pointwise":
+        return _of_points(s, objective.term, example)
+    return _alignment(s, example.ranks, objective, example)
+
+
 def _reference(example: Example, objective: Objective) -> list[float]:
     lengths = [len(c) if objective.score_reduction == "sum" else 1 for c in example.candidates]
     return [score * length for score, length in zip(example.reference_scores, lengths, strict=True)]
@@ -129,6 +192,8 @@ def twin(sums: Sequence[float], examples: Sequence[Example], objective: Objectiv
         if objective.vft_reduction == "pro":
             factor = (len(example.candidates) - 1) ** 2 if has_ranking else 0
         for target in example.targets:
+            if objective.imitate == "positives":
+                factor = 1 / len(target)
             target_sums.append(Number(sums[place], {place: 1.0}) * factor)
             target_tokens += len(target)
             place += 1
@@ -138,8 +203,10 @@ def twin(sums: Sequence[float], examples: Sequence[Example], objective: Objectiv
             s.append(Number(sums[place], {place: 1.0}) * (1 / length))
             place += 1
         if s and objective.term != "none":
-            losses.append(_alignment(s, example.ranks, objective, example))
+            losses.append(_loss(s, objective, example))
     count = target_tokens if objective.vft_reduction == "mean" else len(examples)
+    if objective.imitate == "positives":
+        count = len(target_sums)
     vft = _total(target_sums) * (-1 / count)
     return vft * objective.vft_weight + _total(losses) * (objective.weight / len(examples))
 
@@ -154,12 +221,15 @@ def _examples(rng: random.Random, objective: Objective) -> list[Example]:
             ranks = [int(rating < 9) for rating in ratings]
         else:
             ranks = [sorted(set(ratings), reverse=True).index(rating) for rating in ratings]
-        references = [rng.uniform(-2, -0.1) for _ in range(k)] if objective.term == "dpo" else []
+        references = [rng.uniform(-2, -0.1) for _ in range(k)] if "reference_scores" in objective.kind.needs else []
+        behaviours = [rng.uniform(-1.5, -0.1) for _ in range(k)] if "behaviour_scores" in objective.kind.needs else []
+        rewards = [float(rating >= 9) for rating in ratings] if "rewards" in objective.kind.needs else []
         reads = objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
-        targets = [[1] * rng.randint(1, 9)]
+        targets = [[1] * rng.randint(1, 9) for _ in range(1 + k % 3 * (objective.imitate == "positives"))]
         if objective.term == "none":
             candidates = ranks = []
-        examples.append(Example(f"q{k}", [0], targets, candidates, ranks, references, ratings if reads else []))
+        given = (references, ratings if reads else [], rewards, behaviours)
+        examples.append(Example(f"q{k}", [0], targets, candidates, ranks, *given))
     return examples
 
 

@@ -16,9 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aft.catalog.model_directory import ModelDirectoryDataset
 from aft.errors import ModelError, StoreError
 from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest, with_seal
-from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model
+from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model, standing_for
+from aft.training.run import kept_warnings
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]
@@ -142,6 +144,18 @@ class TestFingerprint:
         before = open_model(folder).fingerprint
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
         assert open_model(folder).fingerprint == before
+
+    @pytest.mark.parametrize(
+        "damage", [lambda text: text[:30], lambda text: text.replace("kind", "kin_"), lambda text: ""]
+    )
+    def test_a_model_whose_manifest_is_damaged_is_said_to_be_taken_for_a_given_one(
+        self, damage: Callable[[str], str], finished: ModelDirectory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert open_model(finished.path) == finished and caplog.text == ""
+        text = (finished.path / MANIFEST).read_text(encoding="utf-8")
+        (finished.path / MANIFEST).write_text(damage(text), encoding="utf-8")
+        assert open_model(finished.path) == finished
+        assert "manifest.json is damaged, " in caplog.text and "run the pipeline that made it again" in caplog.text
 
     @pytest.mark.parametrize("name", FILES)
     def test_a_finished_model_that_changed_is_refused(self, finished: ModelDirectory, name: str) -> None:
@@ -415,6 +429,19 @@ class TestPublish:
         (target / "README.md").unlink()
         publish(source, target)
         assert (target / "README.md").read_text(encoding="utf-8") == "a card"
+
+    def test_the_warnings_of_its_training_are_told_of_a_model_from_the_catalog(
+        self, tmp_path: Path, folder: Path
+    ) -> None:
+        (folder / "training_warnings.json").write_text('["scores fell"]', encoding="utf-8")
+        assert kept_warnings(publish(open_model(folder), tmp_path / "given").path) == []  # somebody else's file
+        finish_directory(folder, tmp_path / "finished", MADE_FROM)
+        source = open_model(tmp_path / "finished")
+        dataset = ModelDirectoryDataset(filepath=str(tmp_path / "vft"))
+        dataset.save(source)
+        assert kept_warnings(dataset.load().path) == ["scores fell"]
+        variant = standing_for(dataset.load(), {"term": "aft"}, tmp_path / "cache")
+        assert kept_warnings(variant.path) == ["scores fell"]
 
     def test_a_foreign_manifest_names_no_file_to_take_over(self, tmp_path: Path, folder: Path) -> None:
         (tmp_path / "secret").write_text("mine", encoding="utf-8")

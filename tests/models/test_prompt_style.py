@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from aft.code import source_hash
 from aft.errors import ModelError
 from aft.files import is_intact
 from aft.models.directory import ModelDirectory, in_prompt_style, open_model, publish, save_model
@@ -88,6 +90,13 @@ def test_the_same_once_more_is_not_made_again(given: ModelDirectory, tmp_path: P
     first = in_prompt_style(given, "chat", tmp_path)
     before = first.path.stat().st_ino
     assert in_prompt_style(given, "chat", tmp_path) == first and first.path.stat().st_ino == before
+
+
+def test_edited_code_makes_it_anew(given: ModelDirectory, tmp_path: Path, edit_code: Callable[[str], None]) -> None:
+    first = in_prompt_style(given, "chat", tmp_path)
+    edit_code("models")
+    assert in_prompt_style(given, "chat", tmp_path).path != first.path
+    assert in_prompt_style(first, "plain", tmp_path).made_from["code"] == source_hash("models")
 
 
 def test_what_a_killed_run_left_is_no_obstacle(given: ModelDirectory, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def made(pocket_directory: ModelDirectory, tmp_path: Path) -> ModelDirectory:
     (staged / "adapter").mkdir()
     (staged / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
     (staged / "training_curve.json").write_text("[]", encoding="utf-8")
+    (staged / "training_warnings.json").write_text("[]", encoding="utf-8")
     (staged / "checkpoints").mkdir()
     (staged / "checkpoints" / "optimizer.safetensors").write_text("moments", encoding="utf-8")
     finish_directory(staged, tmp_path / "made", {"kind": "model"})

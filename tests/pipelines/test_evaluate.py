@@ -10,24 +10,28 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft.code import deciding
 from aft.errors import SettingsError
 from aft.evaluation.compare import comparison_table
 from aft.evaluation.predictions import measure
 from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes
-from aft.pipelines.parameters import Cluster, Evaluation, Labelling, Sampler, Sampling, Server, Training, Variant
+from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
-from aft.sampling.settings import SamplerSettings
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.tasks import Question
+from aft.training.settings import Objective, TrainingSettings
 
-ON_TWO = Sampler(cluster=Cluster(workers=2))
-SERVED = Sampler(engine="server", server=Server(base_url="http://127.0.0.1:1", model="other"), cluster=ON_TWO.cluster)
+ON_TWO = SamplerSettings(cluster=ClusterSettings(workers=2))
+SERVED = SamplerSettings(
+    engine="server", server=ServerSettings(base_url="http://127.0.0.1:1", model="other"), cluster=ON_TWO.cluster
+)
 
 
 @pytest.mark.parametrize(("sampler", "used"), [(ON_TWO, ON_TWO), (SERVED, SamplerSettings())])
 def test_variants_answer_on_the_cluster_unless_a_server_has_another_model(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     used: SamplerSettings,
     pocket_directory: ModelDirectory,
     pocket_questions: list[Question],
@@ -36,14 +40,14 @@ def test_variants_answer_on_the_cluster_unless_a_server_has_another_model(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr("aft.sampling.run.sample_responses", lambda *given: asked.append(given[-1]))
-    evaluation = Evaluation(Sampling(samples=1, greedy=True), ks=[1], level=0.95, resamples=10)
+    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1], level=0.95, resamples=10)
     questions: pd.DataFrame = to_table(pocket_questions)
     for answer in (nodes.generate, nodes.generate_others):
         answer(pocket_directory, questions, evaluation, sampler, 0, str(tmp_path))
     assert asked == [used, used]
 
 
-EVALUATION = Evaluation(Sampling(samples=1, greedy=True), ks=[1], level=0.5, resamples=1)
+EVALUATION = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1], level=0.5, resamples=1)
 
 
 def _tables(right: list[bool]) -> dict[str, pd.DataFrame]:
@@ -66,11 +70,11 @@ def _tables(right: list[bool]) -> dict[str, pd.DataFrame]:
 def _partitions(seeds: dict[str, dict[int, list[bool]]]) -> dict[str, nodes.Partitions]:
     """The partitions of every variant that a plain run compares: those of rft unless they are given."""
     found: dict[str, nodes.Partitions] = {}
-    for name in (nodes.BASELINE, *nodes.COMPARED):
+    for name in ("vft", "rft", "aft", "aft_dc", "aft_bc"):
         tables = {seed: _tables(right) for seed, right in seeds.get(name, seeds["rft"]).items()}
         for kind in nodes.KINDS:
             own = {f"seed_{seed}": (lambda table=rows[kind]: table) for seed, rows in tables.items()}
-            found[f"{name}_{kind}"] = own
+            found[f"{kind}.{name}"] = own
     return found
 
 
@@ -101,14 +105,12 @@ def test_level_and_resamples_reach_the_figures_of_a_seed() -> None:
     assert figures["accuracy_high"] - figures["accuracy_low"] < 0.35
 
 
-TRAINING = Training(epochs=1, learning_rate=1e-3, batch_size=2)
+TRAINING = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=2)
 
 
 def made(folder: Path, **made_from: Any) -> ModelDirectory:
     """A handle on a model whose manifest says what it was trained with; it has no weights."""
-    trained = {"training": asdict(TRAINING), "objective": asdict(Variant()), "seed": 3, "code": "of the trainer"}
-    for name in Training.HOW:
-        del trained["training"][name]
+    trained = {"training": deciding(TRAINING), "objective": asdict(Objective()), "seed": 3, "code": "of the trainer"}
     staged = folder / "staged"
     staged.mkdir(parents=True)
     finish_directory(staged, folder / "model", {**trained, **made_from})
@@ -121,9 +123,9 @@ def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., 
     vft, questions = made(tmp_path / "vft"), to_table(pocket_questions)
     usual = {
         **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
-        **{"training": TRAINING, "objective": Variant(), "sampling": Sampling(samples=4), "sampler": Sampler()},
-        **{"labelling": Labelling(), "sample_from": None, "seed": 3},
-        "evaluation": Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+        **{"training": TRAINING, "objective": Objective(), "sampling": SamplingSettings(samples=4)},
+        **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None, "seed": 3},
+        "evaluation": Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1]),
     }
     return lambda **changes: nodes.identify(**{**usual, **changes})
 
@@ -181,11 +183,11 @@ def test_results_of_a_model_that_other_code_trained_are_others(identify: Callabl
 def test_how_a_model_was_computed_does_not_matter(identify: Callable[..., str]) -> None:
     """A smaller budget, which a run that ran out of memory went on with, is no other setting; the rate is."""
     smaller = replace(TRAINING, token_budget=512, scoring="naive", checkpoint_every=1)
-    rows = Sampling(samples=4, batch_rows=3, block_size=7)
+    rows = SamplingSettings(samples=4, batch_rows=3, block_size=7)
     assert identify(training=smaller, sampling=rows, sampler=ON_TWO) == identify()
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
         identify(training=replace(TRAINING, learning_rate=1.0))
-    assert identify(sampling=Sampling(samples=5)) != identify()
+    assert identify(sampling=SamplingSettings(samples=5)) != identify()
 
 
 def test_test_questions_that_are_too_long_are_wrong_and_counted(
@@ -197,9 +199,9 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
         for i, one in enumerate(pocket_questions[:6])
     ]
     questions = to_table(asked)
-    evaluation = Evaluation(Sampling(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
-    shards = nodes.generate(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
-    greedy = nodes.generate_others(pocket_directory, questions, evaluation, Sampler(), 0, str(tmp_path))
+    evaluation = Evaluation(SamplingSettings(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
+    shards = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
+    greedy = nodes.generate_others(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
     generations, others = (
         pd.concat([pd.read_parquet(shard) for shard in paths], ignore_index=True) for paths in (shards, greedy)
     )

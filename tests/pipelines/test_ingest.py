@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
 from aft.errors import ModelError, SettingsError
 from aft.models.directory import ModelDirectory, open_model
@@ -66,7 +65,7 @@ def test_two_test_sets_with_the_same_questions_are_one(tmp_path: Path, caplog: p
 @pytest.mark.parametrize("limit", ["train_limit", "test_limit", "split_seed"])
 def test_a_truth_value_is_no_number_of_a_test_set(tmp_path: Path, limit: str) -> None:
     choice = {"family": "gsm8k", "settings": {"path": str(tmp_path), limit: True}}
-    with pytest.raises(SettingsError, match=f"gsm8k.{limit}: a truth value does not belong there"):
+    with pytest.raises(SettingsError, match=f"{limit} is True: it must be a whole number from 0"):
         load_questions(SMALL, {"x": choice})
 
 
@@ -102,8 +101,8 @@ def test_what_cannot_be_asked_in_chat(pocket_directory: ModelDirectory, tmp_path
 
 
 def test_a_style_that_there_is_not(pocket_directory: ModelDirectory, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="prompt_style"):
-        TypeAdapter(BaseModel).validate_python({"source": "pocket", "prompt_style": "chatty"})
+    with pytest.raises(SettingsError, match="prompt_style is 'chatty'"):
+        BaseModel("pocket", prompt_style="chatty")  # type: ignore[arg-type]
     folder = Path(shutil.copytree(pocket_directory.path, tmp_path / "given"))
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "aft_prompt_style": "chatty"}), "utf-8")

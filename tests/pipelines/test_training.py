@@ -15,13 +15,15 @@ from aft.models.directory import ModelDirectory, open_model, publish
 from aft.models.tokens import encode_response
 from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.evaluate import nodes
-from aft.pipelines.parameters import Evaluation, Labelling, Launching, Sampler, Sampling, Training, Variant
+from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
 from aft.pipelines.vft_train.nodes import train_vft
+from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks import Question
 from aft.training.examples import Example
+from aft.training.settings import Launch, Objective, TrainingSettings
 
-TRAINING = Training(epochs=1, learning_rate=1e-3, batch_size=4, monitor_every=None)
+TRAINING = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=4, monitor_every=None)
 
 Train = Callable[..., tuple[ModelDirectory, dict[str, pd.DataFrame]]]
 
@@ -37,7 +39,9 @@ def feedback(pocket_questions: list[Question], pocket_tokenizer: Any) -> pd.Data
     ]
     right = [row["sample_index"] < 2 for row in rows]
     ranks = pd.Series([int(not one) for one in right], dtype="Int64")
-    return pd.DataFrame(rows).assign(is_correct=right, rank=ranks, rating_rank=ranks, distinct_equations=True)
+    return pd.DataFrame(rows).assign(
+        is_correct=right, rank=ranks, rating_rank=ranks, distinct_equations=True, sum_logprob=-9.0
+    )
 
 
 @pytest.fixture
@@ -47,13 +51,13 @@ def train(
     """Train a variant, or VFT if none is given, on the first four questions."""
 
     def run(
-        objective: Variant | None = None,
-        training: Training = TRAINING,
+        objective: Objective | None = None,
+        training: TrainingSettings = TRAINING,
         feedback: pd.DataFrame = feedback,
         validation: pd.DataFrame | None = None,
     ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
         tables = (to_table(pocket_questions[:4]), to_table([]) if validation is None else validation)
-        options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launching(), "recipe": "r"}
+        options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launch(), "recipe": "r"}
         if objective is None:
             return train_vft(pocket_directory, *tables, [], training, **options)
         options["score_cache"] = str(tmp_path / "scores")
@@ -110,8 +114,28 @@ def test_dpo_compares_the_policy_with_a_reference_of_its_own_precision(precision
     So each of two positives above two negatives has log(1 + 2 e^0), whatever the scores; a large beta tells them apart.
     """
     training = dataclasses.replace(TRAINING, precision=precision)
-    curve = train(Variant(term="dpo", start="vft", dpo_beta=10.0), training)[1]["seed_0"]
+    curve = train(Objective(term="dpo", start="vft", dpo_beta=10.0), training)[1]["seed_0"]
     assert curve["alignment_term"][0] == pytest.approx(2 * math.log(3), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [("dpo_pairs", math.log(2)), ("ipo", 5**2), ("dpop", math.log(2)), ("apo_zero", 1 / 2)],
+)
+def test_every_term_with_a_reference_model_begins_where_all_log_ratios_are_zero(
+    term: Any, expected: float, train: Train
+) -> None:
+    """-log sigmoid(0); the square of 1 / (2 x .1); sigmoid(0), right or wrong."""
+    curve = train(Objective(term=term, start="vft"))[1]["seed_0"]
+    assert curve["alignment_term"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_samples_of_unknown_origin_are_refused_before_anything_is_trained(
+    train: Train, feedback: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aft.training.run.train", None)
+    with pytest.raises(DataError, match=r"has no log-probability under the model .* the term topr needs: sample with"):
+        train(Objective(term="topr"), feedback=feedback.assign(sum_logprob=float("nan")))
 
 
 # --- nothing beyond the references ------------------------------------------------------------------------------------
@@ -126,6 +150,8 @@ SAME_AS_VFT: list[dict[str, Any]] = [
     {"term": "dpo", "weight": 3.0},
     {"term": "pro", **RANKING},
     {"learn_positives": True, **RANKING},
+    {"term": "simpo"},
+    {"term": "gspo"},
 ]
 
 
@@ -144,7 +170,7 @@ def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
 ) -> None:
     """Not trained again, nor kept again: its files are VFT's. Its curve is VFT's, and one sentence says so."""
     vft, its_curve = train()
-    variant = Variant(**objective)
+    variant = Objective(**objective)
     monkeypatch.setattr("aft.training.run.fit", None)
     found, curve = train(variant, feedback=all_wrong(feedback))
     assert found.fingerprint == vft.fingerprint == open_model(found.path).fingerprint
@@ -159,7 +185,13 @@ def test_a_variant_with_nothing_to_align_gets_the_model_of_vft(
 
 @pytest.mark.parametrize(
     "objective",
-    [{"start": "vft"}, {"vft_weight": 0.5}, {"vft_reduction": "sum"}, {"imitate": "best", **RANKING}],
+    [
+        {"start": "vft"},
+        {"vft_weight": 0.5},
+        {"vft_reduction": "sum"},
+        {"imitate": "best", **RANKING},
+        {"imitate": "positives"},
+    ],
     ids=str,
 )
 def test_what_imitates_otherwise_is_trained_all_the_same(
@@ -167,7 +199,7 @@ def test_what_imitates_otherwise_is_trained_all_the_same(
 ) -> None:
     """And told that it only imitates: another start, another loss, or other responses than the references."""
     vft, _ = train()
-    found, _ = train(Variant(term="aft", **objective), feedback=all_wrong(feedback))
+    found, _ = train(Objective(term="aft", **objective), feedback=all_wrong(feedback))
     assert found.path != vft.path and found.made_from["objective"]["term"] == "aft"
     assert "aft has nothing to rank (0 of 4 questions have " in caplog.text
 
@@ -178,6 +210,7 @@ def test_what_imitates_otherwise_is_trained_all_the_same(
         {"term": "dpo", "start": "vft", "vft_weight": 0.0, "score_reduction": "sum", **RANKING},  # dpo_published
         {"term": "pro", "imitate": "best", "vft_weight": 0.05, "vft_reduction": "pro", **RANKING},  # pro_published
         {"term": "aft", "vft_weight": 0.0},
+        {"term": "dpo_pairs", "start": "vft", "vft_weight": 0.0},
     ],
     ids=str,
 )
@@ -187,7 +220,7 @@ def test_a_loss_that_is_zero_whatever_the_weights_is_refused(
     with pytest.raises(
         DataError, match=r"has nothing to learn from: 0 of 4 questions have .*sampling\.samples.*easier"
     ):
-        train(Variant(**objective), feedback=all_wrong(feedback))
+        train(Objective(**objective), feedback=all_wrong(feedback))
 
 
 @pytest.mark.parametrize("objective", SAME_AS_VFT, ids=str)
@@ -197,7 +230,7 @@ def test_a_single_question_with_two_ranks_is_something_to_align(
     ratings = feedback["rating_rank"].rsub(10).astype(float)
     one = feedback["question_id"] == feedback["question_id"][0]
     mixed = pd.concat([feedback.assign(rating=ratings)[one], all_wrong(feedback)[~one]])
-    variant = Variant(**objective)
+    variant = Objective(**objective)
     assert train(variant, feedback=mixed)[0].made_from["objective"] == dataclasses.asdict(variant)
     assert "nothing" not in caplog.text
 
@@ -206,23 +239,23 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     train: Train, feedback: pd.DataFrame, pocket_questions: list[Question], tmp_path: Path
 ) -> None:
     """Published as the catalog does; under another name's own model the present objective still counts."""
-    objective = Variant(term="aft")
+    objective = Objective(term="aft")
     vft, _ = train()
     same, own = train(objective, feedback=all_wrong(feedback))[0], train(objective)[0]
-    evaluation = Evaluation(Sampling(samples=1, greedy=True), ks=[1])
+    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
 
-    def identify(model: ModelDirectory, objective: Variant, training: Training = TRAINING) -> str:
+    def identify(model: ModelDirectory, objective: Objective, training: TrainingSettings = TRAINING) -> str:
         questions = to_table(pocket_questions[8:])
-        settings = (training, objective, Sampling(samples=1), Sampler(), Labelling(), None, evaluation)
+        settings = (training, objective, SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, evaluation)
         return nodes.identify(model, publish(vft, tmp_path / "vft"), questions, questions, *settings, seed=0)
 
     published = publish(same, tmp_path / "aft")
     assert identify(published, objective) == identify(own, objective)
-    later = Variant(term="aft", reference_as_positive=True)  # which would have something to learn
+    later = Objective(term="aft", reference_as_positive=True)  # which would have something to learn
     for model in (own, published):
         with pytest.raises(SettingsError, match="trained with another objective than is set now"):
             identify(model, later)
-    other = Variant(term="aft", constraint="detached")  # which has as little: the same files under another manifest
+    other = Objective(term="aft", constraint="detached")  # which has as little: the same files under another manifest
     published = publish(train(other, feedback=all_wrong(feedback))[0], tmp_path / "aft")
     assert identify(published, other)
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
@@ -241,7 +274,7 @@ def test_held_out_groups_are_scored_under_the_token_budget_of_training(
         "aft.scoring.responses.score_responses", lambda *given, **options: budgets.append(options["token_budget"])
     )
     evaluation, training = (
-        Evaluation(Sampling(samples=1, greedy=True), ks=[1]),
+        Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1]),
         dataclasses.replace(TRAINING, token_budget=77),
     )
     nodes.assess(

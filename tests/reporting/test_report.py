@@ -3,11 +3,19 @@
 import base64
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from aft.alignment.variants import Variant
+from aft.pipelines.comparisons import variants_of
 from aft.reporting.report import NOTHING, PAPER_ADDRESS, html_report, leaves, shown
+
+VARIANTS = variants_of(
+    yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
+)
 
 NAN = float("nan")
 MALICIOUS = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
@@ -86,6 +94,7 @@ def report(**changed) -> str:
         "recipe": "pocket",
         "comparison": make_comparison(),
         "differences": make_differences(("rrhf_bc", "aft_dc")),
+        "variants": VARIANTS,
         "figures": {"accuracy_figure": b"\x89PNG one", "of_my_own": b"\x89PNG two"},
         "feedback": {"responses_sampled": 12000, "positives_per_question": 2.345},
         "settings": {"training": {"epochs": 5}},
@@ -214,6 +223,7 @@ def test_whatever_a_name_holds_is_text():
     html = report(
         recipe=MALICIOUS,
         comparison=make_comparison(("vft", MALICIOUS), seeds=MALICIOUS, **{"accuracy_<b>": 0.1}),
+        variants=VARIANTS | {MALICIOUS: Variant(VARIANTS["aft"].objective, MALICIOUS, source=MALICIOUS)},
         differences=make_differences((MALICIOUS, MALICIOUS)),
         figures={MALICIOUS: b"\x89PNG"},
         feedback={MALICIOUS: MALICIOUS},

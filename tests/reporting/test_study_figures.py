@@ -1,10 +1,14 @@
 """Facts of the figures over several runs: what is drawn where. How they look is judged by eye."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.colors import to_hex
 
+from aft.pipelines.comparisons import variants_of
 from aft.reporting.figure_style import variant_color
 from aft.reporting.study_figures import scatter_figure, sweep_figure
 
@@ -18,6 +22,10 @@ ROWS = pd.DataFrame(
         "per_seed": [[0.49, 0.51], [0.4], [0.44, 0.46], [0.42], [0.51, 0.53]],
     }
 )
+
+VARIANTS = variants_of(
+    yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
+)
 PAPER = pd.DataFrame({"variant": ["aft_bc"] * 3, "x": [0, 8, 64], "accuracy": [0.3648, 0.3997, 0.4309]})
 MODELS = pd.DataFrame({"model": ["s", "m", "l"], "accuracy": [0.3, 0.4, 0.5], "assessment_accuracy": [0.6, 0.7, 0.8]})
 
@@ -27,19 +35,19 @@ def legend(fig) -> list[str]:
 
 
 def test_a_sweep_is_a_line_per_variant_in_the_order_of_x(lines):
-    fig = sweep_figure(ROWS, "k")
+    fig = sweep_figure(ROWS, "k", VARIANTS)
     (ax,) = fig.axes
     boundary, detached = lines(ax, "_accuracy")
     assert np.allclose(boundary.get_xydata(), [[2, 40], [4, 45], [8, 50]])
     assert np.allclose(detached.get_xydata(), [[2, 42], [8, 52]])
-    assert to_hex(boundary.get_color()) == variant_color("aft_bc")
+    assert to_hex(boundary.get_color()) == variant_color("aft_bc", VARIANTS)
     assert boundary.get_marker() != detached.get_marker()
     assert legend(fig) == ["aft_bc", "aft_dc"]
     assert ax.get_xlabel() == "k"
 
 
 def test_a_sweep_shows_intervals_and_single_seeds(lines):
-    (ax,) = sweep_figure(ROWS, "k").axes
+    (ax,) = sweep_figure(ROWS, "k", VARIANTS).axes
     ends = sorted(tuple(np.asarray(line.get_ydata(), dtype=float)) for line in lines(ax, "_interval"))
     assert np.allclose(ends, [[38, 42], [40, 44], [43, 47], [48, 52], [50, 54]])
     seeds = sorted(value for line in lines(ax, "_seeds") for value in np.asarray(line.get_ydata(), dtype=float))
@@ -48,7 +56,7 @@ def test_a_sweep_shows_intervals_and_single_seeds(lines):
 
 def test_all_that_is_drawn_lies_within_the_axes():
     """Variants stand beside each other at the same x: the limits count all the same."""
-    (ax,) = sweep_figure(ROWS, "k").axes
+    (ax,) = sweep_figure(ROWS, "k", VARIANTS).axes
     low, high = ax.get_ylim()
     assert low < 38 and high > 54
     left, right = ax.get_xlim()
@@ -56,7 +64,7 @@ def test_all_that_is_drawn_lies_within_the_axes():
 
 
 def test_variants_at_the_same_x_stand_beside_each_other(lines):
-    fig = sweep_figure(ROWS, "k")
+    fig = sweep_figure(ROWS, "k", VARIANTS)
     fig.canvas.draw()
     first, second = (line.get_transform().transform((2, 40)) for line in lines(fig.axes[0], "_accuracy"))
     assert second[0] - first[0] == pytest.approx(5 / 72 * fig.dpi)
@@ -64,15 +72,15 @@ def test_variants_at_the_same_x_stand_beside_each_other(lines):
 
 
 def test_baselines_are_level_lines(lines):
-    fig = sweep_figure(ROWS, "k", baselines={"vft": 0.35})
+    fig = sweep_figure(ROWS, "k", VARIANTS, baselines={"vft": 0.35})
     (line,) = lines(fig.axes[0], "_baseline")
     assert np.allclose(line.get_ydata(), 35)
-    assert to_hex(line.get_color()) == variant_color("vft")
+    assert to_hex(line.get_color()) == variant_color("vft", VARIANTS)
     assert legend(fig) == ["aft_bc", "aft_dc", "vft"]
 
 
 def test_the_papers_points_have_a_panel_and_axes_of_their_own(lines):
-    ours, paper = sweep_figure(ROWS, "k", paper=PAPER, log_x=True).axes
+    ours, paper = sweep_figure(ROWS, "k", VARIANTS, paper=PAPER, log_x=True).axes
     drawn = next(line for line in lines(paper, "_accuracy") if np.size(line.get_xdata()))
     assert np.allclose(drawn.get_xydata(), [[0, 36.48], [8, 39.97], [64, 43.09]])
     assert ours.get_ylim() != paper.get_ylim()
@@ -82,7 +90,7 @@ def test_the_papers_points_have_a_panel_and_axes_of_their_own(lines):
 
 
 def test_doublings_are_equal_steps_and_zero_is_one_of_them():
-    _, paper = sweep_figure(ROWS, "k", paper=PAPER, log_x=True).axes
+    _, paper = sweep_figure(ROWS, "k", VARIANTS, paper=PAPER, log_x=True).axes
     at = {x: paper.transScale.transform((x, 0))[0] for x in (0, 8, 16, 32, 64)}
     assert at[32] - at[16] == pytest.approx(at[64] - at[32])
     assert at[0] < at[8] < at[16]
@@ -91,7 +99,7 @@ def test_doublings_are_equal_steps_and_zero_is_one_of_them():
 
 def test_negative_settings_are_on_a_linear_axis():
     margins = ROWS.assign(x=[-0.8, -0.2, 0.15, 0.4, 0.8])
-    (ax,) = sweep_figure(margins, "margin").axes
+    (ax,) = sweep_figure(margins, "margin", VARIANTS).axes
     assert ax.get_xscale() == "linear"
     assert list(ax.get_xticks()) == [-0.8, -0.2, 0.15, 0.4, 0.8]
 
@@ -113,6 +121,6 @@ def test_no_correlation_is_stated_where_there_is_none():
 
 
 def test_the_figures_render(tmp_path):
-    for fig in (sweep_figure(ROWS, "k", {"vft": 0.4}, PAPER, log_x=True), scatter_figure(MODELS)):
+    for fig in (sweep_figure(ROWS, "k", VARIANTS, {"vft": 0.4}, PAPER, log_x=True), scatter_figure(MODELS)):
         assert fig.get_size_inches()[0] * fig.dpi == 900
         fig.savefig(tmp_path / "figure.png")

@@ -6,9 +6,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
+from aft.pipelines.comparisons import variants_of
 from aft.reporting.study_pages import Place, StudyPage, document, study_text, write_study
 
+VARIANTS = variants_of(
+    yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
+)
 PAGE = StudyPage(
     name="beta",
     title="Margin of the boundary",
@@ -20,6 +25,7 @@ PAGE = StudyPage(
     figures=["accuracy", "perplexity_of_positives"],
     paper={"accuracy": {("vft", None): 36.48, ("aft_bc", 0.0): 38.75}},
     paper_source="Figure 2b",
+    variants=VARIANTS,
 )
 
 
@@ -76,14 +82,14 @@ def test_a_study_of_an_earlier_version_is_not_told_with_verdicts_of_this_one(tmp
 
 
 def test_base_models_that_are_all_alike_have_no_correlation() -> None:
-    pilot = StudyPage("p", "P", "Q", seeds=[1], figure="pilot", figures=["accuracy"])
+    pilot = StudyPage("p", "P", "Q", seeds=[1], variants=VARIANTS, figure="pilot", figures=["accuracy"])
     alike = pd.DataFrame([_row(value, "vft", 0.5) for value in (1.0, 2.0, 3.0)])
     assert "Pearson" not in study_text(pilot, alike, ORDERINGS[:0], "f.png", 0.95)
 
 
 def test_extensions_are_marked() -> None:
     table = pd.DataFrame([_row(None, "rrhf_bc", 0.5)])
-    plain = StudyPage("t", "T", "Q", seeds=[1], figure="accuracy", figures=["accuracy"])
+    plain = StudyPage("t", "T", "Q", seeds=[1], variants=VARIANTS, figure="accuracy", figures=["accuracy"])
     assert "`rrhf_bc` \\*" in study_text(plain, table, ORDERINGS[:0], "f.png", 0.95)
 
 
@@ -100,7 +106,9 @@ def test_every_figure_is_drawn_and_the_page_has_it(figure: Any, tmp_path: Path) 
 
 def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
     paper: dict[str, dict[Place, float]] = {"maj_at_1": {("vft", None): 34.83}, "maj_at_4": {("vft", None): 39.61}}
-    votes = StudyPage("votes", "Votes", "Q", seeds=[1], figure="votes", figures=list(paper), paper=paper)
+    votes = StudyPage(
+        "votes", "Votes", "Q", seeds=[1], variants=VARIANTS, figure="votes", figures=list(paper), paper=paper
+    )
     table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
     write_study(tmp_path, votes, table, ORDERINGS[:0], 0.95)
     assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")

@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft.code import source_hash
 from aft.errors import StoreError
 from aft.files import lock_of, locked
-from aft.sampling.store import SampleStore, encode, is_finished
+from aft.sampling.store import ROOMS, SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Block = tuple[str, Callable[[], pd.DataFrame]]
@@ -82,7 +83,21 @@ def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -
 
 def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
     fill(store, Maker().blocks)
-    assert json.loads((store.directory / "description.json").read_text(encoding="utf-8")) == DESCRIPTION
+    told = json.loads((store.directory / "description.json").read_text(encoding="utf-8"))
+    assert told == {**DESCRIPTION, "code": source_hash(*ROOMS)}
+
+
+def test_code_that_was_edited_since_it_was_imported_draws_nothing(
+    store: SampleStore, edit_file: Callable[[str], None]
+) -> None:
+    """What is finished is found all the same."""
+    maker = Maker()
+    shards = fill(store, maker.blocks[:1])
+    edit_file("sampling/engine.py")
+    assert fill(store, maker.blocks[:1]) == shards
+    with pytest.raises(StoreError, match=r"changed since this run began \(aft/sampling/engine.py\)"):
+        fill(store, maker.blocks)
+    assert maker.made == ["a"]
 
 
 def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:

@@ -2,9 +2,12 @@
 
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 
+from aft.code import source_hash
+from aft.pipelines.evaluate.nodes import ROOMS
 from aft.studies import cell
 
 
@@ -15,3 +18,13 @@ def test_a_cell_of_other_code_than_its_study_makes_nothing(monkeypatch: pytest.M
     with pytest.raises(SystemExit) as ended:
         cell.main()
     assert ended.value.code == "Error: The code has changed while the study was going; run the same command again."
+
+
+def test_a_cell_whose_code_is_edited_while_it_starts_makes_nothing(
+    monkeypatch: pytest.MonkeyPatch, edit_file: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"code": source_hash(*ROOMS)}) + "\n"))
+    edit_file("tasks/gsm8k.py")
+    with pytest.raises(SystemExit, match=r"^Error: The code has changed since this run began \(aft/tasks/gsm8k.py\)"):
+        cell.main()

@@ -16,6 +16,7 @@ SWEPT = Study(
 )
 SWEEP = {"parameter": "a", "values": [1], "label": "a"}
 ROUNDED = {"rounds": "aft", "n_rounds": 2}
+VARIANTS = ("vft", "rft", "aft", "aft_bc")
 PLAIN = Study(title="Plain", question="Which?", variants=["vft", "aft_bc"], seeds=[1, 2])
 ROUNDS = Study(title="Rounds", question="Again?", variants=["vft", "aft"], seeds=[1], rounds="aft", n_rounds=3)
 
@@ -107,13 +108,13 @@ def test_dotted_keys_become_nested_ones() -> None:
 def test_a_study_that_cannot_be_is_refused(change: dict[str, object], words: str) -> None:
     study = {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0], **change}
     with pytest.raises(SettingsError, match=words):
-        read_studies({"one": study})
+        read_studies({"one": study}, VARIANTS)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".lock", "a b", "all"])
 def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="cannot be called"):
-        read_studies({name: {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0]}})
+        read_studies({name: {"title": "T", "question": "Q", "variants": ["vft"], "seeds": [0]}}, VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +134,21 @@ def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
 def test_what_cannot_be_told_is_refused_before_anything_runs(change: dict[str, object], words: str) -> None:
     study = {"title": "T", "question": "Q", "variants": ["vft", "aft"], "seeds": [0], **change}
     with pytest.raises(SettingsError, match=words):
-        read_studies({"one": study})["one"].check_told([4], ["validation"])
+        read_studies({"one": study}, VARIANTS)["one"].check_told([4], ["validation"])
 
 
 def test_what_can_be_told_is_not_refused() -> None:
     orderings = [{"claim": "c", "above": "aft_bc@0.15", "below": "vft", "metric": "validation"}]
     study = {**{name: getattr(SWEPT, name) for name in SWEPT.__dataclass_fields__}, "orderings": orderings}
-    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}})["one"].check_told([4], ["validation"])
+    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}}, VARIANTS)["one"].check_told(
+        [4], ["validation"]
+    )
 
 
 def test_the_page_has_the_papers_values_by_variant_and_value_of_the_sweep() -> None:
     paper = {"accuracy": {"vft": 36.48, "aft_bc@0.0": 38.75, "aft_bc@0.15": 39}}
     sweep = Sweep(parameter="align.aft_bc.objective.beta", values=[0.0, 0.15], label="β", log=True)
     study = Study(title="T", question="Q", variants=["aft_bc"], seeds=[1], baselines=["vft"], sweep=sweep, paper=paper)
-    page = study.page("beta")
+    page = study.page("beta", {})
     assert (page.name, page.x_label, page.log_x, page.baselines) == ("beta", "β", True, ["vft"])
     assert page.paper["accuracy"] == {("vft", None): 36.48, ("aft_bc", 0.0): 38.75, ("aft_bc", 0.15): 39}

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 
 from aft.errors import SettingsError
-from aft.pipelines.parameters import Evaluation, Sampling
+from aft.pipelines.parameters import Evaluation
+from aft.sampling.settings import SamplingSettings
 from aft.studies.definition import Ordering, Study
 from aft.studies.results import Key, Results, study_table, verdicts
 
-EVALUATION = Evaluation(sampling=Sampling(samples=1, greedy=True), ks=[1], resamples=200)
+EVALUATION = Evaluation(sampling=SamplingSettings(samples=1, greedy=True), ks=[1], resamples=200)
 
 
 def _results(a: list[int], b: list[int], scores: tuple[float, float] = (-0.5, -1.0)) -> Results:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,43 +18,32 @@ from kedro.framework.project import pipelines
 
 from aft.code import source_hash
 from aft.errors import IncompleteRecord, ModelError, SettingsError
+from aft.feedback.judge_settings import JudgeSettings
 from aft.models.directory import ModelDirectory
+from aft.models.pocket import Architecture
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.parameters import (
-    BaseModel,
-    Cluster,
-    Evaluation,
-    Judge,
-    Labelling,
-    Launching,
-    PocketArchitecture,
-    PocketBase,
-    PocketCorpus,
-    Sampler,
-    Sampling,
-    Server,
-    TaskChoice,
-    Training,
-    Variant,
-)
+from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBase, TaskChoice
+from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.studies import cell, run
 from aft.studies.definition import Study, Sweep
 from aft.studies.plan import Cell, points_of
+from aft.tasks.pocket import Corpus
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 PARAMS: dict[str, Any] = {
     **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
     "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
     "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
-    "base_model": BaseModel("model", pocket=PocketBase(PocketCorpus(), PocketArchitecture(), Training(1, 0.1, 1))),
-    "training": Training(epochs=4, learning_rate=0.1, batch_size=1),
-    "launch": Launching(),
+    "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), TrainingSettings(1, 0.1, 1))),
+    "training": TrainingSettings(epochs=4, learning_rate=0.1, batch_size=1),
+    "launch": Launch(),
     "sample_from": "round/seed_{seed}/aft",
-    "sampling": Sampling(samples=6),
-    "sampler": Sampler("server", Server("http://a/v1", "m")),
-    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=Judge("http://a/v1", "m")),
-    "evaluation": Evaluation(Sampling(samples=6, greedy=True), ks=[1]),
-    "align": {name: {"objective": Variant()} for name in ("vft", "aft", "rrhf")},
+    "sampling": SamplingSettings(samples=6),
+    "sampler": SamplerSettings("server", ServerSettings("http://a/v1", "m")),
+    "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=JudgeSettings("http://a/v1", "m")),
+    "evaluation": Evaluation(SamplingSettings(samples=6, greedy=True), ks=[1]),
+    "align": {name: {"objective": Objective()} for name in ("vft", "aft", "rrhf")},
 }
 
 
@@ -70,6 +60,8 @@ def changed(value: Any, path: list[str], to: Any) -> Any:
 class Place:
     """A project whose cells are as quickly made as noted."""
 
+    asked: TaskChoice | None = None  # in the catalog, where it differs from the parameters
+
     def __init__(self, project: Path, model: Path) -> None:
         self.project, self.params, self.made = project, PARAMS, []
         for name in ("questions", "more"):
@@ -82,7 +74,10 @@ class Place:
 
     @contextmanager
     def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
-        yield SimpleNamespace(params={**self.params, "label": label, "seed": seed})
+        asked = {"raw_questions": self.asked or self.params["task"], "raw_test_sets": self.params["test_sets"]}
+        catalog = {name: {"asked": value} for name, value in asked.items()}
+        params = {**self.params, "label": label, "seed": seed}
+        yield SimpleNamespace(params=params, config_loader={"catalog": catalog})
 
     def folder(self, cell: Cell) -> Path:
         return self.project / "reports" / f"seed_{cell.seed}"
@@ -115,6 +110,15 @@ def place(tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.
 
 
 ALL = [(0, ("vft", "aft")), (1, ("vft", "aft"))]
+
+
+def test_other_questions_in_the_catalog_are_seen(place: Place) -> None:
+    """And those in the files that it names."""
+    place.asked = TaskChoice("gsm8k", {"path": str(place.project / "more")})
+    assert place.run() == ALL
+    assert place.run() == []
+    (place.project / "more/train.jsonl").write_text("{}{}\n", encoding="utf-8")
+    assert place.run() == ALL
 
 
 def test_what_is_finished_is_not_run_again(place: Place) -> None:
@@ -175,7 +179,7 @@ def test_a_release_that_changes_no_result_runs_nothing_again(place: Place, monke
         *(("training.monitor_every", None), ("training.gradient_checkpointing", True)),
         *(("base_model.pocket.training.token_budget", 9), ("launch.processes", 2), ("model_cache", "elsewhere")),
         *(("sampling.batch_rows", 9), ("sampling.block_size", 9), ("evaluation.sampling.batch_rows", 9)),
-        *(("sampler.cluster", Cluster(workers=2)), ("sampler.server.base_url", "http://b/v1")),
+        *(("sampler.cluster", ClusterSettings(workers=2)), ("sampler.server.base_url", "http://b/v1")),
         *(("labelling.openai.base_url", "http://b/v1"), ("align.rrhf.objective.weight", 2.0)),
     ],
 )
@@ -245,6 +249,48 @@ def test_cells_whose_record_has_gaps_are_finished_and_counted(
     assert all((place.folder(one) / "finished.json").is_file() for one in cells)
 
 
+def test_a_cell_whose_record_has_gaps_is_recorded_by_the_next_run(
+    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is computed is in the caches. Without MLflow nothing is run for its sake."""
+    place, cells, ran = Elsewhere(tmp_path, pocket_directory.path), [Cell("r.study", {}, 0, ("aft",))], []
+
+    def make(_: Any, one: Cell, variants: tuple[str, ...], folder: Path, *others: Any) -> bool:
+        ran.append(one.seed)
+        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        (folder / "metrics/aft.json").write_text("{}", encoding="utf-8")
+        return len(ran) == 1  # the first time MLflow was away
+
+    monkeypatch.setattr(run, "_run", make)
+    with caplog.at_level(logging.INFO):
+        gaps = [run.run_cells(cast(run.Workplace, place), cells, 1, parent) for parent in ("id", None, "id", "id")]
+    assert (gaps, ran) == ([1, 0, 0, 0], [0, 0])
+    assert "r.study, seed 0: aft is made again; not as before: its record in MLflow." in caplog.text
+
+
+def test_cells_that_run_at_once_have_a_gpu_each(
+    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cells on two GPUs: none is on one where another runs, and both are used."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    busy, used, meeting = set[str](), list[str](), Barrier(2, timeout=20)
+
+    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, variables: dict[str, str], *others: Any):
+        device = variables["CUDA_VISIBLE_DEVICES"]
+        assert device not in busy and variables["AFT_PARENT_RUN"] == "id"
+        busy.add(device)
+        meeting.wait()
+        used.append(device)
+        busy.discard(device)
+        meeting.wait()
+
+    monkeypatch.setattr(run, "_run", make)
+    place = Place(tmp_path, pocket_directory.path)
+    cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1, 2, 3)]
+    run.run_cells(cast(run.Workplace, place), cells, 2, "id")
+    assert sorted(used) == ["2", "2", "GPU-5", "GPU-5"]
+
+
 def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def create(*_: Any, **__: Any) -> None:
         raise IncompleteRecord("The results are complete; 1 record is missing in MLflow.")
@@ -254,7 +300,7 @@ def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch:
         sys, "stdin", io.StringIO(json.dumps({"project": "here", "code": source_hash(*ROOMS), **order}))
     )
     monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
-    monkeypatch.setattr(cell, "bootstrap_project", lambda project: None)
+    monkeypatch.setattr(cell, "configure_project", lambda package: None)
     monkeypatch.setattr(cell.KedroSession, "create", create)
     with pytest.raises(SystemExit) as ended:
         cell.main()

@@ -1,6 +1,5 @@
 """Numbers in text: what is read, what is not, and that reading is total, linear and canonical."""
 
-import time
 from fractions import Fraction
 
 import pytest
@@ -355,13 +354,6 @@ def test_equality_is_an_equivalence(texts: list[str]) -> None:
         assert numbers_equal(first, third)
 
 
-def _seconds(text: str) -> float:
-    start = time.process_time()
-    for read in READERS:
-        read(text)
-    return time.process_time() - start
-
-
 @pytest.mark.parametrize(
     "unit",
     [
@@ -389,9 +381,11 @@ def _seconds(text: str) -> float:
     ],
 )
 def test_reading_takes_linear_time(unit: str) -> None:
-    """Eight times the text costs about eight times the time; a quadratic pattern would cost sixty-four times."""
-    short, long = (unit * (size // len(unit)) + "1-a" for size in (40_000, 320_000))
-    assert min(_seconds(long) for _ in range(2)) < 30 * min(_seconds(short) for _ in range(3)) + 0.2
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
+    text = unit * (1_000_000 // len(unit)) + "1-a"
+    for read in READERS:
+        number = read(text)
+        assert number is None or canonical_number(number) == number
 
 
 @pytest.mark.parametrize(

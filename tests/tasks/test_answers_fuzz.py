@@ -1,10 +1,8 @@
-"""A million texts that no model should write, and some do: no answer check raises, or takes more than linear time."""
+"""A million texts that no model should write, and some do: no answer check raises, or does not end."""
 
 import itertools
 import random
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -157,37 +155,24 @@ def test_bombs_can_be_compared() -> None:
         compare(bomb, "5")
 
 
-def check_linear(
-    work: Callable[[str], object], start: str, unit: str, long: int = 60_000, slack_s: float = 0.03
-) -> None:
-    """Four times the text costs about four times the time; what is quadratic would cost sixteen times."""
-
-    def seconds(length: int) -> float:
-        text = start + unit * (length // len(unit))
-        began = time.process_time()
-        work(text)
-        return time.process_time() - began
-
-    short_s = min(seconds(long // 4) for _ in range(2))
-    took_s = seconds(long)
-    if took_s >= 8 * short_s + slack_s:  # once more, in case that something else was going on
-        took_s = seconds(long)
-    assert took_s < 8 * short_s + slack_s, (start, unit)
+def long_text(unit: str, length: int = 60_000) -> str:
+    """What is cubic in its length does not end (see `faulthandler_timeout`), nor what is quadratic at ten million."""
+    return unit * (length // len(unit))
 
 
 @every_extraction
-def test_time_grows_with_the_length(extract: Extract) -> None:
+def test_long_texts_of_one_piece_never_raise(extract: Extract) -> None:
     for unit, start in itertools.product(UNITS, ("", "#### ", "The answer is ")):
-        check_linear(partial(read, extract), start, unit)
+        read(extract, start + long_text(unit))
 
 
 @pytest.mark.parametrize("equal", EQUAL, ids=[names[0] for names in EQUAL.values()])
-def test_comparing_takes_linear_time(equal: Callable[[str, str], bool]) -> None:
+def test_long_texts_of_one_piece_can_be_compared(equal: Callable[[str, str], bool]) -> None:
     for unit in UNITS:
-        check_linear(lambda text: equal(text, "5"), "", unit)
+        assert equal(long_text(unit), "5") is False
 
 
 @every_extraction
 def test_lines_of_ten_megabytes(extract: Extract) -> None:
     for unit in ("9", "word "):
-        check_linear(partial(read, extract), "", unit, long=10_000_000, slack_s=0.2)
+        read(extract, long_text(unit, 10_000_000))

@@ -2,27 +2,19 @@
 
 import gzip
 import json
-import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from aft.errors import DataError, SettingsError
 from aft.pipelines.ingest.nodes import load_questions as ingest
 from aft.pipelines.parameters import TaskChoice
 from aft.tasks import aqua_rat, get_task
 from aft.tasks.base import SPLITS, Question
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not (DATA / "aqua_rat" / "test.json").is_file(),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 OPTIONS = ["A)21", "B) 21.5", "C)22", "D)22.5", "E)23"]
 
@@ -233,20 +225,19 @@ def test_the_settings_may_come_from_a_parameters_file(tmp_path: Path) -> None:
     assert (len(train), len(validation), len(test), len(others), len(held_out)) == (10, 5, 7, 5, 12)
 
 
-def test_the_recipe_follows_the_paper() -> None:
+def test_the_recipe_follows_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """5,000 / 400 / 1,254 questions, three epochs, boundary 0.15."""
-    recipe = yaml.safe_load((Path(__file__).parents[2] / "conf/aqua_rat/parameters.yml").read_text("utf-8"))
+    recipe = recipe_parameters("aqua_rat")
     settings = aqua_rat.Settings(**recipe["task"]["settings"])
     assert (settings.train_size, settings.validation_size, settings.test_size) == (5000, 400, 1254)
     assert (recipe["training"]["epochs"], recipe["training"]["learning_rate"]) == (3, 2e-5)
     assert recipe["align"]["aft_bc"]["objective"]["beta"] == 0.15
 
 
-@needs_data
-def test_published_rows_are_read_as_they_are_written() -> None:
+def test_published_rows_are_read_as_they_are_written(published_data: Path) -> None:
     """254 dev and 254 test rows; of train, which is published with 97,467, the 2,135 that are there."""
     settings = aqua_rat.Settings(
-        path=str(DATA / "aqua_rat"), train_files=("train_partial.jsonl",), **_sizes(1000, 400, 1243)
+        path=str(published_data / "aqua_rat"), train_files=("train_partial.jsonl",), **_sizes(1000, 400, 1243)
     )
     splits = aqua_rat.load_questions(settings)
     assert [len(splits[split]) for split in SPLITS] == [1000, 400, 1243]  # every row: 2,135 + 254 + 254
@@ -254,7 +245,7 @@ def test_published_rows_are_read_as_they_are_written() -> None:
     assert _sources(splits["validation"]) == ["dev"] * 254 + ["train"] * 146
     questions = {question.question_id: question for split in SPLITS for question in splits[split]}
     for name in ("dev", "test"):
-        for number, row in enumerate(_published_rows(name)):
+        for number, row in enumerate(_published_rows(published_data, name)):
             question = questions[f"aqua_rat/{name}/{number:05d}"]
             assert (question.question, question.answer) == (row["question"].strip(), row["correct"])
             assert question.choices == tuple(option[2:].strip() for option in row["options"])
@@ -263,8 +254,8 @@ def test_published_rows_are_read_as_they_are_written() -> None:
         assert aqua_rat.extract_answer(question.reference, strict=False) == question.answer
 
 
-def _published_rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (DATA / "aqua_rat" / f"{name}.json").read_text("utf-8").split("\n") if line]
+def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "aqua_rat" / f"{name}.json").read_text("utf-8").split("\n") if line]
 
 
 # The rule behind the published labels is: the letter after the last "answer is" or "A:", else a lone "(x)" in the last
@@ -287,11 +278,10 @@ DISAGREEMENTS = {  # reason: (row, model, style)
 }
 
 
-@needs_data
-def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
+def test_the_check_agrees_with_published_labels_but_for_known_rows(published_data: Path) -> None:
     """3,048 solutions by 6 models: at least 98.5 % agreement asked, 99.74 % found, every other row explained."""
-    gold = [row["correct"] for row in _published_rows("test")]
-    with gzip.open(DATA / "model_solutions" / "aqua_test.jsonl.gz", "rt", encoding="utf-8") as lines:
+    gold = [row["correct"] for row in _published_rows(published_data, "test")]
+    with gzip.open(published_data / "model_solutions" / "aqua_test.jsonl.gz", "rt", encoding="utf-8") as lines:
         solutions = [json.loads(line) for line in lines]
     disagreements = {
         (solution["row"], solution["model"], solution["style"])
@@ -304,13 +294,12 @@ def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
     assert len(disagreements) == 8
 
 
-@needs_data
-def test_noisier_rationales_state_the_published_letter_where_they_state_one() -> None:
+def test_noisier_rationales_state_the_published_letter_where_they_state_one(published_data: Path) -> None:
     """Of 6,971 rationales, many of which end on "answer : c" or "option c", it finds a letter in four of five.
 
     That is the published one in all but few: 99.8 % asked, 99.9 % found.
     """
-    with gzip.open(DATA / "mathqa" / "aqua_style.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(published_data / "mathqa" / "aqua_style.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     read = [(aqua_rat.extract_answer(row["rationale"], strict=False), row["correct"]) for row in rows]
     stated = [(letter, correct) for letter, correct in read if letter]

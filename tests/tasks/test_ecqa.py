@@ -2,25 +2,18 @@
 
 import gzip
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from aft.errors import DataError, SettingsError
 from aft.pipelines.ingest.nodes import load_questions as ingest
 from aft.pipelines.parameters import TaskChoice
 from aft.tasks import ecqa, get_task
 from aft.tasks.base import SPLITS
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not (DATA / "ecqa" / "test.jsonl.gz").is_file(),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 CHOICES = ["room", "synagogue", "bedroom", "cake", "roses"]
 
@@ -99,41 +92,43 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path: Path, row: object, c
 def test_a_missing_file_or_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.test\.jsonl"):
         ecqa.load_questions(ecqa.Settings(str(tmp_path / "nowhere")))
-    with pytest.raises(SettingsError, match="path: Field required"):
+    with pytest.raises(SettingsError, match=r"^ecqa\.settings\.path is missing\.$"):
         ingest(TaskChoice("ecqa", {}), {})
     with pytest.raises(SettingsError, match="test_limit"):
         ecqa.Settings("x", test_limit=-1)
 
 
-def test_the_recipe_follows_the_paper() -> None:
+def test_the_recipe_follows_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """One epoch, boundary 0.15."""
-    recipe = yaml.safe_load((Path(__file__).parents[2] / "conf/ecqa/parameters.yml").read_text("utf-8"))
+    recipe = recipe_parameters("ecqa")
     assert ecqa.Settings(**recipe["task"]["settings"]).train_limit is None
     assert (recipe["training"]["epochs"], recipe["training"]["learning_rate"]) == (1, 2e-5)
     assert recipe["align"]["aft_bc"]["objective"]["beta"] == 0.15
 
 
-@needs_data
-def test_the_published_split_loses_what_it_leaks(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_published_split_loses_what_it_leaks(published_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     """7,598 / 1,090 / 2,194 rows; 32 of train and 11 of val are in test, and no other row of train is in val."""
-    splits = ecqa.load_questions(ecqa.Settings(str(DATA / "ecqa")))
+    splits = ecqa.load_questions(ecqa.Settings(str(published_data / "ecqa")))
     assert [len(splits[split]) for split in SPLITS] == [7598 - 32, 1090 - 11, 2194]
     messages = [record.getMessage() for record in caplog.records]
     assert ["Dropped 11 of the 1090 validation" in messages[0], "Dropped 32 of the 7598 train" in messages[1]] == [
         True
     ] * 2
-    leaks = {f"ecqa/train/{number:05d}" for number, row in enumerate(_published_rows("train")) if row["also_in"]}
+    leaks = {
+        f"ecqa/train/{number:05d}"
+        for number, row in enumerate(_published_rows(published_data, "train"))
+        if row["also_in"]
+    }
     assert len(leaks) == 32
     assert not leaks & {question.question_id for question in splits["train"]}
 
 
-@needs_data
-def test_every_published_answer_is_read_as_it_is_written() -> None:
-    splits = ecqa.load_questions(ecqa.Settings(str(DATA / "ecqa")))
+def test_every_published_answer_is_read_as_it_is_written(published_data: Path) -> None:
+    splits = ecqa.load_questions(ecqa.Settings(str(published_data / "ecqa")))
     questions = {question.question_id: question for split in SPLITS for question in splits[split]}
     for question in questions.values():
         name, number = question.question_id.split("/")[1:]
-        row = _published_rows(name)[int(number)]
+        row = _published_rows(published_data, name)[int(number)]
         assert (question.question, question.answer) == (row["question"].strip(), row["answer"])
         assert (question.choices or ())["ABCDE".index(question.answer)] == row["answer_text"].strip()
         assert ecqa.extract_answer(question.reference) == question.answer
@@ -141,6 +136,6 @@ def test_every_published_answer_is_read_as_it_is_written() -> None:
 
 
 @cache
-def _published_rows(name: str) -> list[dict[str, str]]:
-    with gzip.open(DATA / "ecqa" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with gzip.open(folder / "ecqa" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

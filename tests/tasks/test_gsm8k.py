@@ -2,31 +2,21 @@
 
 import gzip
 import json
-import os
 import sys
-import time
 import types
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aft.errors import DataError, SettingsError
 from aft.tasks import get_task, gsm8k
 from aft.tasks.base import SPLITS, Question
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not (DATA / "gsm8k" / "test.jsonl").is_file(),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 RECITED = "2+2=4\n#### 4\n\nQuestion: Tom has 3 pens and buys 6. How many?\nAnswer: 3+6=9\n#### 9"
 EXTRACTED = [  # (response, strict answer, flexible answer)
@@ -213,110 +203,6 @@ def test_the_final_answer_of_a_response(response: str, strict: str | None, flexi
     assert gsm8k.extract_answer(response, strict=False) == flexible
 
 
-TOM = "Tom has 3 pens and buys 6. How many has he?\nAnswer: 3 + 6 = 9. The answer is 9.\n#### 9"
-RUN_ON = [  # (response, its own answer, where another problem may follow)
-    # an answer in every form before every opening
-    (f"2 + 2 = 4. The answer is 4.\n\nProblem: {TOM}", "4"),
-    (f"She has 4 pens left.\n\nProblem: {TOM}", "4"),
-    (f"#### 4\nProblem: {TOM}", "4"),
-    (f"So \\boxed{{4}}.\n\nProblem:\n{TOM}", "4"),
-    (f"4\n\nProblem: {TOM}", "4"),
-    (f"The answer is 4.\n\nExercise: {TOM}", "4"),
-    (f"She has 4 pens left.\n\nExercise: {TOM}", "4"),
-    (f"A: 4\nExercise 2: {TOM}", "4"),
-    (f"Final Answer: 4 pens\n\n**Exercise 2:** {TOM}", "4"),
-    (f"The answer is 4.\n\nInput: {TOM}", "4"),
-    (f"She has 4 pens left.\nInput: {TOM}", "4"),
-    (f"She has 4 pens left.\n\n### Input:\n{TOM}", "4"),
-    (f"The answer is 4.\n\nHuman: {TOM}", "4"),
-    (f"She has 4 pens left.\n\nHuman: {TOM}", "4"),
-    (f"**Answer:** 4\n\n### Human: {TOM}", "4"),
-    (f"The answer is 4.\n\nUser: {TOM}", "4"),
-    (f"She has 4 pens left.\nUSER: {TOM}", "4"),
-    (f"So $\\boxed{{4}}$.\r\n\r\nUser: {TOM}", "4"),
-    (f"The answer is 4.\n\nPlease answer the following question.\n{TOM}", "4"),
-    (f"She has 4 pens left.\n\nPlease answer this question: {TOM}", "4"),
-    (f"She has 4 pens left.\n\nPlease solve: {TOM}", "4"),
-    (f"The answer is 4.\n\nAnswer the following question. {TOM}", "4"),
-    (f"The answer is 4.\n\nQ: {TOM}", "4"),
-    (f"The answer is 4.\n\n**Question:** {TOM}", "4"),
-    (f"The answer is 4.\n\nNext question: {TOM}", "4"),
-    (f"The answer is 4.\n\nNew problem: {TOM}", "4"),
-    (f"The answer is 4.\n\nInstruction: {TOM}", "4"),
-    (f"She has 4 pens left.\n\n### Question:\n{TOM}", "4"),
-    (f"She has 4 pens left.\n\n## Problem 2:\n{TOM}", "4"),
-    (f"She has 4 pens left.\n\nExample 2: {TOM}", "4"),
-    (f"She has 4 pens left.\n\nTask : {TOM}", "4"),
-    (f"She has 4 pens left.\n[INST] {TOM}", "4"),
-    (f"She has 4 pens left.\n<|im_start|>user\n{TOM}", "4"),
-    (f"The answer is 4.\n\nProblem: {TOM}\n\nProblem: {TOM}", "4"),
-    ("The answer is 4.\n\nProblem: 5 birds sit on a wire. How many legs?\nThe answer is 10.", "4"),
-    ("She has 4 pens left.\n\nProblem: Tom has 3 pens and", "4"),  # broken off
-    (f"The answer is 4 - x.\n\nProblem: {TOM}", None),  # and no other's answer in place of none
-    # such a word in a solution
-    (f"Problem: {TOM}", "9"),
-    (f"\nExercise: {TOM}", "9"),
-    (f"Problem: {TOM}\n\nProblem: Ann has 1 pen. How many has she?\nThe answer is 1.", "9"),
-    (f"Let me tell it again.\n\nProblem: {TOM}", "9"),
-    (f"**Step 1: Read it.**\nProblem: {TOM}", "9"),
-    (f"1. Read it.\nInput: {TOM}", "9"),
-    ("Input: 5 apples\nOutput: 5 + 4 = 9 apples", "9"),
-    ("She has 4.\nInput: 5 apples\nShe has 5 + 4 = 9 apples.", "9"),
-    ("Human: 2 legs\nTwo dogs: 8 legs\nHuman: 2 legs\nIn all 12 legs.", "12"),
-    ("On day 1:\nExercise: 30 minutes\nRest: 10 minutes\nThe answer is 40.", "40"),
-    ("There are 4.\nThe problem: she has 5 more. So 4 + 5 = 9.", "9"),
-    ("There are 4.\nThis problem needs 5 more. So 9.", "9"),
-    ("There are 4, and the user: Tom. So 9.", "9"),
-    ("There are 4.\nUsers: 5 more, so 9.", "9"),
-    ("There are 4. Please answer 5 more calls, so 9.", "9"),
-    ("There are 4.\nPlease note the 5 others. So 9.", "9"),
-    ("Question 1: How many pens?\n4 pens.\nQuestion 2: How many in all?\n4 + 5 = 9.", "9"),
-    ("We know a=3, b=4.\nProblem: how many in total?\n3+4=7\nThe answer is 7.", "7"),
-    ("We know a=3, b=4.\n\nTask: find the total.\n3+4=7\nThe answer is 7.", "7"),
-    ("There are 4.\nuser: Tom has 5 more.\n4+5=9", "9"),
-    ("There are 4.\n## Problem\nTom has 5 more.\n4+5=9", "9"),
-    ("The answer is 4 at first.\nThe problem: Tom has 5 more.\nThe answer is 9.", "9"),
-    # after an answer, less says that another problem follows
-    *(
-        (f"The answer is 4.{opening}{TOM}", "4")
-        for opening in (
-            *("\n\n### Problem 2\n", "\n\n## Problem\n", "\n\n### Question\n", "\n\n**Problem 2**\n"),
-            *("\n\nExercise 3. ", "\n\nProblem statement: ", "\n\nMath problem: ", "\n\nFollow-up question: "),
-            *("\nhuman: ", "\nuser: ", "\nproblem: ", "\n- Problem: ", "\nplease answer the question: "),
-            *("</s>Question: ", "<|endoftext|>Question: ", "\n</s>Problem: ", "<|im_end|>\nUser: "),
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize(("response", "answer"), RUN_ON)
-def test_the_answer_before_another_problem_counts(response: str, answer: str | None) -> None:
-    assert gsm8k.extract_answer(response, strict=False) == answer
-
-
-def test_the_answer_of_another_problem_is_no_strict_answer() -> None:
-    assert gsm8k.extract_answer("So 4 pens.\n\nProblem: Tom has 3 pens.\n#### 3") is None
-    assert gsm8k.equations("<<2+2=4>>\n\nHuman: <<3+6=9>>") == ["2+2=4"]
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("There are 3 boxes of 4.\nTask: find the total.\n3*4=12\n#### 12", "12"),
-        ("There are 3 boxes of 4.\n\nTask: find the total.\n3*4=12\n#### 12", "12"),
-        ("Given 3 and 4.\nInput: the two numbers\n3+4=7\n#### 7", "7"),
-        ("Tom runs 3 days.\nExercise: he runs 4 miles each time.\n3*4=12\n#### 12", "12"),
-        ("Let x = 3.\nExample: each box holds x pens.\n3*4=12\n#### 12", "12"),
-        ("First she has 20.\nHuman: each takes two\n20-12=8\n#### 8", "8"),
-        ("We have 3.\nUser: each takes two\n3*2=6\n#### 6", "6"),
-        ("We know a=3, b=4.\nProblem: how many in total?\n3+4=7\n#### 7", "7"),
-    ],
-)
-def test_a_solution_that_sets_out_its_own_problem_keeps_its_answer(response: str, answer: str) -> None:
-    """Also in the strict reading, which labels the training set."""
-    assert gsm8k.extract_answer(response) == gsm8k.extract_answer(response, strict=False) == answer
-
-
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
@@ -361,22 +247,16 @@ def test_a_reference_gives_back_its_answer(value: object, reasoning: str) -> Non
     assert gsm8k.answers_equal(answer, f"${value}")
 
 
-def _seconds(text: str) -> float:
-    start = time.process_time()
-    for response in (text, f"#### {text}", f"The answer is {text}"):
-        gsm8k.extract_answer(response)
-        gsm8k.extract_answer(response, strict=False)
-    return time.process_time() - start
-
-
 @pytest.mark.parametrize(
     "unit",
     ["1,", "9", "####", "$-", "1/", "answer: ", "answer is ", "\nQ", "\nA:", "#### 1\n", "\nInput: 1", "answer:\n"],
 )
 def test_extraction_takes_linear_time(unit: str) -> None:
-    """Ten times the text costs about ten times the time; a quadratic pattern would cost a hundred times."""
-    short, long = unit * (50_000 // len(unit)), unit * (500_000 // len(unit))
-    assert min(_seconds(long) for _ in range(2)) < 35 * min(_seconds(short) for _ in range(3)) + 0.2
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
+    text = unit * (1_000_000 // len(unit))
+    for response in (text, f"#### {text}", f"The answer is {text}"):
+        strict, flexible = gsm8k.extract_answer(response), gsm8k.extract_answer(response, strict=False)
+        assert strict is None or strict == flexible
 
 
 def test_a_line_of_ten_megabytes_is_judged_like_a_short_one() -> None:
@@ -471,13 +351,9 @@ def test_training_questions_are_drawn_by_seed_and_not_by_order(tmp_path: Path) -
         drawn(TRAIN, train_size=8, validation_from="train")
 
 
-def test_the_recipes_follow_the_paper() -> None:
+def test_the_recipes_follow_the_paper(recipe_parameters: Callable[[str], dict[str, Any]]) -> None:
     """All 7,473 or 1,000 questions, 400 of test validate, three epochs; 6 or 8 samples; β = 0.05 for the ranking."""
-
-    def read(recipe: str) -> dict[str, Any]:
-        return yaml.safe_load((Path(__file__).parents[2] / "conf" / recipe / "parameters.yml").read_text("utf-8"))
-
-    whole, ranked = read("gsm8k"), read("gsm8k_rank")
+    whole, ranked = recipe_parameters("gsm8k"), recipe_parameters("gsm8k_rank")
     for recipe, size, samples in ((whole, None, 6), (ranked, 1000, 8)):
         settings = gsm8k.Settings(**recipe["task"]["settings"])
         assert (settings.train_size, settings.validation_from, settings.validation_size) == (size, "test", 400)
@@ -515,10 +391,11 @@ def test_a_question_asked_twice_is_kept_once_and_counted(tmp_path: Path, caplog:
         ('{"question": "How many?"', "is not JSON"),
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ('["How many?", "#### 2"]', "lacks the text fields"),
-        ({"question": "How many?"}, "lacks the text fields"),
-        ({"question": "How many?", "answer": 2}, "lacks the text fields"),
-        (_row("  "), "has an empty question"),
+        ('["How many?", "#### 2"]', "lacks the field 'question'"),
+        ({"question": "How many?"}, "lacks the field 'answer'"),
+        ({"question": "How many?", "answer": 2}, "has no text in the field 'answer'"),
+        (_row("  "), "has no text in the field 'question'"),
+        (_row("How many?", " "), "has no text in the field 'answer'"),
         (_row("How many?", "1+1=2"), "has no last line '#### <number>'"),
         (_row("How many?", "1+1=2\n#### two"), "has no last line '#### <number>'"),
         (_row("How many?", "1+1=2\n#### 2\n#### 3"), "has another '####' than that of its answer, 2"),
@@ -548,7 +425,7 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> N
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.train\.jsonl; the setting 'path' must name a folder"):
+    with pytest.raises(DataError, match=r"nowhere.train\.jsonl .*; the setting 'path' must name a folder"):
         gsm8k.load_questions(gsm8k.Settings(path=str(tmp_path / "nowhere")))
 
 
@@ -646,81 +523,6 @@ def test_the_answer_is_a_result_of_the_reference_also_where_no_mark_says_so() ->
     assert gsm8k.wrong_steps(question, "<<48/2=24>> <<48+24=72>>\n#### 72") == []
 
 
-def _holds(equation: str) -> bool:
-    """Whether a mark with this text is no wrong step, whatever its result."""
-    bare = replace(CLIPS, reference="#### 72")
-    return not gsm8k.wrong_steps(bare, f"<<{equation}>>\n#### 72")
-
-
-@pytest.mark.parametrize(
-    "equation",
-    [
-        *("2+3*4=14", "(2+3)*4=20", "2-3-4=-5", "24/2/3=4", "24/(2/3)=36", "2*-3=-6", "-2*3=-6", "-(2+3)=-5", "--2=2"),
-        *("+2=2", "20%*50=10", "50*20%=10", "50/20%=250", "100%-20%=80%", "(10+10)%=.2", "1,000*1,000=1,000,000"),
-        *(
-            "3x4=12",
-            "3\u00d74=12",
-            "12\u00f73=4",
-            ".5+.25=0.75",
-            "5.=5",
-            "1/3=.3333",
-            "2/3=.667",
-            "1=1=1",
-            " 1 + 1 = 2 ",
-        ),
-        *("0.1+0.2-0.3=0.00099", "((((((2))))))=2"),
-    ],
-)
-def test_equations_that_hold(equation: str) -> None:
-    assert _holds(equation)
-
-
-@pytest.mark.parametrize(
-    "equation",
-    [
-        *("2+3*4=20", "2-3-4=3", "1/3=.33", "0.1+0.2-0.3=0.001", "1=1=2", "1=2=1", "1", "=", "1=", "=1", "1==1", ""),
-        *("1/0=0", "1/(2-2)=1", "(1=1", "1)=1", "()=0", "(1)(2)=2", "2(3)=6", "2**3=8", "2^3=8", "560//10=56", "1+=1"),
-        *("*1=1", "%=0", "1+%=1", "$1=1", "a=a", "1;1=1", "1.2.3=1.2", "1e2=100", "__import__('os')=1", "\u0661=1"),
-        "+".join(["1"] * 101) + "=101",  # 201 characters
-        *(
-            "(" * 100_000 + "1" + ")" * 100_000 + "=1",
-            "9*" * 100_000 + "0=0",
-            "-" * 100_000 + "1=1",
-            "9" * 10_000 + "=9",
-        ),
-    ],
-    ids=lambda equation: equation[:20],
-)
-def test_equations_that_do_not_hold(equation: str) -> None:
-    """A wrong value, no equation, a form that is none, or one too long to be computed."""
-    assert not _holds(equation)
-
-
-_Expression = tuple[str, Fraction | None]  # text and value, None after a division by zero
-_numbers = st.integers(0, 99).map(lambda number: (str(number), Fraction(number)))
-
-
-def _combined(parts: tuple[_Expression, str, _Expression]) -> _Expression:
-    (a, x), sign, (b, y) = parts
-    text = f"({a}{sign}{b})"
-    if x is None or y is None or (sign == "/" and not y):
-        return text, None
-    return text, x / y if sign == "/" else {"+": x + y, "-": x - y, "*": x * y}[sign]
-
-
-@given(
-    st.recursive(_numbers, lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(_combined), max_leaves=8),
-    st.integers(-2, 2),
-)
-@settings(deadline=None)
-def test_expressions_are_computed_exactly(expression: _Expression, off: int) -> None:
-    """Random expressions of up to eight numbers hold with their value, and not with another or without one."""
-    text, value = expression
-    other = (value or 0) + off
-    expected = f"{other.numerator}/{other.denominator}"
-    assert _holds(f"{text}={expected}") == (value is not None and off == 0)
-
-
 def test_the_equations_of_a_response() -> None:
     assert gsm8k.equations(CLIPS.reference) == ["48/2=24", "48+24=72"]
     assert gsm8k.equations("<< 1 + 1\t= 2 >> <<1\n2>> <<<<3=3>>>>\n#### 2\n<<4=4>>") == ["1+1=2", "3=3"]
@@ -736,41 +538,37 @@ def test_any_text_can_be_checked(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["<<", "<<1+1=2>>", "<<1=", "(", "<<1+1=2>>\n", "1+", "\n", "<<9*9=1>>"])
 def test_the_check_takes_linear_time(unit: str) -> None:
-    """200,000 characters take a second or two: what looked back over all that it has seen would take far longer."""
+    """200,000 characters, of up to 22,000 marks: what looks back over all that it has seen would take far longer."""
     text = unit * (200_000 // len(unit))
-    began = time.process_time()
-    gsm8k.wrong_steps(CLIPS, text)
-    gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72")
-    assert time.process_time() - began < 20
+    assert gsm8k.wrong_steps(CLIPS, text)[-1] == "There is no final answer."
+    assert "There is no final answer." not in gsm8k.wrong_steps(CLIPS, f"<<{text}>>\n#### 72")
 
 
-def _published_rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (DATA / "gsm8k" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
+def _published_rows(folder: Path, name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "gsm8k" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
 
 
-@needs_data
-def test_the_published_sets_have_the_sizes_of_the_paper(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_published_sets_have_the_sizes_of_the_paper(published_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     """7,473 train questions; the paper's 400 / 919 from the test set, or all 1,319 with validation from train."""
-    splits = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k")))
+    splits = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k")))
     assert [len(splits[split]) for split in SPLITS] == [7473, 400, 919]
     held_out = [question.content_hash for split in ("validation", "test") for question in splits[split]]
     assert len(set(held_out)) == 1319
     assert not set(held_out) & {question.content_hash for question in splits["train"]}
     assert caplog.records == []
-    ranked = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), train_size=1000))
+    ranked = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k"), train_size=1000))
     assert [len(ranked[split]) for split in SPLITS] == [1000, 400, 919]
-    whole_test = gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k"), validation_from="train"))
+    whole_test = gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k"), validation_from="train"))
     assert [len(whole_test[split]) for split in SPLITS] == [7073, 400, 1319]
 
 
-@needs_data
-def test_every_published_answer_is_read_as_it_is_written() -> None:
+def test_every_published_answer_is_read_as_it_is_written(published_data: Path) -> None:
     """GSM8K's answers are integers with or without commas, so taking the commas out must give the canonical form."""
-    settings = gsm8k.Settings(path=str(DATA / "gsm8k"), keep_calculator_marks=False)
+    settings = gsm8k.Settings(path=str(published_data / "gsm8k"), keep_calculator_marks=False)
     questions = {q.question_id: q for split in gsm8k.load_questions(settings).values() for q in split}
     assert len(questions) == 7473 + 1319
     for name in ("train", "test"):
-        for number, row in enumerate(_published_rows(name)):
+        for number, row in enumerate(_published_rows(published_data, name)):
             question = questions[f"gsm8k/{name}/{number:05d}"]
             assert question.question == row["question"]
             assert question.answer == row["answer"].rpartition("#### ")[2].replace(",", "")
@@ -877,11 +675,10 @@ DISAGREEMENTS = {  # reason: (row, model, style)
 }
 
 
-@needs_data
-def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
+def test_the_check_agrees_with_published_labels_but_for_known_rows(published_data: Path) -> None:
     """23,742 solutions by 18 models: at least 99.5 % agreement asked, 99.68 % found, every other row explained."""
-    gold = [gsm8k.extract_answer(row["answer"]) for row in _published_rows("test")]
-    with gzip.open(DATA / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
+    gold = [gsm8k.extract_answer(row["answer"]) for row in _published_rows(published_data, "test")]
+    with gzip.open(published_data / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
         solutions = [json.loads(line) for line in lines]
     disagreements = {
         (solution["row"], solution["model"], solution["style"])
@@ -894,38 +691,23 @@ def test_the_check_agrees_with_published_labels_but_for_known_rows() -> None:
     assert len(disagreements) == 76
 
 
-@needs_data
-@pytest.mark.parametrize(
-    "opening", ["Problem:", "Exercise:", "Input:", "Human:", "User:", "Please answer the following question."]
-)
-def test_real_solutions_keep_their_answers_before_another_problem(opening: str) -> None:
-    """Of 23,742 solutions every 19th, so that all 18 models take part, with a test question and its answer after it."""
-    with gzip.open(DATA / "model_solutions" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
-        completions = [json.loads(line)["completion"] for line in lines][::19]
-    for completion, row in zip(completions, _published_rows("test"), strict=False):
-        run_on = f"{completion}\n\n{opening} {row['question']}\n{row['answer']}"
-        assert gsm8k.extract_answer(run_on, strict=False) == gsm8k.extract_answer(completion, strict=False)
-
-
-@needs_data
-def test_published_references_have_no_wrong_step_but_for_two() -> None:
+def test_published_references_have_no_wrong_step_but_for_two(published_data: Path) -> None:
     """Of 8,792 references with 27,998 marks, two marks divide by "//", which no other does and we do not compute."""
-    settings = gsm8k.Settings(path=str(DATA / "gsm8k"), validation_size=0)
+    settings = gsm8k.Settings(path=str(published_data / "gsm8k"), validation_size=0)
     questions = [question for split in gsm8k.load_questions(settings).values() for question in split]
     wrong = [sentence for question in questions for sentence in gsm8k.wrong_steps(question, question.reference)]
     assert sum(len(gsm8k.equations(question.reference)) for question in questions) == 27_998
     assert wrong == ["The equation 560//10=56 does not hold.", "The equation 180//3=60 does not hold."]
 
 
-@needs_data
-def test_published_solutions_have_wrong_steps_where_they_are_wrong() -> None:
+def test_published_solutions_have_wrong_steps_where_they_are_wrong(published_data: Path) -> None:
     """Of 1,319 solutions of a model, 458 are right: three in four of them have no wrong step, the others one.
 
     All wrong ones have one, and 3.36 on average.
     """
-    rows = {row["question"]: row for row in _published_rows("test")}
+    rows = {row["question"]: row for row in _published_rows(published_data, "test")}
     counts: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
-    with gzip.open(DATA / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(published_data / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
             reference = rows[line["question"]]["answer"]
             answer = gsm8k.extract_answer(reference)

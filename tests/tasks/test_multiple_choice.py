@@ -1,6 +1,5 @@
 """Options: how they are asked, and which one a response chooses, by hand-written traps."""
 
-import time
 from typing import Any
 
 import pytest
@@ -184,14 +183,6 @@ def test_a_reference_gives_back_its_letter(letter: str, reasoning: str) -> None:
     assert extract_answer(f"{reasoning}\n#### {letter}") == letter
 
 
-def _seconds(text: str) -> float:
-    start = time.process_time()
-    for response in (text, f"#### {text}", f"The answer is {text}", f"\\boxed{{{text}"):
-        extract_answer(response)
-        extract_answer(response, strict=False)
-    return time.process_time() - start
-
-
 @pytest.mark.parametrize(
     "unit",
     [
@@ -212,9 +203,11 @@ def _seconds(text: str) -> float:
     ],
 )
 def test_extraction_takes_linear_time(unit: str) -> None:
-    """Ten times the text costs about ten times the time; a quadratic pattern would cost a hundred times."""
-    short, long = unit * (20_000 // len(unit)), unit * (200_000 // len(unit))
-    assert min(_seconds(long) for _ in range(2)) < 35 * min(_seconds(short) for _ in range(3)) + 0.2
+    """Half a million characters: looking back over all that was seen would not end (see `faulthandler_timeout`)."""
+    text = unit * (500_000 // len(unit))
+    for response in (text, f"#### {text}", f"The answer is {text}", f"\\boxed{{{text}"):
+        strict, flexible = extract_answer(response), extract_answer(response, strict=False)
+        assert strict is None or strict == flexible
 
 
 def test_equal_letters() -> None:

@@ -2,9 +2,9 @@
 
 import itertools
 import logging
-import os
 import random
-import time
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -15,12 +15,6 @@ from aft.pipelines.tables import to_table
 from aft.tasks import ecqa, gsm8k, pocket
 from aft.tasks.base import Question, content_hash
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
-
-DATA = Path(os.environ.get("AFT_DATA_DIR") or Path(__file__).parents[2] / ".." / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not all((DATA / name).is_file() for name in ("gsm8k/test.jsonl", "ecqa/test.jsonl.gz")),
-    reason="the published data are not there; name their folder in AFT_DATA_DIR",
-)
 
 TRAIN = "A train travels 270 miles in 3 hours. How many more hours would it take to travel 180 miles?"
 
@@ -97,23 +91,22 @@ def test_what_is_found_is_what_comparing_every_pair_finds() -> None:
     assert {(pair.train_id, pair.held_out_id) for pair in near_duplicates(train, held_out)} == expected
 
 
-def test_time_does_not_grow_with_the_number_of_pairs() -> None:
-    """Eight times the questions are sixty-four times the pairs; all begin with the same words."""
-    rng = random.Random(0)
+def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million pairs of questions that begin with the same words, only the two that have rare words in common."""
+    rng, compared = random.Random(0), []
 
-    def seconds(count: int) -> float:
-        def some(split: str) -> list[Question]:
-            words = (
-                " ".join(str(rng.choice("abcdefgh")) * rng.randrange(1, 9) for _ in range(30)) for _ in range(count)
-            )
-            return _questions(split, *(f"Which of the following is true of {text}" for text in words))
+    def similarity(common: int, of: int) -> Fraction:
+        compared.append((common, of))
+        return Fraction(common, of)
 
-        train, held_out = some("train"), some("test")
-        began = time.process_time()
-        assert near_duplicates(train, held_out) == []
-        return time.process_time() - began
+    def some(split: str) -> list[Question]:
+        words = (" ".join(str(rng.choice("abcdefgh")) * rng.randrange(1, 9) for _ in range(30)) for _ in range(1000))
+        return _questions(split, TRAIN, *(f"Which of the following is true of {text}" for text in words))
 
-    assert seconds(4000) < 25 * min(seconds(500) for _ in range(2)) + 0.2
+    monkeypatch.setattr(sys.modules[near_duplicates.__module__], "Fraction", similarity)
+    (pair,) = near_duplicates(some("train"), some("test"))
+    assert (pair.train_id, pair.held_out_id) == ("gsm8k/train/00000", "gsm8k/test/00000")
+    assert compared == [(15, 15)]  # word 5-grams in common, of all
 
 
 def _find(train: list[Question], test: list[Question], others: list[Question]) -> pd.DataFrame:
@@ -148,18 +141,15 @@ def test_generated_questions_are_passed_over_and_the_log_says_so(caplog: pytest.
     assert "not looked for, as all training questions are generated" in caplog.text
 
 
-@needs_data
-def test_published_sets_in_seconds() -> None:
+def test_the_near_duplicates_of_published_sets(published_data: Path) -> None:
     """GSM8K: two train questions ask what one test question asks, of a train instead of a plane. ECQA: one pair."""
-    began = time.process_time()
     found = {}
     for name, splits in (
-        ("gsm8k", gsm8k.load_questions(gsm8k.Settings(path=str(DATA / "gsm8k")))),
-        ("ecqa", ecqa.load_questions(ecqa.Settings(path=str(DATA / "ecqa")))),
+        ("gsm8k", gsm8k.load_questions(gsm8k.Settings(path=str(published_data / "gsm8k")))),
+        ("ecqa", ecqa.load_questions(ecqa.Settings(path=str(published_data / "ecqa")))),
     ):
         pairs = near_duplicates(splits["train"], [*splits["validation"], *splits["test"]])
         found[name] = {(pair.train_id, pair.held_out_id, pair.kind) for pair in pairs}
-    assert time.process_time() - began < 20
     assert found["gsm8k"] == {
         ("gsm8k/train/01314", "gsm8k/test/00602", "similar"),
         ("gsm8k/train/05162", "gsm8k/test/00602", "similar"),

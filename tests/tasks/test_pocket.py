@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import random
 import re
-import time
 from itertools import islice
 
 import pytest
@@ -134,9 +133,8 @@ def test_references_take_all_paths():
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("size", [0, -1, 10**9 + 1, 10**30, True])
 def test_empty_and_endless_splits_are_refused(split, size):
-    with pytest.raises(
-        SettingsError, match=rf"^The number of questions of {split} is {size}: it must be a whole .* 1 "
-    ):
+    value = "above 1e\\+30" if size == 10**30 else size
+    with pytest.raises(SettingsError, match=rf"^settings.{split} is {value}: it must be a whole .* 1 "):
         dataclasses.replace(SMALL, **{split: size})
 
 
@@ -310,13 +308,13 @@ def test_what_tells_no_story(text):
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"amounts": 0}, "'amounts' is 0"),
-        ({"amounts": 10_000}, "'amounts' is 10000"),
-        ({"spare": 0}, "'spare' is 0"),
-        ({"fewest_events": 0}, "must be ordered"),
+        ({"amounts": 0}, "amounts is 0: it must be a whole number from 1 up to 9999"),
+        ({"amounts": 10_000}, "amounts is 10000"),
+        ({"spare": 0}, "spare is 0"),
+        ({"fewest_events": 0}, "fewest_events is 0"),
         ({"fewest_events": 5}, "must be ordered"),
         ({"most_events": 25}, "1 ... 24, the number of verbs"),
-        ({"phrasing": "sung"}, "'sung' is none of plain, named, list, question_first"),
+        ({"phrasing": "sung"}, "'sung': it should be 'plain', 'named', 'list' or 'question_first'"),
         ({"name": "a/b"}, "'a/b' of a pocket set"),
         ({"name": ""}, "of a pocket set"),
         ({"name": "other"}, "its own name"),  # asks the default questions
@@ -550,11 +548,10 @@ LONG = ["1 + ", "- 1 ", "7", "a", "\n", "finds 7, ", "gains finds 7, "]
 
 @pytest.mark.parametrize("unit", [*LONG, "finds 7: 20 + 7 = 27.\n", "gains finds 7: 7.\n", "more: 20 + 2 = 22.\n"])
 def test_the_check_takes_linear_time(unit):
+    """A million characters: what looks back over all that it has seen would not end (see `faulthandler_timeout`)."""
     text = unit * (1_000_000 // len(unit))
-    began = time.process_time()
-    pocket.wrong_steps(asked(BEN), text)
-    pocket.equations(text)
-    assert time.process_time() - began < 10
+    assert "There is no final answer." in pocket.wrong_steps(asked(BEN), text)
+    assert all("=" in equation for equation in pocket.equations(text))
 
 
 # --- the flawed corpus ------------------------------------------------------------------------------------------------
@@ -687,12 +684,10 @@ def test_answers_are_canonical_whatever_is_written(text, strict):
 
 @pytest.mark.parametrize("unit", ["#", "#### ", "#### -", "-", "9", "1 ", "####1234567", "12-"])
 def test_extraction_takes_linear_time(unit):
-    """Two million characters: what looks back over all that it has seen would take hours."""
+    """Two million characters: what looks back over all that it has seen would not end."""
     text = unit * (2_000_000 // len(unit))
-    began = time.process_time()
-    pocket.extract_answer(text)
-    pocket.extract_answer(text, strict=False)
-    assert time.process_time() - began < 10
+    strict, flexible = pocket.extract_answer(text), pocket.extract_answer(text, strict=False)
+    assert strict is None or strict == flexible
 
 
 # --- the vocabulary ---------------------------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError
 from aft.tasks import rows
 from aft.tasks.base import Question
 
@@ -169,9 +168,3 @@ def test_a_draw_follows_the_seed_and_not_the_order() -> None:
     assert len({_texts(rows.draw(there, 3, seed)) for seed in range(5)}) > 1
     assert _texts(rows.draw(there, 9, 0)) == "abcdefgh"
     assert rows.draw(there, 0, 0) == []
-
-
-def test_a_negative_setting_is_refused() -> None:
-    rows.check_not_negative(SimpleNamespace(a=0, b=None), "a", "b")
-    with pytest.raises(SettingsError, match="'b' is -1"):
-        rows.check_not_negative(SimpleNamespace(a=0, b=-1), "a", "b")

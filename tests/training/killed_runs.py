@@ -38,7 +38,10 @@ def ragged_examples(n: int) -> list[Example]:
     for i in range(n):
         candidates = [] if i % 4 == 3 else [tokens() for _ in range(rng.randint(2, 4))]
         ranks = [0 if i % 5 == 4 or j == 0 else 1 for j in range(len(candidates))]
-        examples.append(Example(f"q{i:02d}", tokens(), [tokens()], candidates, ranks))
+        rewards = [float(i % 5 != 4 and rank == 0) for rank in ranks]
+        of_others = [-4.1 - 0.01 * j for j in range(len(candidates))]  # about as the model itself has it
+        example = Example(f"q{i:02d}", tokens(), [tokens()], candidates, ranks, of_others, (), rewards, of_others)
+        examples.append(example)
     return examples
 
 

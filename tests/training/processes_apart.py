@@ -32,6 +32,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "shared": {"objective": DETACHED},
     "several passes": {"settings": {"token_budget": 60}, "objective": {"term": "rrhf"}},
     "two_pass": {"settings": {"scoring": "two_pass", "token_budget": 40}, "objective": DETACHED},
+    "pairs": {"objective": {"term": "dpop", "constraint": "boundary", "imitate": "positives"}},
+    "points": {"settings": {"token_budget": 60}, "objective": {"term": "gspo", "constraint": "detached"}},
     "lora": {"settings": {"lora": {"rank": 2}}, "objective": {"term": "aft", "constraint": "boundary"}},
     "maximum likelihood": {},
     "sharded": {"sharding": "full", "objective": DETACHED},

@@ -100,6 +100,38 @@ def test_reference_scores_go_with_their_samples(build, ids):
     assert (second.candidates, second.reference_scores) == ((), ())
 
 
+def told(question_id, token_ids, is_correct, sum_logprob):
+    return {**row(question_id, token_ids, is_correct), "sum_logprob": sum_logprob}
+
+
+def test_rewards_and_the_samplers_log_probabilities_go_with_their_samples(build, ids):
+    """As means over tokens, 6 / 2 and 6 / 3; nothing is read that the term does not need."""
+    rows = [told(ids[0], WRONG, False, -6.0), told(ids[0], RIGHT, True, -6.0)]
+    first = build(rows, Objective(term="topr"))[0]
+    assert (first.candidates, first.rewards, first.behaviour_scores) == ([WRONG, RIGHT], [0.0, 1.0], [-3.0, -2.0])
+    assert first.lengths == [2, 3] and first.reference_scores == []
+    first = build(rows, Objective(term="simpo"))[0]
+    assert (first.rewards, first.behaviour_scores, first.reference_scores) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("term", "kept"),
+    [*((term, 0) for term in ("dpo_pairs", "simpo", "gspo")), *((term, 1) for term in ("redi", "topr"))],
+)
+@pytest.mark.parametrize("is_correct", [True, False])
+def test_a_sample_alone_is_scored_where_the_term_reads_single_ones(term, kept, is_correct, build, ids):
+    """Its only rank is 0, right or wrong. GSPO's advantage of it is 0."""
+    rows = [{**told(ids[0], RIGHT, is_correct, -6.0), "rank": 0}]
+    first = build(rows, Objective(term=term))[0]
+    assert len(first.candidates) == kept
+    assert list(first.rewards) == [float(is_correct)] * kept
+
+
+def test_the_reference_as_a_positive_is_right(build, ids, references):
+    first = build([row(ids[0], WRONG, False, rank=0)], Objective(term="redi", reference_as_positive=True))[0]
+    assert (first.candidates, first.ranks, first.rewards) == ([WRONG, references[0]], [1, 0], [0.0, 1.0])
+
+
 MISSING = [None, float("nan"), np.nan, pd.NA, pd.NaT]
 BY_RATING = {
     "aft": Objective(term="aft", feedback="ranking"),
@@ -171,6 +203,19 @@ def test_a_missing_reference_score_is_no_number_to_train_with(missing, build, id
         build(rows, Objective(term="dpo"))
 
 
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+@pytest.mark.parametrize("term", ["topr", "gspo"])
+def test_samples_of_unknown_origin_are_refused_where_their_log_probability_is_needed(term, missing, build, ids):
+    rows = [told(ids[0], RIGHT, True, -1.0), told(ids[0], WRONG, False, missing)]
+    with pytest.raises(
+        DataError, match=f"A sample of {ids[0]} has no log-probability .* the term {term} needs: sample"
+    ):
+        build(rows, Objective(term=term))
+    with pytest.raises(DataError, match="has no log-probability"):
+        build([row(ids[0], RIGHT, True), row(ids[0], WRONG, False)], Objective(term=term))  # of an older table
+    assert build(rows, Objective(term="redi"))[0].candidates == [RIGHT, WRONG]
+
+
 def test_feedback_on_an_unknown_question_is_refused(build):
     with pytest.raises(DataError, match="pocket/train/99999, which is no training question"):
         build([row("pocket/train/99999", RIGHT, True)], VFT)
@@ -220,6 +265,25 @@ def test_rft_learns_every_distinct_right_sample_beside_the_reference(build, ids,
     assert all(len(example.targets) == 1 and not example.candidates for example in examples)
     assert [example.targets for example in examples if example.question_id == ids[1]] == [[references[1]]]
     assert build(list(reversed(rows)), RFT) == examples, "the order of the rows does not matter"
+
+
+def test_positives_are_imitated_beside_the_samples_of_their_question(build, ids, references):
+    """The responses that RFT learns, as targets of one example; a question that is all right has nothing to rank."""
+    rows = [
+        row(ids[0], RIGHT, True),
+        row(ids[0], RIGHT, True),
+        row(ids[0], WRONG, False),
+        row(ids[0], [9, 9], True),  # it would teach not to end
+        row(ids[1], ALSO_RIGHT, True),
+    ]
+    objective = dataclasses.replace(AFT, imitate="positives")
+    first, second, third = build(rows, objective)
+    assert first.targets == sorted([references[0], RIGHT])
+    assert (first.candidates, first.ranks) == ([RIGHT, RIGHT, WRONG, [9, 9]], [0, 0, 1, 0])
+    assert (second.targets, second.candidates) == (sorted([references[1], ALSO_RIGHT]), ())
+    assert third.targets == [references[2]]
+    learnt = [(example.question_id, example.targets[0]) for example in build(rows, RFT)]
+    assert learnt == [(e.question_id, target) for e in (first, second, third) for target in e.targets]
 
 
 def test_the_reference_may_count_as_a_positive(build, ids, references):
@@ -275,6 +339,7 @@ EXAMPLE = Example("q", [1, 2], [[3, 4]], [[5], [6]], [0, 1])
         {"candidates": [[6], [5]]},
         {"ranks": [1, 0]},
         {"candidates": (), "ranks": ()},
+        *({name: [0.0, 1.0]} for name in ("ratings", "reference_scores", "rewards", "behaviour_scores")),
     ],
 )
 def test_the_fingerprint_tells_everything_that_is_read(changes):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aft.errors import ModelError, NumericalError, SettingsError, WorkerError
+from aft.errors import ModelError, NumericalError, SettingsError, StoreError, WorkerError
 from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
@@ -55,6 +55,13 @@ def test_a_job_is_refused_by_other_code_than_that_of_its_key(room, tmp_path, edi
         read_job(tmp_path)
     edit_code("tasks")
     assert read_job(tmp_path)[0] == job
+
+
+def test_a_worker_whose_code_was_edited_while_it_started_does_not_train(tmp_path, edit_file):
+    write_job(tmp_path, Job([], SETTINGS, AFT, 3, "label", [], "# card"), ModelDirectory(tmp_path, "0123"), "none")
+    edit_file("training/loop.py")
+    with pytest.raises(StoreError, match=r"changed since this run began \(aft/training/loop.py\)"):
+        read_job(tmp_path)
 
 
 @pytest.mark.parametrize("launch", [TWO, SHARDED])

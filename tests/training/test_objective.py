@@ -17,8 +17,9 @@ from aft.training.settings import Objective
 objectives = st.one_of(
     st.builds(
         Objective,
-        term=st.sampled_from(TERMS),
+        term=st.sampled_from([*TERMS]),
         constraint=st.sampled_from(CONSTRAINTS),
+        imitate=st.sampled_from(["reference", "positives"]),
         weight=st.sampled_from([0.5, 1.0, 3.0]),
         beta=st.sampled_from([-0.3, 0.15, 1.0]),
     ),
@@ -28,7 +29,7 @@ objectives = st.one_of(
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
-    """One or two targets, up to five candidates, ranks of any levels; reference scores for DPO."""
+    """One or two targets, up to five candidates, ranks of any levels, and whatever a term may read of them."""
 
     def responses(least: int, most: int) -> list[list[int]]:
         return [[7] * n for n in draw(st.lists(st.integers(1, 9), min_size=least, max_size=most))]
@@ -36,8 +37,9 @@ def examples(draw: st.DrawFn) -> Example:
     targets, candidates = responses(1, 2), responses(0, 5)
     n = len(candidates)
     ranks = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
-    reference = draw(st.lists(st.floats(-5, 0), min_size=n, max_size=n))
-    return Example("q", [2, 3], targets, candidates, ranks, reference)
+    reference, behaviour = (draw(st.lists(st.floats(-5, 0), min_size=n, max_size=n)) for _ in range(2))
+    rewards = draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=n, max_size=n))
+    return Example("q", [2, 3], targets, candidates, ranks, reference, (), rewards, behaviour)
 
 
 batches = st.lists(examples(), min_size=1, max_size=5)
@@ -68,15 +70,32 @@ def test_no_gradient_where_none_is_needed(batch, objective, seed):
 def test_what_is_said_to_be_needed_is(term, constraint):
     """Ranks 0, 1, 2, 2 with nearly equal scores: each candidate that is named has a gradient, so none is named in vain.
 
-    Only the lowest of a question have none, and only if the lower role is detached.
+    Only the lowest of a question have none, and only if the lower role is detached. Of single responses, two are right
+    and two wrong: the second of rank 1, and one of the lowest rank.
     """
-    batch = [Example("q", [2], [[7]], [[7, 7]] * 4, [0, 1, 2, 2], [-1.0] * 4)]
+    rewards = [1.0, 0.0, 1.0, 0.0]
+    batch = [Example("q", [2], [[7]], [[7, 7]] * 4, [0, 1, 2, 2], [-1.0] * 4, (), rewards, [-0.98] * 4)]
     objective = Objective(term=term, constraint=constraint)
-    lowest = constraint not in ("detached", "detached_lowest")
-    assert needs_gradient(batch, objective) == [True, True, True, lowest, lowest]
+    free = constraint in ("none", "boundary")
+    expected = [True, True, True, free, free]
+    if TERMS[term].family == "pointwise":
+        expected = [True, True, constraint != "detached", True, free]
+    assert needs_gradient(batch, objective) == expected
     sums = torch.tensor([-1.0, -2.00, -1.98, -1.96, -1.94], dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(objective_loss(sums, batch, objective, Totals.of(batch))[0], sums)
-    assert (gradient != 0).tolist() == needs_gradient(batch, objective)
+    assert (gradient != 0).tolist() == expected
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_a_wrong_response_without_anything_better_is_pushed_down_by_no_constraint(constraint):
+    """All wrong: there is no boundary, and its only rank is the lowest."""
+    batch = [Example("q", [2], [[7]], [[7], [7]], [0, 0], rewards=[0.0, 0.0])]
+    objective = Objective(term="redi", constraint=constraint)
+    expected = [True, *[constraint == "none"] * 2]
+    assert needs_gradient(batch, objective) == expected
+    sums = torch.tensor([-1.0, -2.0, -3.0], dtype=torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(objective_loss(sums, batch, objective, Totals.of(batch))[0], sums)
+    assert (gradient != 0).tolist() == expected
 
 
 def test_without_candidates_only_the_targets_are_needed():
@@ -131,13 +150,29 @@ def test_the_whole_by_hand():
     """
     batch, sums = step()
     loss, metrics = objective_loss(sums, batch, Objective(term="rrhf"), Totals.of(batch))
-    assert Totals.of(batch) == Totals(target_tokens=7, questions=4, comparable=2, positives=3, negatives=3)
+    assert Totals.of(batch) == Totals(target_tokens=7, targets=4, questions=4, comparable=2, positives=3, negatives=3)
     expected = {
         **{"vft_term": 12 / 7, "alignment_term": 0.0, "constraint_term": 0.0},
         **{"score_positive": -7 / 3, "score_negative": -11 / 3, "margin": 2.25},
     }
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected)
     assert float(loss) == pytest.approx(12 / 7)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("mean", (6 / 2 + 8 / 1 + 3 / 3) / 3), ("sum", (6 + 8 + 3) / 3), ("pro", (6 + 8) / 3)],
+)
+def test_right_samples_weigh_as_much_as_the_reference(reduction, expected):
+    """Two targets of 2 tokens and 1 and one of 3: each a third of the mean, whatever its length and its question.
+
+    In PRO's reduction the question with two ranked candidates counts (2 - 1)^2, the other one has nothing to rank.
+    """
+    batch = [Example("a", [2], [[7, 7], [7]], [[7], [8]], [0, 1]), Example("b", [2], [[7, 7, 7]])]
+    objective = Objective(term="aft", imitate="positives", vft_reduction=reduction)
+    sums = torch.tensor([-6.0, -8, -1, -2, -3], dtype=torch.float64)
+    _, metrics = objective_loss(sums, batch, objective, Totals.of(batch))
+    assert float(metrics["vft_term"]) == pytest.approx(expected)
 
 
 def test_the_weight_and_the_questions_without_a_pair():

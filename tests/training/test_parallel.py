@@ -17,7 +17,7 @@ from aft.training.parallel import collectives
 
 SOURCE = Path(__file__).parents[2] / "src"
 NAMES = [
-    *("naive", "shared", "several passes", "two_pass", "lora", "maximum likelihood"),
+    *("naive", "shared", "several passes", "two_pass", "pairs", "points", "lora", "maximum likelihood"),
     *("sharded", "sharded, several passes", "sharded, logits in chunks", "sharded lora", "sharded, tied"),
 ]
 CURVES = (

@@ -72,6 +72,15 @@ def test_training_settings_at_their_limits(changes):
         ({"term": "dpo", "dpo_beta": 0.0}, "dpo_beta"),
         ({"term": "dpo", "dpo_beta": math.nan}, "dpo_beta"),
         ({"term": "dpo", "reference_as_positive": True}, "leave out reference_as_positive"),
+        ({"term": "topr", "reference_as_positive": True}, "leave out reference_as_positive.* other than topr"),
+        ({"term": "simpo", "score_reduction": "sum"}, "leave out score_reduction"),
+        ({"imitate": "positives"}, "imitate: positives needs the groups of an alignment term; RFT is learn_positives"),
+        ({"constants": {"beta": 1.0}}, "'none' has no constant 'beta'"),
+        ({"term": "dpo", "constants": {"beta": 1.0}}, "'dpo' has no constant 'beta'"),
+        ({"term": "simpo", "constants": {"alpha": 1.0}}, "'simpo' has no constant 'alpha', only beta, gamma"),
+        *(({"term": "simpo", "constants": {"gamma": value}}, "constants.gamma is") for value in (True, -1, math.nan)),
+        *(({"term": "topr", "constants": {"baseline": value}}, "constants.baseline is") for value in (-1, 1)),
+        *(({"term": "gspo", "constants": {"epsilon": value}}, "constants.epsilon is") for value in (0, 1)),
         ({"constraint": "detached"}, "constraint needs an alignment term"),
         ({"constraint": "boundary", "learn_positives": True}, "constraint needs an alignment term"),
         ({"term": "aft", "weight": -1.0}, "weight"),
@@ -82,7 +91,7 @@ def test_training_settings_at_their_limits(changes):
         ({"term": "aft", "weight": 0.0, "vft_weight": 0.0}, "nothing to learn"),
         ({"learn_positives": True, "vft_reduction": "pro"}, "vft_reduction"),
         *(
-            ({"term": "aft", name: value}, rf"^{name} is [\w+]+: it must be a number")
+            ({"term": "aft", name: value}, rf"^objective\.{name} is [\w+]+: it must be a number")
             for name in ("weight", "vft_weight", "beta", "dpo_beta")
             for value in (True, math.nan, math.inf, 1e31)
         ),
@@ -131,9 +140,13 @@ def test_numbers_beyond_their_bounds_are_refused(settings, changes, named):
 
 
 def test_the_bounds_are_said():
-    with pytest.raises(SettingsError, match=r"^epochs is 0\.0: it must be a number from 0\.001 up to 1000000\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^training\.epochs is 0\.0: it must be a number from 0\.001 up to 10{6}\.$"
+    ):
         TrainingSettings(**dict(USUAL, epochs=0.0))
-    with pytest.raises(SettingsError, match=r"^warmup is 1: it must be a number from 0 and below 1\.$"):
+    with pytest.raises(SettingsError, match=r"^training\.warmup is 1: it must be a number from 0 and below 1\.$"):
         TrainingSettings(**dict(USUAL, warmup=1))
-    with pytest.raises(SettingsError, match=r"^batch_size is 0: it must be a whole number from 1 up to 1000000000\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^training\.batch_size is 0: it must be a whole number from 1 up to 10{9}\.$"
+    ):
         TrainingSettings(**dict(USUAL, batch_size=0))

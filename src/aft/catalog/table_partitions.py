@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from kedro_datasets.partitions import PartitionedDataset
 
-from aft.catalog.atomic_parquet import AtomicParquetDataset
+from aft.catalog.atomic import AtomicParquetDataset
 from aft.catalog.stages import way_out
 from aft.errors import StoreError
 from aft.files import lost_files

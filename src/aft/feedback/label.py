@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 FEEDBACK_COLUMNS = (
     *("question_id", "sample_index", "response", "token_ids", "n_tokens", "extracted_answer", "is_parsed"),
-    *("is_correct", "rating", "rank", "rating_rank", "n_duplicates"),
+    *("is_correct", "rating", "rank", "rating_rank", "n_duplicates", "sum_logprob"),
 )
 
 
@@ -48,7 +48,8 @@ def rank_binary(labelled: pd.DataFrame, deduplicate: bool) -> pd.DataFrame:
     """The feedback table: right responses have rank 0, wrong ones rank 1 (0 where a question has wrong ones only).
 
     With `deduplicate`, responses of a question with the same tokens become one row with a count in `n_duplicates`, kept
-    at the first of them. Ratings and their ranks are left null: binary feedback has none.
+    at the first of them. Ratings and their ranks are left null: binary feedback has none. `sum_logprob` is the
+    sampler's, null for samples that came without one.
     """
     rows = labelled.sort_values(["question_id", "sample_index"], kind="stable").copy()
     rows["n_duplicates"] = 1
@@ -58,6 +59,7 @@ def rank_binary(labelled: pd.DataFrame, deduplicate: bool) -> pd.DataFrame:
         rows = rows.drop_duplicates(["question_id", "tokens"], keep="first")
     has_positive = rows.groupby("question_id")["is_correct"].transform("any")
     rows["rank"] = (has_positive & ~rows["is_correct"]).astype("int64")  # dense: 0 is the best that there is
+    rows["sum_logprob"] = rows.get("sum_logprob", pd.Series(float("nan"), index=rows.index, dtype="float64"))
     rows["rating"] = pd.Series(float("nan"), index=rows.index, dtype="float64")
     rows["rating_rank"] = pd.Series(pd.NA, index=rows.index, dtype="Int64")
     return rows[list(FEEDBACK_COLUMNS)].reset_index(drop=True)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 RATING_COLUMNS = ("question_id", "sample_index", "rating")
 RESPONSE = "response"  # the column that may stand beside them
+_ENDINGS = (".csv", ".jsonl", ".parquet")
 _PLACES = 6  # means of the same ratings in another order may differ in their last bits, and must stay ties
 
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
@@ -86,15 +87,20 @@ def read_ratings(path: Path, feedback: pd.DataFrame) -> pd.Series:
     return pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
 
 
+def check_ending(path: Path) -> None:
+    """Raise `DataError` if a ratings file is of none of the kinds that can be read, by the end of its name."""
+    if path.suffix not in _ENDINGS:
+        raise DataError(f"The ratings file {path} is of no known kind; it must end in {', '.join(_ENDINGS)}.")
+
+
 def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
     """Question id with sample index, rating and, where there is one, the response of each row of a ratings file."""
     if not path.is_file():
         raise DataError(f"There is no ratings file {path}; give the path of one.")
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
-    if path.suffix not in readers:
-        raise DataError(f"The ratings file {path} is of no known kind; it must end in {', '.join(readers)}.")
+    check_ending(path)
+    rows = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[path.suffix]
     names: tuple[str, ...] = ()  # of the fields that are read, as the first row has them
-    for where, fields in readers[path.suffix](path):
+    for where, fields in rows(path):
         row = _checked(where, fields)
         names = names or tuple(row)
         if tuple(row) != names:

@@ -7,6 +7,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from aft.errors import SettingsError
+from aft.feedback.ratings import check_ending
 
 
 class CheckInputsHook:
@@ -14,7 +15,10 @@ class CheckInputsHook:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Raise `SettingsError` naming the parameter whose model or file does not exist."""
+        """Raise `SettingsError` naming the parameter whose model or file does not exist.
+
+        Raises `DataError` for a file of ratings of no known kind.
+        """
         made = pipeline.all_outputs()
         if "candidates" in made:
             folder, seed = catalog.load("params:sample_from"), catalog.load("params:seed")
@@ -25,11 +29,13 @@ class CheckInputsHook:
                 )
         if "feedback" in made:
             labelling, seed = catalog.load("params:labelling"), catalog.load("params:seed")
-            if labelling.judge == "file" and not _is_file(labelling.ratings_file, seed):
-                raise SettingsError(
-                    f"labelling.ratings_file is {labelling.ratings_file!r:.80}, but there is no such file; give the "
-                    "path of one ({seed} in it stands for the seed)."
-                )
+            if labelling.judge == "file":
+                if not _is_file(labelling.ratings_file, seed):
+                    raise SettingsError(
+                        f"labelling.ratings_file is {labelling.ratings_file!r:.80}, but there is no such file; give "
+                        "the path of one ({seed} in it stands for the seed)."
+                    )
+                check_ending(Path(labelling.ratings_file))
 
 
 def _is_file(path: str, seed: int) -> bool:

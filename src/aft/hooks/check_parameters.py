@@ -19,11 +19,14 @@ from kedro.io import CatalogProtocol
 
 from aft.bounds import SEEDS, counted, shown
 from aft.errors import SettingsError
-from aft.hooks.parameter_faults import faults
+from aft.pipelines.comparisons import SHAPING
+from aft.pipelines.content import paths_of, refuse_address
+from aft.pipelines.faults import faults
 
 _PREFIX = "params:"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
 _TAKEN = "cache"  # what lies beside the folders of recipes and labels
+_READ_BY_CATALOG = {"task", "test_sets"}  # the raw questions are what they say
 _AT_ONCE = re.compile("ParallelRunner|ThreadRunner")
 
 
@@ -37,7 +40,8 @@ class CheckParametersHook:
         given = context.config_loader.runtime_params or {}
         _check_folder(names.get("recipe"), "recipe", 'recipe: "{}" in globals.yml')
         if not isinstance(names.get("data"), str) or not names["data"]:
-            raise SettingsError(f"data is {names.get('data')!r} in globals.yml, but must be the path of a folder.")
+            raise SettingsError(f"data is {shown(names.get('data'))} in globals.yml, but must be the path of a folder.")
+        refuse_address(names["data"], "data in globals.yml")
         _check_seed(parameters.get("seed", 0), given)
         _check_label(parameters.get("label"), given)
         if "label" in given:
@@ -50,7 +54,10 @@ class CheckParametersHook:
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any], load_versions: dict[str, str] | None) -> None:
-        """Raise `SettingsError` if a version is asked for where there is none."""
+        """Raise `SettingsError` if a version is asked for where there is none, or a dataset is to lie at an address."""
+        ours = {name: one for name, one in conf_catalog.items() if str(one.get("type")).startswith("aft.")}
+        for name, path in paths_of(ours):  # Kedro's own datasets know addresses
+            refuse_address(path, f"In the catalog, {name}")
         for name in load_versions or {}:
             if not conf_catalog.get(name, {}).get("versioned"):
                 raise SettingsError(f"--load-versions names {name}, but that dataset has no versions; leave it out.")
@@ -72,8 +79,8 @@ class CheckParametersHook:
 
 
 def check_known(parameters: dict[str, Any]) -> None:
-    """Raise `SettingsError` naming the keys that no node of the project reads, and the nearest known ones."""
-    read = {
+    """Raise `SettingsError` naming the keys that neither node nor catalog reads, and the nearest known ones."""
+    read = _READ_BY_CATALOG | {
         name.removeprefix(_PREFIX)
         for pipeline in pipelines.values()
         for name in pipeline.inputs()
@@ -82,7 +89,7 @@ def check_known(parameters: dict[str, Any]) -> None:
     unknown = [
         key
         for key in _keys(parameters)
-        if key != "label"  # names folders in the catalog
+        if key.partition(".")[0] not in ("label", *SHAPING)  # it names folders in the catalog; these were checked whole
         and not any(key == known or key.startswith(f"{known}.") for known in read)
     ]
     if unknown:
@@ -100,7 +107,9 @@ def _check_seed(seed: Any, runtime_params: dict[str, Any]) -> None:
 def _check_label(label: Any, runtime_params: dict[str, Any]) -> None:
     """Folders are named by the label of the command line."""
     if label != runtime_params.get("label"):
-        raise SettingsError(f"Set the label on the command line (--params=label={label}), not in the configuration.")
+        raise SettingsError(
+            f"Set the label on the command line (--params=label={shown(label)}), not in the configuration."
+        )
     if "label" in runtime_params:
         _check_folder(label, "label", "--params='label=\"{}\"'")
 
@@ -141,11 +150,11 @@ def _sentence(key: str, known: list[str]) -> str:
 
 
 def _keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of the leaves of nested dictionaries and dataclasses."""
+    """Dotted keys of the leaves of nested dictionaries and dataclasses; an empty one is a leaf itself."""
     items = value.items() if isinstance(value, dict) else None
     if is_dataclass(value) and not isinstance(value, type):
-        items = ((field.name, getattr(value, field.name)) for field in fields(value))
-    if items is None:
+        items = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    if not items:
         yield prefix.removeprefix(".")
         return
     for name, inner in items:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KINDS = ("metrics", "history", "artifact", "table", "data_hash")
-_COMPARISON = "comparison"  # the one table whose figures are also metrics of the parent
+_COMPARISON = "comparison"  # in its namespace the one table whose figures are also metrics of the parent
 _METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits
 PARENT = "AFT_PARENT_RUN"  # environment variable: the id of the run in MLflow that a run belongs to, such as a study's
 _PATIENCE_S = 60  # how long what is missing is tried again when a run has ended
@@ -79,7 +79,12 @@ class RunRecord:
             self.children[child] = run.info.run_id
 
         self.outbox.write(create)
-        self._write(child, partial(_log_params, self.client, recorded_parameters(self.parameters, variant)))
+        self.log_parameters(child)
+
+    def log_parameters(self, child: Child | None) -> None:
+        """Record the settings, of a child with those of its variant."""
+        recorded = recorded_parameters(self.parameters, child and child[1])
+        self._write(child, partial(_log_params, self.client, recorded))
 
     def log(self, name: str, data: Any, node: Node) -> None:
         """Record a dataset that was saved, and finish the child run if it was the last one that it waited for."""
@@ -121,7 +126,8 @@ class RunRecord:
             case "history":
                 self._log_metrics(child, _history(data, self.seed))
             case "artifact":
-                self._write(child, partial(self.client.log_artifact, local_path=str(_path_of(self.catalog, name))))
+                path, folder = str(_path_of(self.catalog, name)), _folder(name) or None
+                self._write(child, partial(self.client.log_artifact, local_path=path, artifact_path=folder))
             case "table":
                 self._log_table(name, data)
             case "data_hash":
@@ -133,9 +139,10 @@ class RunRecord:
             self._write(child, partial(self.client.log_batch, metrics=some))
 
     def _log_table(self, name: str, table: "pd.DataFrame") -> None:
-        text = table.to_csv(index=False)
-        self._write(None, partial(self.client.log_text, text=text, artifact_file=f"{name}.csv"))
-        if name == _COMPARISON:
+        text, what = table.to_csv(index=False), name.rpartition(".")[-1]
+        file = f"{_folder(name)}/{what}.csv".removeprefix("/")
+        self._write(None, partial(self.client.log_text, text=text, artifact_file=file))
+        if what == _COMPARISON:
             figures = table.set_index("variant").select_dtypes("number")
             rows = {f"{row}.{column}": figures.at[row, column] for row in figures.index for column in figures}
             self._log_metrics(None, _metrics(rows))
@@ -168,13 +175,12 @@ def open_record(
             if PARENT in os.environ:
                 tags["mlflow.parentRunId"] = os.environ[PARENT]
             parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
-            _log_params(client, recorded_parameters(parameters), parent.info.run_id)
     except (SettingsError, StoreError) as error:
         if PARENT not in os.environ:
             raise
         logger.warning("The run goes on without a record. %s", error)
         return None
-    return RunRecord(
+    record = RunRecord(
         client,
         Outbox(uri),
         alive,
@@ -185,6 +191,8 @@ def open_record(
         kinds,
         _outputs_by_child(pipeline),
     )
+    record.log_parameters(None)  # not above: a run that MLflow has is followed to its end, whatever it refuses
+    return record
 
 
 def _run_name(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
@@ -222,6 +230,11 @@ def _kinds(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
                     f"The catalog asks MLflow to log {kinds[name]!r} of {name}; choose one of {', '.join(_KINDS)}."
                 )
     return kinds
+
+
+def _folder(name: str) -> str:
+    """Where a dataset's file lies among the artifacts: under the name of its comparison, if it is of one."""
+    return name.rpartition(".")[0].rpartition(".")[-1]
 
 
 def _path_of(catalog: CatalogProtocol, name: str) -> Path:

@@ -6,7 +6,6 @@ What is recorded is declared in the catalog (see `aft.hooks.mlflow_record`); nod
 import atexit
 import logging
 import os
-import re
 import signal
 import threading
 from collections.abc import Generator
@@ -76,10 +75,6 @@ class MlflowTrackingHook:
         self.missing, self._untracked = 0, False
         if self._settings is None or not self._settings.enabled:
             return
-        if re.search("ParallelRunner|ThreadRunner", str(run_params.get("runner"))):
-            raise SettingsError(
-                "MLflow records only the SequentialRunner: leave out --runner, or set enabled: false in mlflow.yml."
-            )
         uri = self._settings.uri(Path(run_params["project_path"]))
         self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
         if self._record is None:

@@ -13,19 +13,19 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
+from aft.alignment.variants import BASELINE
 from aft.hooks.mlflow_database import is_sqlite
 from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_settings
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
-from aft.pipelines.variants import BASELINE, VARIANTS, namespace
+from aft.pipelines.comparisons import dataset, measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("aft.run")
 
-_COMPARISON, _REPORT = "comparison", "report"
-_METRICS = ".metrics"  # the end of the names of the datasets with a variant's figures
+_COMPARISON, _REPORT, _FIGURE = "comparison", "report", "_figure"  # how the names of a comparison's datasets end
 
 
 class RunSummaryHook:
@@ -42,10 +42,10 @@ class RunSummaryHook:
     def _reset(self) -> None:
         self._clock = perf_counter()
         self._seconds: dict[str, float] = {}
-        self._comparison: pd.DataFrame | None = None
+        self._comparisons: dict[str, pd.DataFrame] = {}  # by the dataset's name
         self._figures_of: dict[str, Mapping[str, float]] = {}
+        self._reports: list[str] = []
         self._figures: list[str] = []
-        self._has_report = False
         self._models: list[str] = []
 
     @hook_impl
@@ -63,13 +63,14 @@ class RunSummaryHook:
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Note what was written, and count the time since the last event for the node's stage."""
         self._tick(node)
-        if dataset_name == _COMPARISON:
-            self._comparison = data
-        elif dataset_name == _REPORT:
-            self._has_report = True
-        elif dataset_name.endswith(_METRICS):
-            self._figures_of[dataset_name.removesuffix(_METRICS).rpartition(".")[-1]] = data
-        elif dataset_name.endswith("_figure"):
+        what, variant = dataset_name.rpartition(".")[-1], measured(dataset_name)
+        if what == _COMPARISON:
+            self._comparisons[dataset_name] = data
+        elif what == _REPORT:
+            self._reports.append(dataset_name)
+        elif variant is not None:
+            self._figures_of[variant] = data
+        elif what.endswith(_FIGURE):
             self._figures.append(dataset_name)
         elif isinstance(data, ModelDirectory):
             self._models.append(dataset_name)
@@ -80,7 +81,8 @@ class RunSummaryHook:
         project = Path(run_params["project_path"])
         missing = self._tracking.missing
         parts = [
-            accuracy_lines(self._measured_alone()) if self._comparison is None else comparison_lines(self._comparison),
+            *(comparison_lines(table) for table in self._comparisons.values()),
+            accuracy_lines(self._measured_alone()),
             stage_lines(self._seconds),
             _aligned(self._places(project, catalog), str.ljust),
             [f"Tracking incomplete: {missing_records(missing)}."] if missing else [],
@@ -98,18 +100,19 @@ class RunSummaryHook:
 
     def _measured_alone(self) -> dict[str, Mapping[str, float]]:
         """The figures of the variants that were measured, if there is no comparison of them; the baseline first."""
-        names = [] if self._comparison is not None else [BASELINE, *VARIANTS]
-        return {name: self._figures_of[name] for name in names if name in self._figures_of}
+        names = [] if self._comparisons else sorted(self._figures_of, key=lambda name: name != BASELINE)
+        return {name: self._figures_of[name] for name in names}
 
     def _places(self, project: Path, catalog: CatalogProtocol) -> list[list[str]]:
         """Rows of what and where, the paths relative to the project."""
-        rows = []
-        if self._has_report:
-            rows.append(["Report", _path(catalog, _REPORT)])
-        if self._comparison is not None:
-            rows.append(["Comparison", _path(catalog, _COMPARISON)])
-        rows += [["Metrics", _path(catalog, _metrics_of(name))] for name in self._measured_alone()]
-        rows += [["Figure", _path(catalog, name)] for name in self._figures]
+        metrics = [dataset(name, "metrics") for name in self._measured_alone()]
+        written = {
+            "Report": self._reports,
+            "Comparison": self._comparisons,
+            "Metrics": metrics,
+            "Figure": self._figures,
+        }
+        rows = [[what, _path(catalog, name)] for what, names in written.items() for name in names]
         if self._models:
             rows.append(["Models", os.path.commonpath([_path(catalog, name) for name in self._models])])
         rows = [[what, _relative(where, project)] for what, where in rows]
@@ -173,10 +176,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _metrics_of(variant: str) -> str:
-    return f"{namespace(variant)}{_METRICS}"
 
 
 def _path(catalog: CatalogProtocol, name: str) -> str:

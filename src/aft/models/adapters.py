@@ -1,11 +1,11 @@
 """LoRA: low-rank updates of some layers are trained instead of all weights, and merged into them in the end."""
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from aft.bounds import POSITIVE, SHARE, check_bounds, counted
+from aft.bounds import Positive, ShareBelowOne, counted
+from aft.checked import checked
 from aft.errors import ModelError, SettingsError
 from aft.files import writing
 
@@ -15,19 +15,17 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"  # the folder of a model directory that holds what was merged into the weights beside it
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class LoraSettings:
     """Which layers get a low-rank update B A of their weights, scaled by alpha / rank, and of which rank."""
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0  # of what A reads, while training
+    rank: Annotated[int, counted(most=65536)] = 16
+    alpha: Positive = 32.0
+    dropout: ShareBelowOne = 0.0  # of what A reads, while training
     target_modules: Literal["all-linear"] | list[str] = "all-linear"  # names of layers; all-linear leaves out the head
 
     def __post_init__(self) -> None:
-        check_bounds(self, {"rank": counted(most=65536), "alpha": POSITIVE, "dropout": SHARE}, "lora.")
-        named = isinstance(self.target_modules, list)
-        if not (named and self.target_modules and all(self.target_modules)) and self.target_modules != "all-linear":
+        if not (self.target_modules and all(self.target_modules)):
             raise SettingsError("lora.target_modules must be all-linear or a list of names of layers.")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from aft.code import source_hash
 from aft.errors import ModelError
 from aft.files import (
+    MANIFEST,
     build_once,
     finish_directory,
     hash_file,
@@ -30,6 +33,9 @@ from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+WARNINGS = "training_warnings.json"  # of degradation while the model was trained, see aft.training.monitor
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TEMPLATES = "additional_chat_templates"  # the one folder that transformers looks into
@@ -43,6 +49,7 @@ _TOKENIZER = (
 DECIDING = (*_WEIGHTS, *_TOKENIZER, "*.jinja", f"{_TEMPLATES}/*.jinja")
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")  # which transformers loads unasked
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_ROOMS = ("models",)  # whose code decides what a directory is that is made from another
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?")  # where the hub's client keeps a fetched model
 
 
@@ -108,11 +115,17 @@ def open_model(path: Path) -> ModelDirectory:
 
     Raises `ModelError` if the directory, the configuration, the safetensors weights or the tokenizer are missing, if
     there is an adapter beside the weights, if the model asks to run code of its own or names weights elsewhere, or if a
-    file has changed since the directory's manifest was written.
+    file has changed since the directory's manifest was written. Warns of a manifest that is damaged or not AFT's.
     """
     _refuse_incomplete(path)
-    hashes = {file.as_posix(): hash_file(path / file) for file in _deciding(path)}
+    hashes = _hashes(path)
     manifest = read_manifest(path)
+    if manifest is None and (path / MANIFEST).is_file():
+        logger.warning(
+            "%s is damaged, names files that are gone, or is not AFT's: the model is taken for a given one, known by "
+            "its bytes alone. If it was made here, run the pipeline that made it again.",
+            path / MANIFEST,
+        )
     recorded = manifest["files"] if manifest else {}
     changed = [name for name, value in hashes.items() if recorded.get(name, value) != value]
     if changed:
@@ -120,6 +133,11 @@ def open_model(path: Path) -> ModelDirectory:
             f"{path / changed[0]} has changed since the model was finished; run the pipeline that made it again."
         )
     return ModelDirectory(path, _fingerprint(hashes))
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    """Of the deciding files, by name."""
+    return {file.as_posix(): hash_file(directory / file) for file in _deciding(directory)}
 
 
 def _fingerprint(hashes: Mapping[str, str]) -> str:
@@ -219,7 +237,8 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", d
 
 def write_card(directory: Path, card: str) -> None:
     """Write a model's card beside it, with the fingerprint of what is saved there: the card decides nothing."""
-    told = f"\nThe fingerprint of weights, configuration and tokenizer is `{open_model(directory).fingerprint}`.\n"
+    fingerprint = _fingerprint(_hashes(directory))
+    told = f"\nThe fingerprint of weights, configuration and tokenizer is `{fingerprint}`.\n"
     write_atomically(directory / CARD, lambda staged: staged.write_text(card + told, encoding="utf-8"))
 
 
@@ -227,8 +246,8 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     """Make `target` a directory with the files of `source`: links to what was made here, copies of what was given.
 
     An earlier `target` is replaced as a whole, unless it holds the same already. Only files that decide what the model
-    says are taken over and, of a model that was made here, its card and its adapter. Another process that publishes
-    there at the same time is waited for.
+    says are taken over and, of a model that was made here, its card, its adapter and the warnings of its training.
+    Another process that publishes there at the same time is waited for.
     """
     published = ModelDirectory(target, source.fingerprint)
     if _is_published(source, target):
@@ -258,7 +277,7 @@ def standing_for(source: ModelDirectory, objective: Mapping[str, Any], cache: Pa
         for name in (read_manifest(source.path) or {})["files"]:
             _take_over(source.path, Path(name), directory)
 
-    return ModelDirectory(build_once(cache, made_from, build), source.fingerprint)
+    return ModelDirectory(build_once(cache, made_from, build, *_ROOMS), source.fingerprint)
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
@@ -273,6 +292,7 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
     if prompt_style(tokenizer) == style:
         return source
     made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style}
+    made_from["code"] = source_hash(*_ROOMS)  # in place of that of the source, which its fingerprint stands for
 
     def build(directory: Path) -> None:
         shutil.rmtree(directory)  # what a killed run left
@@ -285,7 +305,7 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
         text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
         write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text, encoding="utf-8"))
 
-    return open_model(build_once(cache, made_from, build))
+    return open_model(build_once(cache, made_from, build, *_ROOMS))
 
 
 def _is_published(source: ModelDirectory, target: Path) -> bool:
@@ -321,7 +341,7 @@ def _given(source: ModelDirectory) -> dict[str, Any]:
 def handed_on(directory: Path) -> list[Path]:
     """The files that a model is passed on with, relative to the directory; of a given model, none but what decides."""
     named = (read_manifest(directory) or {}).get("files", {})  # asked only: a foreign one may name any path
-    beside = [directory / CARD, *(directory / ADAPTER).glob("*")]
+    beside = [directory / CARD, directory / WARNINGS, *(directory / ADAPTER).glob("*")]
     ours = sorted(path for path in beside if path.is_file() and str(path.relative_to(directory)) in named)
     return [*_deciding(directory), *(path.relative_to(directory) for path in ours)]
 

@@ -1,9 +1,9 @@
 """The architecture and the tokenizer of the pocket base model: small, in plain Hugging Face classes, random weights."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from aft.bounds import SEEDS, check_bounds, counted
+from aft.bounds import Seed, counted
+from aft.checked import checked
 from aft.errors import SettingsError
 from aft.tasks import pocket
 
@@ -14,19 +14,20 @@ _TOKEN = r" ?[A-Za-z]+| ?[0-9]|\n| ?[^\sA-Za-z0-9]"
 BEGIN, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
-@dataclass(frozen=True, slots=True)
+_Size = Annotated[int, counted(most=65536)]
+
+
+@checked
 class Architecture:
     """The size of the pocket base model."""
 
-    hidden_size: int = 64
-    intermediate_size: int = 160  # of the feed-forward part of a layer
-    layers: int = 3
-    heads: int = 2
-    seed: int = 0  # of the initial weights
+    hidden_size: _Size = 64
+    intermediate_size: _Size = 160  # of the feed-forward part of a layer
+    layers: _Size = 3
+    heads: _Size = 2
+    seed: Seed = 0  # of the initial weights
 
     def __post_init__(self) -> None:
-        sizes = ("hidden_size", "intermediate_size", "layers", "heads")
-        check_bounds(self, dict.fromkeys(sizes, counted(most=65536)) | {"seed": counted(0, SEEDS)}, "architecture.")
         if self.hidden_size % (2 * self.heads):
             raise SettingsError("The pocket model needs a hidden_size that 2 x heads divides.")
 

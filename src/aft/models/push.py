@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.errors import ModelError
-from aft.hub import told
+from aft.hub import message_of
 from aft.models.adapters import ADAPTER
 from aft.models.card import HUB_NAME
-from aft.models.directory import ADAPTERS, ModelDirectory, decides, handed_on
+from aft.models.directory import ADAPTERS, WARNINGS, ModelDirectory, decides, handed_on
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,8 +36,8 @@ def push(model: ModelDirectory, name: str, *, private: bool = False) -> str:
         raise
     except Exception as error:  # of the hub, its client, the network
         raise ModelError(
-            f"The model {model.path} cannot be pushed to {name}: {told(error)}; check network, name and the token's "
-            "rights."
+            f"The model {model.path} cannot be pushed to {name}: {message_of(error)}; check network, name and the "
+            "token's rights."
         ) from error
 
 
@@ -47,7 +47,7 @@ def _upload(api: "HfApi", folder: Path, name: str, private: bool) -> str:
     repository = api.create_repo(name, private=private or None, exist_ok=True)
     if private and not api.model_info(name).private:  # it was there before, and stays what it is
         raise ModelError(f"{name} is there already, and public; make it private on the hub, or choose another name.")
-    ours = [path.as_posix() for path in handed_on(folder)]
+    ours = [path.as_posix() for path in handed_on(folder) if path.name != WARNINGS]
     added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path) for path in ours]
     there = [Path(path) for path in api.list_repo_files(name)]
     parts = [path for path in there if path.parent == Path(ADAPTER) or decides(path) or str(path) in ADAPTERS]

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from aft.errors import ModelError
-from aft.hub import told
+from aft.hub import message_of
 from aft.models.directory import DECIDING, ModelDirectory, open_model
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,6 @@ def _fetch(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*DECIDING, "adapter_config.json"]))
     except Exception as error:  # of the hub, its client, the network
         raise ModelError(
-            f"The model {name} at {revision} cannot be fetched: {told(error)}; check name and network, or give a "
+            f"The model {name} at {revision} cannot be fetched: {message_of(error)}; check name and network, or give a "
             "folder."
         ) from error

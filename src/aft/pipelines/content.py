@@ -1,9 +1,34 @@
-"""What lies at a path that the settings name, as a hash: it may change while the setting does not."""
+"""The paths that settings name, and what lies there as a hash: it may change while the setting does not."""
 
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from aft.errors import SettingsError
 from aft.files import digest, hash_file
 from aft.models.directory import open_model
+from aft.pipelines.recorded import leaves
+
+MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
+_NAMES_A_PATH = re.compile(r"(.*[._])?(filepath|path|file|folder|cache)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def paths_of(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted key and path of every file and folder that nested settings name."""
+    for key, value in leaves(settings):
+        if isinstance(value, str) and (_NAMES_A_PATH.fullmatch(key) or key in MODELS):
+            yield key, value
+
+
+def refuse_address(path: str, name: str) -> None:
+    """Raise `SettingsError` if the path that `name` gives is an address, as s3://bucket: it would become a folder."""
+    if _ADDRESS.match(path):
+        raise SettingsError(
+            f"{name} is {path!r:.80}, but must be a path: AFT reads and writes file systems only; mount what lies "
+            "there, or copy it."
+        )
 
 
 def content_hash(path: Path, is_model: bool) -> str | None:

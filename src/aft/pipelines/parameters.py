@@ -1,85 +1,23 @@
-"""The typed parameters of the pipelines: the core's settings, checked when a run starts; an unknown key is an error."""
+"""The typed parameters of the pipelines: settings of the core, and those that only pipelines have."""
 
 from dataclasses import field
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-from aft.bounds import Bounds, check_bounds, counted
+from aft.alignment import variants
+from aft.bounds import Bounds, Count, counted
+from aft.checked import checked
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
-from aft.models.adapters import LoraSettings
 from aft.models.pocket import Architecture
 from aft.models.tokens import PromptStyle
-from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
+from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks.pocket import Corpus
 from aft.training.settings import Launch, Objective, TrainingSettings
 
-_T = TypeVar("_T")
 
-
-@dataclass_transform(frozen_default=True)
-def _checked(cls: type[_T]) -> type[_T]:
-    """A pydantic dataclass in which an unknown key is an error, and `true` is no number."""
-
-    def refuse_truth_values(of: type, value: Any, info: ValidationInfo) -> Any:
-        given = value if isinstance(value, list) else [value]
-        takes_them = of.__dataclass_fields__[info.field_name].type is bool  # type: ignore[attr-defined]
-        if not takes_them and any(isinstance(one, bool) for one in given):
-            raise ValueError(f"{value} is a truth value, which does not belong here")
-        return value
-
-    cls.refuse_truth_values = field_validator("*", mode="before")(classmethod(refuse_truth_values))  # type: ignore
-    return dataclass(config=ConfigDict(extra="forbid"), frozen=True)(cls)  # type: ignore[return-value]
-
-
-@_checked
-class Lora(LoraSettings):
-    """`LoraSettings`, checked."""
-
-
-@_checked
-class Training(TrainingSettings):
-    """`TrainingSettings`, checked."""
-
-    lora: Lora | None = None
-
-
-@_checked
-class Launching(Launch):
-    """`Launch`, checked."""
-
-
-@_checked
-class Variant(Objective):
-    """`Objective`, checked."""
-
-
-@_checked
-class Sampling(SamplingSettings):
-    """`SamplingSettings`, checked."""
-
-
-@_checked
-class Server(ServerSettings):
-    """`ServerSettings`, checked."""
-
-
-@_checked
-class Cluster(ClusterSettings):
-    """`ClusterSettings`, checked."""
-
-
-@_checked
-class Sampler(SamplerSettings):
-    """`SamplerSettings`, checked."""
-
-    server: Server | None = None
-    cluster: Cluster | None = None
-
-
-@_checked
+@checked
 class TaskChoice:
     """Which task family asks the questions, and the family's own settings."""
 
@@ -87,26 +25,16 @@ class TaskChoice:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-@_checked
-class PocketCorpus(Corpus):
-    """`Corpus`, checked."""
-
-
-@_checked
-class PocketArchitecture(Architecture):
-    """`Architecture`, checked."""
-
-
-@_checked
+@checked
 class PocketBase:
     """How the pocket base model is made."""
 
-    corpus: PocketCorpus
-    architecture: PocketArchitecture
-    training: Training
+    corpus: Corpus
+    architecture: Architecture
+    training: TrainingSettings
 
 
-@_checked
+@checked
 class BaseModel:
     """Where the base model comes from."""
 
@@ -117,19 +45,14 @@ class BaseModel:
     pocket: PocketBase | None = None
 
 
-@_checked
-class Judge(JudgeSettings):
-    """`JudgeSettings`, checked."""
-
-
-@_checked
+@checked
 class Labelling:
     """How sampled responses become feedback."""
 
     deduplicate: bool = True
     judge: Literal["none", "steps", "openai", "file"] = "none"
     ratings_file: str | None = None
-    openai: Judge | None = None
+    openai: JudgeSettings | None = None
 
     def __post_init__(self) -> None:
         if self.judge == "file" and self.ratings_file is None:
@@ -138,14 +61,14 @@ class Labelling:
             raise SettingsError("labelling.judge is 'openai': set labelling.openai.base_url and model.")
 
 
-@_checked
+@checked
 class Evaluation:
     """How models answer the test questions, and what is measured."""
 
-    sampling: Sampling
-    ks: list[int]
-    level: float = 0.95
-    resamples: int = 10_000
+    sampling: SamplingSettings
+    ks: list[Count]
+    level: Annotated[float, Bounds(0, 1, above=True, below=True)] = 0.95
+    resamples: Annotated[int, counted(most=1_000_000)] = 10_000
 
     def __post_init__(self) -> None:
         if not self.sampling.greedy:
@@ -154,15 +77,13 @@ class Evaluation:
             raise SettingsError(
                 f"evaluation.ks are {self.ks}, but must lie in 1 ... samples ({self.sampling.samples})."
             )
-        level = Bounds(0, 1, above=True, below=True)
-        check_bounds(self, {"level": level, "resamples": counted(most=1_000_000)}, "evaluation.")
 
 
-@_checked
-class AlignedVariant:
-    """What is set about one variant."""
+@checked
+class AlignedVariant(variants.Variant):
+    """`Variant` of the core, checked."""
 
-    objective: Variant
+    objective: Objective
 
 
 _Folder = Annotated[str, Field(min_length=1)]
@@ -171,13 +92,15 @@ KINDS: dict[str, Any] = {
     "task": TaskChoice,
     "test_sets": dict[str, TaskChoice],
     "base_model": BaseModel,
-    "training": Training,
-    "launch": Launching,
+    "training": TrainingSettings,
+    "launch": Launch,
     "sample_from": Annotated[str | None, Field(min_length=1)],
-    "sampling": Sampling,
-    "sampler": Sampler,
+    "sampling": SamplingSettings,
+    "sampler": SamplerSettings,
     "labelling": Labelling,
     "align": dict[str, AlignedVariant],
+    "comparisons": dict[str, list[str]],
+    "compare": str,
     "evaluation": Evaluation,
     **dict.fromkeys(("model_cache", "sample_cache", "score_cache", "rating_cache"), _Folder),
 }

@@ -64,6 +64,7 @@ def feedback(table: pd.DataFrame) -> pd.DataFrame:
         "rating_rank": pa.Column("Int64", pa.Check.ge(0), nullable=True),
         "distinct_equations": pa.Column(bool, required=False),  # not of held-out groups
         "n_duplicates": pa.Column(int, pa.Check.ge(1)),
+        "sum_logprob": pa.Column(float, pa.Check.le(0.0), nullable=True),  # null where no sampler told it
     }
     return _validated(table, columns, unique=["question_id", "sample_index"])
 

@@ -1,56 +1,47 @@
 """How the figures of the evaluation look: colours, sizes, bare axes, grids of panels.
 
-The colour of a variant is fixed: baselines grey, methods without a constraint warm, constrained ones blue.
+The colour of a variant follows from its family and its place among the configured ones of it: baselines grey, terms
+without a constraint warm, constrained ones blue. A variant that is added at the end changes no other's.
 Matplotlib is used without pyplot or any other global state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
-from aft.evaluation.variant_notes import marked
+from aft.alignment.variants import Family, Variant, marked
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VARIANT_COLORS = {
-    "vft": "#5f6368",
-    "rft": "#8a8f94",
-    "rft_rank": "#a9adb2",
-    "aft": "#b3261e",
-    "aft_rank": "#cc4b1c",
-    "rrhf": "#d97706",
-    "rrhf_published": "#8f4a00",
-    "pro": "#e0913f",
-    "pro_published": "#c79a1e",
-    "pro_no_temperature": "#b5722d",
-    "dpo": "#c2694f",
-    "dpo_published": "#8c3d2b",
-    "aft_dc": "#0b4f8a",
-    "aft_bc": "#2b7bba",
-    "aft_rdc1": "#0b4f8a",
-    "aft_rdc2": "#5fa2d0",
-    "aft_rbc": "#2b7bba",
-    "rrhf_dc": "#1d6996",
-    "rrhf_bc": "#4d96bd",
-    "pro_dc": "#2f4b8f",
-    "pro_bc": "#5b79bd",
-    "pro_no_temperature_dc": "#44619e",
-    "dpo_dc": "#2a6f97",
-    "dpo_bc": "#56a3bf",
+_COLORS: Mapping[Family, tuple[str, ...]] = {
+    "baseline": ("#5f6368", "#8a8f94", "#a9adb2", "#3c4043"),
+    "unconstrained": (
+        *("#b3261e", "#cc4b1c", "#d97706", "#e0913f", "#b5722d", "#c2694f", "#8f4a00", "#c79a1e", "#8c3d2b"),
+        *("#e8590c", "#f0b429", "#7a1f0f"),
+    ),
+    "constrained": (
+        *("#0b4f8a", "#2b7bba", "#16376b", "#5fa2d0", "#3d8fd6", "#1d6996", "#4d96bd", "#2f4b8f", "#5b79bd", "#44619e"),
+        *("#2a6f97", "#56a3bf", "#88b8dd", "#4a55c8"),
+    ),
 }
-OTHER_COLOR = "#7b5ea7"  # a variant that someone added
+OTHER_COLOR = "#7b5ea7"  # what is no configured variant
 INK, FAINT = "#303236", "#d9dbde"
 DASHES = (0, (4, 2))
 _WIDTH, _MIN_HEIGHT, _DPI = 7.5, 4.2, 120  # inches: 900 x 504 pixels at the least
 _MOST_COLUMNS = 3
 
 
-def variant_color(variant: str) -> str:
-    """The colour in which a variant stands in every figure."""
-    return VARIANT_COLORS.get(variant, OTHER_COLOR)
+def variant_color(variant: str, variants: Mapping[str, Variant]) -> str:
+    """The colour in which one of the configured variants stands in every figure."""
+    if variant not in variants:
+        return OTHER_COLOR
+    family = variants[variant].family
+    place = [name for name, one in variants.items() if one.family == family].index(variant)
+    return _COLORS[family][place % len(_COLORS[family])]
 
 
 def new_figure(height: float) -> Figure:
@@ -76,9 +67,10 @@ def small_multiples(n_panels: int) -> tuple[Figure, list[Axes]]:
     return fig, panels
 
 
-def panel_title(ax: Axes, variant: str) -> None:
+def panel_title(ax: Axes, variant: str, variants: Mapping[str, Variant]) -> None:
     """The variant's name above its panel, in its colour, marked if it is an extension."""
-    ax.set_title(marked(variant), loc="left", fontsize=10, fontweight="bold", color=variant_color(variant))
+    color = variant_color(variant, variants)
+    ax.set_title(marked(variant, variants), loc="left", fontsize=10, fontweight="bold", color=color)
 
 
 def plain(ax: Axes, grid_axis: Literal["x", "y", "both"]) -> None:

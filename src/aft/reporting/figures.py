@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from aft.alignment.variants import BASELINE, Variant, marked
 from aft.evaluation.calibration import expected_calibration_error
-from aft.evaluation.variant_notes import marked
 from aft.reporting.figure_style import (
     DASHES,
     INK,
-    VARIANT_COLORS,
     new_figure,
     panel_title,
     plain,
@@ -35,7 +34,7 @@ _SCORE_TICKS = (0, -0.5, -1, -2, -5, -10, -20, -50, -100)
 _BINS = 40
 
 
-def accuracy_figure(comparison: pd.DataFrame) -> Figure:
+def accuracy_figure(comparison: pd.DataFrame, variants: Mapping[str, Variant]) -> Figure:
     """Accuracy of each variant with its interval, one row per variant, and a line at VFT if it is there.
 
     `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`,
@@ -45,7 +44,7 @@ def accuracy_figure(comparison: pd.DataFrame) -> Figure:
     ax = fig.subplots()
     plain(ax, grid_axis="x")
     for row, record in enumerate(comparison.to_dict("records")):
-        color = variant_color(record["variant"])
+        color = variant_color(record["variant"], variants)
         point, low, high = (100 * record[name] for name in ("accuracy", "low", "high"))
         seeds = 100 * np.atleast_1d(np.asarray(record.get("per_seed", []), dtype=float))
         ax.plot(
@@ -70,21 +69,22 @@ def accuracy_figure(comparison: pd.DataFrame) -> Figure:
         ax.plot(seeds, np.full(seeds.size, row + 0.27), ".", color=color, markersize=5, alpha=0.8, label="_seeds")
         text = f"{point:.1f}  [{low:.1f}, {high:.1f}]"
         ax.annotate(text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK)
-        if record["variant"] == "vft":
-            _mark_vft(ax, point)
-    ax.set_yticks(range(len(comparison)), map(marked, comparison["variant"]), fontweight="bold")
+        if record["variant"] == BASELINE:
+            _mark_vft(ax, point, color)
+    labels = [marked(name, variants) for name in comparison["variant"]]
+    ax.set_yticks(range(len(comparison)), labels, fontweight="bold")
     for label, variant in zip(ax.get_yticklabels(), comparison["variant"], strict=True):
-        label.set_color(variant_color(variant))
+        label.set_color(variant_color(variant, variants))
     ax.set_ylim(len(comparison) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     note = "; small dots: single seeds" if "per_seed" in comparison else ""
-    note += "; *: not in the paper" if any(name != marked(name) for name in comparison["variant"]) else ""
+    note += "; *: not in the paper" if labels != list(comparison["variant"]) else ""
     ax.set_xlabel(f"accuracy, % (bars: intervals{note})", fontsize=9, color=INK)
     return fig
 
 
-def score_histogram_figure(scores: pd.DataFrame) -> Figure:
+def score_histogram_figure(scores: pd.DataFrame, variants: Mapping[str, Variant]) -> Figure:
     """Distribution of the scores of positives and of negatives, one panel per variant on common axes.
 
     `scores` holds `variant`, `is_correct` (bool) and `score` (mean token log-probability), one row per
@@ -92,10 +92,10 @@ def score_histogram_figure(scores: pd.DataFrame) -> Figure:
     scores; what lies below is counted in the first bin. Below -1 the axis is logarithmic, with bins of equal
     width on it, so that a variant that collapsed leaves the others readable.
     """
-    variants = list(dict.fromkeys(scores["variant"]))
-    fig, panels = small_multiples(len(variants))
-    ends = np.quantile(scores["score"].to_numpy(), [0.01, 1]) if variants else np.array([-1.0, 0.0])
-    for ax, variant in zip(panels, variants, strict=True):
+    names = list(dict.fromkeys(scores["variant"]))
+    fig, panels = small_multiples(len(names))
+    ends = np.quantile(scores["score"].to_numpy(), [0.01, 1]) if names else np.array([-1.0, 0.0])
+    for ax, variant in zip(panels, names, strict=True):
         _score_scale(ax.set_xscale, ax.xaxis, ends[0])
         scale = ax.xaxis.get_transform()
         edges = scale.inverted().transform(np.linspace(*scale.transform(ends), num=_BINS + 1))
@@ -104,7 +104,7 @@ def score_histogram_figure(scores: pd.DataFrame) -> Figure:
             score = own.loc[own["is_correct"] == is_correct, "score"].to_numpy()
             _draw_histogram(ax, score, edges, is_correct)
         ax.margins(y=0.38)  # the upper quarter stays free for the text of the medians
-        panel_title(ax, variant)
+        panel_title(ax, variant, variants)
     _kinds_legend(fig)
     fig.supxlabel(
         f"score: mean token log-probability{_scale_note(ends[0])} (first bin: all below {ends[0]:.2f})",
@@ -115,7 +115,7 @@ def score_histogram_figure(scores: pd.DataFrame) -> Figure:
     return fig
 
 
-def training_curves_figure(curves: pd.DataFrame) -> Figure:
+def training_curves_figure(curves: pd.DataFrame, variants: Mapping[str, Variant]) -> Figure:
     """Mean score of positives and of negatives over training, one panel per variant on common axes.
 
     `curves` holds `variant`, `seed`, `step`, `score_positive` and `score_negative`, one row per logged step.
@@ -124,17 +124,17 @@ def training_curves_figure(curves: pd.DataFrame) -> Figure:
     -1 the axis is logarithmic, so that a variant that collapsed leaves the others readable.
     """
     scored = curves.dropna(subset=["score_positive", "score_negative"], how="all")
-    variants = list(dict.fromkeys(scored["variant"]))
-    left_out = [variant for variant in dict.fromkeys(curves["variant"]) if variant not in variants]
+    names = list(dict.fromkeys(scored["variant"]))
+    left_out = [variant for variant in dict.fromkeys(curves["variant"]) if variant not in names]
     lowest = float(np.nanmin(scored[["score_positive", "score_negative"]].to_numpy(), initial=0))
     window = max(1, round(len(curves["step"].unique()) / 25))
-    fig, panels = small_multiples(len(variants))
-    for ax, variant in zip(panels, variants, strict=True):
+    fig, panels = small_multiples(len(names))
+    for ax, variant in zip(panels, names, strict=True):
         own = scored[scored["variant"] == variant]
         for is_correct, column in ((True, "score_positive"), (False, "score_negative")):
             _draw_curves(ax, own.pivot_table(index="step", columns="seed", values=column), window, is_correct)
         _score_scale(ax.set_yscale, ax.yaxis, lowest)
-        panel_title(ax, variant)
+        panel_title(ax, variant, variants)
     _kinds_legend(fig)
     smoothing = f"running mean over {window} logged steps" if window > 1 else "not smoothed"
     missing = f"\nwithout scored groups in training: {', '.join(left_out)}" if left_out else ""
@@ -143,7 +143,7 @@ def training_curves_figure(curves: pd.DataFrame) -> Figure:
     return fig
 
 
-def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def reliability_figure(tables: Mapping[str, pd.DataFrame], variants: Mapping[str, Variant]) -> Figure:
     """Accuracy by confidence of the sampled responses, one panel per variant on common axes.
 
     `tables` holds a table of `aft.evaluation.calibration.reliability` per variant. A dot is a bin, its bar the span of
@@ -152,14 +152,14 @@ def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     fig, panels = small_multiples(len(tables))
     for ax, (variant, table) in zip(panels, tables.items(), strict=True):
-        color, percent = variant_color(variant), 100 * table[["low", "high", "confidence", "accuracy"]]
+        color, percent = variant_color(variant, variants), 100 * table[["low", "high", "confidence", "accuracy"]]
         ax.plot([0, 100], [0, 100], color=INK, linestyle=DASHES, linewidth=1, alpha=0.6, label="_diagonal")
         ax.hlines(percent["accuracy"], percent["low"], percent["high"], color=color, linewidth=3, alpha=0.35)
         ax.plot(percent["confidence"], percent["accuracy"], "o-", color=color, markersize=4, label="_bins")
         error, n = expected_calibration_error(table), int(table["count"].sum())
         text = f"calibration error {error:.3f} (n = {n:,})" if n else "no sampled responses"
         ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8, color=color)
-        panel_title(ax, variant)
+        panel_title(ax, variant, variants)
     if panels:  # on common axes; the lowest bin reaches far down and is cut at its mean
         lowest = min((100 * table["confidence"].min() for table in tables.values() if len(table)), default=0)
         panels[0].set(xlim=(lowest - 0.1 * (100 - lowest), 101), ylim=(-2, 118), yticks=range(0, 101, 25))
@@ -168,10 +168,9 @@ def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return fig
 
 
-def _mark_vft(ax: Axes, accuracy: float) -> None:
-    color = VARIANT_COLORS["vft"]
+def _mark_vft(ax: Axes, accuracy: float, color: str) -> None:
     ax.axvline(accuracy, color=color, linestyle=DASHES, linewidth=1, zorder=0, label="_vft")
-    ax.annotate("vft", (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color)
+    ax.annotate(BASELINE, (accuracy, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=color)
 
 
 def _draw_histogram(ax: Axes, score: np.ndarray, edges: np.ndarray, is_correct: bool) -> None:

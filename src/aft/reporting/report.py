@@ -5,12 +5,12 @@ itself: no script, no file beside it, no connection.
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES, marked
+from aft.alignment.variants import Variant, marked
 from aft.reporting.render import render
 
 PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
@@ -37,6 +37,7 @@ def html_report(
     recipe: str,
     comparison: pd.DataFrame,
     differences: pd.DataFrame,
+    variants: Mapping[str, Variant],
     figures: Mapping[str, bytes],
     feedback: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -48,10 +49,12 @@ def html_report(
 ) -> str:
     """The whole evaluation as one self-contained HTML page; the same arguments give the same text.
 
-    `comparison` and `differences` are the tables of `aft.evaluation.compare`, `figures` PNG files by name, `feedback`
-    the summary of the labelled samples, `settings` and `hashes` (of models and data) nested mappings that are shown
-    as they are, `warnings` sentences about the trainings, `level` that of the intervals. All text is escaped.
+    `comparison` and `differences` are the tables of `aft.evaluation.compare`, `variants` those configured, `figures`
+    PNG files by name, `feedback` the summary of the labelled samples, `settings` and `hashes` (of models and data)
+    nested mappings that are shown as they are, `warnings` sentences about the trainings, `level` that of the intervals.
+    All text is escaped.
     """
+    comparison = comparison.assign(marked=[marked(name, variants) for name in comparison["variant"]])
     best, headline = _headline(comparison, baseline)
     return render(
         "report.html.j2",
@@ -65,9 +68,9 @@ def html_report(
         by_k=_by_k(comparison),
         sets=_sets_table(comparison, baseline),
         figures={name: b64encode(data).decode("ascii") for name, data in figures.items()},
-        pairs=_differences_table(differences),
+        pairs=_differences_table(differences, variants),
         feedback=[(path.replace("_", " "), shown(_amount(value))) for path, value in leaves(feedback)],
-        variants=_variants(comparison["variant"]),
+        variants=[_described(name, variants) for name in comparison["variant"]],
         settings=[(path, shown(value)) for path, value in leaves(settings)],
         hashes=[(path, shown(value)) for path, value in leaves(hashes)],
         version=version,
@@ -106,7 +109,7 @@ def _headline(comparison: pd.DataFrame, baseline: str) -> tuple[str, str]:
     others = [row for row in rows if row["variant"] != baseline]
     above = sum(row["difference_low"] > 0 for row in others)
     below = sum(row["difference_high"] < 0 for row in others)
-    return marked(str(best["variant"])), (
+    return best["marked"], (
         f"{text}. Of {len(others)} variants beside {baseline}, {above} stand above it and {below} below it with an "
         "interval of the difference that leaves out zero."
     )
@@ -119,7 +122,7 @@ def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
     numbers |= {"perplexity of right answers": ("perplexity_of_positives", ".2f")}
     rows = [
         [
-            marked(str(row["variant"])),
+            row["marked"],
             Cell(_percent(row["accuracy"]), f"{_ends(row['low'], row['high'])} {_deviation(row)}".strip()),
             NOTHING if row["variant"] == baseline else _difference(row),
             *(_percent(row.get(column)) for column in shares.values()),
@@ -138,7 +141,7 @@ def _by_k(comparison: pd.DataFrame) -> Table | None:
         return None
     columns = _of_k(ks)
     rows = [
-        [marked(str(row["variant"])), *(_percent(row.get(column)) for column in columns.values())]
+        [row["marked"], *(_percent(row.get(column)) for column in columns.values())]
         for row in comparison.to_dict("records")
     ]
     return Table(["variant", *columns], rows)
@@ -152,7 +155,7 @@ def _sets_table(comparison: pd.DataFrame, baseline: str) -> Table | None:
         return None
     rows = []
     for row in comparison.to_dict("records"):
-        cells: list[str | Cell] = [marked(str(row["variant"]))]
+        cells: list[str | Cell] = [row["marked"]]
         for name in sets:
             cells.append(Cell(_percent(row[f"accuracy_{name}"]), _ends(row[f"{name}_low"], row[f"{name}_high"])))
             cells.append(NOTHING if row["variant"] == baseline else _difference(row, f"{name}_"))
@@ -160,12 +163,12 @@ def _sets_table(comparison: pd.DataFrame, baseline: str) -> Table | None:
     return Table(["variant", *(title for name in sets for title in (f"{name} %", f"minus {baseline}"))], rows)
 
 
-def _differences_table(differences: pd.DataFrame) -> Table | None:
+def _differences_table(differences: pd.DataFrame, variants: Mapping[str, Variant]) -> Table | None:
     if differences.empty:
         return None
     rows = [
         [
-            f"{marked(str(row['variant']))} minus {marked(str(row['other']))}",
+            f"{marked(row['variant'], variants)} minus {marked(row['other'], variants)}",
             _difference(row),
             ", ".join(str(row["mcnemar_p"]).split()),
             ", ".join(str(row["shared_seeds"]).split()),
@@ -175,10 +178,9 @@ def _differences_table(differences: pd.DataFrame) -> Table | None:
     return Table(["pair", "difference, points", "McNemar p, by seed", "seeds"], rows)
 
 
-def _variants(variants: Iterable[Any]) -> list[tuple[str, str, str]]:
-    """What each compared variant is, and what is the paper's and what is not."""
-    notes = [(str(variant), VARIANT_NOTES.get(str(variant), ADDED)) for variant in variants]
-    return [(marked(variant), note.text, note.source) for variant, note in notes]
+def _described(name: str, variants: Mapping[str, Variant]) -> tuple[str, str, str]:
+    """What a variant is, and where the paper has it, if it has."""
+    return marked(name, variants), variants[name].note, variants[name].source or "not in the paper"
 
 
 def _measured(comparison: pd.DataFrame) -> list[int]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from aft.alignment.variants import Variant, marked
 from aft.evaluation.statistics import pearson
-from aft.evaluation.variant_notes import marked
 from aft.reporting.figure_style import DASHES, INK, OTHER_COLOR, new_figure, plain, variant_color
 
 if TYPE_CHECKING:  # matplotlib takes its time to import: only who draws waits for it
@@ -25,6 +25,7 @@ _SIDESTEP = 5  # points between variants at the same x
 def sweep_figure(
     rows: pd.DataFrame,
     x_label: str,
+    variants: Mapping[str, Variant],
     baselines: Mapping[str, float] | None = None,
     paper: pd.DataFrame | None = None,
     log_x: bool = False,
@@ -40,20 +41,21 @@ def sweep_figure(
     fig = new_figure(height=0)
     tables = [(_HERE, rows)] if paper is None else [(_HERE, rows), (_PAPER, paper)]
     axes = fig.subplots(1, len(tables), squeeze=False)[0]
-    variants = list(dict.fromkeys(variant for _, table in tables for variant in table["variant"]))
+    names = list(dict.fromkeys(variant for _, table in tables for variant in table["variant"]))
     for ax, (title, table) in zip(axes, tables, strict=True):
         plain(ax, grid_axis="y")
         _sweep_scale(ax, table["x"].to_numpy(dtype=float), log_x)
-        for place, variant in enumerate(variants):
-            sidestep = _SIDESTEP * (place - (len(variants) - 1) / 2)
-            _draw_sweep(ax, table[table["variant"] == variant].sort_values("x"), variant, _marker(place), sidestep)
+        for place, variant in enumerate(names):
+            sidestep = _SIDESTEP * (place - (len(names) - 1) / 2)
+            own, color = table[table["variant"] == variant].sort_values("x"), variant_color(variant, variants)
+            _draw_sweep(ax, own, color, _marker(place), sidestep)
         ax.set_xlabel(x_label, fontsize=9, color=INK)
         ax.set_title(title, loc="left", fontsize=9, color=INK)
     for variant, accuracy in (baselines or {}).items():
-        color = variant_color(variant)
+        color = variant_color(variant, variants)
         axes[0].axhline(100 * accuracy, color=color, linestyle=DASHES, linewidth=1.2, zorder=0, label="_baseline")
     axes[0].set_ylabel("accuracy, %", fontsize=9, color=INK)
-    _sweep_legend(fig, variants, list(baselines or {}))
+    _sweep_legend(fig, names, list(baselines or {}), variants)
     return fig
 
 
@@ -84,11 +86,11 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> str:
     return f"Pearson r = {r:.2f} over {len(x)} models"
 
 
-def _draw_sweep(ax: Axes, rows: pd.DataFrame, variant: str, marker: str, sidestep: float) -> None:
+def _draw_sweep(ax: Axes, rows: pd.DataFrame, color: str, marker: str, sidestep: float) -> None:
     """One variant's accuracies over x, `sidestep` points to the right, with the intervals and seeds that there are."""
     from matplotlib.transforms import ScaledTranslation
 
-    color, lines = variant_color(variant), []
+    lines = []
     for record in rows.to_dict("records"):
         seeds = 100 * np.atleast_1d(np.asarray(record.get("per_seed", []), dtype=float))
         if "low" in record:
@@ -118,11 +120,12 @@ def _sweep_scale(ax: Axes, x: np.ndarray, log_x: bool) -> None:
     ax.margins(x=0.08)
 
 
-def _sweep_legend(fig: Figure, variants: list[str], baselines: list[str]) -> None:
+def _sweep_legend(fig: Figure, names: list[str], baselines: list[str], variants: Mapping[str, Variant]) -> None:
     from matplotlib.lines import Line2D
 
+    colors = {name: variant_color(name, variants) for name in (*names, *baselines)}
     handles = [
-        Line2D([], [], color=variant_color(variant), marker=_marker(place), linewidth=1.6, label=marked(variant))
-        for place, variant in enumerate(variants)
-    ] + [Line2D([], [], color=variant_color(name), linestyle=DASHES, label=name) for name in baselines]
+        Line2D([], [], color=colors[name], marker=_marker(place), linewidth=1.6, label=marked(name, variants))
+        for place, name in enumerate(names)
+    ] + [Line2D([], [], color=colors[name], linestyle=DASHES, label=name) for name in baselines]
     fig.legend(handles=handles, loc="outside upper right", ncols=5, frameon=False, fontsize=9, labelcolor="linecolor")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from aft import __version__
+from aft.alignment.variants import Variant
 from aft.evaluation.statistics import pearson
-from aft.evaluation.variant_notes import ADDED, VARIANT_NOTES
 from aft.files import write_atomically, write_json
 from aft.reporting.figures import accuracy_figure
 from aft.reporting.render import render
@@ -44,6 +44,7 @@ class StudyPage:
     seeds: list[int]
     figure: Literal["accuracy", "sweep", "pilot", "votes"]
     figures: list[str]  # columns of the table that are shown
+    variants: Mapping[str, Variant]  # those configured
     x_label: str = "round"  # what the column `value` holds
     log_x: bool = False
     baselines: list[str] = field(default_factory=list)  # variants that do not depend on x
@@ -69,7 +70,8 @@ def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
         return scatter_figure(table.assign(model=table["value"].map("{:,} texts".format)))
     if page.figure == "votes":
         papers = _votes(paper)
-        return sweep_figure(_votes(table), "samples that vote (k)", paper=papers if len(papers) else None, log_x=True)
+        shown = papers if len(papers) else None
+        return sweep_figure(_votes(table), "samples that vote (k)", page.variants, paper=shown, log_x=True)
     if page.figure == "sweep":
         column = page.figures[0]
         outside = table[table["variant"].isin(page.baselines)]
@@ -77,11 +79,12 @@ def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
         return sweep_figure(
             _points(table.drop(outside.index), column),
             page.x_label,
+            page.variants,
             dict(zip(outside["variant"], outside[column], strict=True)),
             paper.assign(accuracy=paper[column] / 100)[["variant", "x", "accuracy"]] if len(paper) else None,
             page.log_x,
         )
-    return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)))
+    return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)), page.variants)
 
 
 def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, figure: str, level: float) -> str:
@@ -97,7 +100,7 @@ def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, fi
         level=f"{100 * level:g}",
         results=_results(page, table),
         paper_source=page.paper_source,
-        has_extension=any(map(_is_extension, table["variant"])),
+        has_extension=any(page.variants[name].extension for name in table["variant"]),
         correlation="" if math.isnan(r) else f"{r:.2f}",
         figure=figure,
         claims=_claims(orderings),
@@ -173,7 +176,7 @@ def _results(page: StudyPage, table: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for row in table.to_dict("records"):
         variant, x = row["variant"], None if _missing(row["value"]) else row["value"]
-        cells = {"variant": f"`{variant}`" + (" \\*" if _is_extension(variant) else "")}
+        cells = {"variant": f"`{variant}`" + (" \\*" if page.variants[variant].extension else "")}
         if table["value"].notna().any():
             cells[page.x_label] = "" if x is None else f"{x:g}"
         cells |= {_heading(name): _figure(row, name) for name in page.figures}
@@ -234,10 +237,6 @@ def _votes(table: pd.DataFrame) -> pd.DataFrame:
         return long
     scale = 100 if long["accuracy"].max() > 1 else 1
     return long.assign(x=long["x"].str.removeprefix("maj_at_").astype(int), accuracy=long["accuracy"] / scale)
-
-
-def _is_extension(variant: str) -> bool:
-    return VARIANT_NOTES.get(variant, ADDED).is_extension
 
 
 def _numbers(text: Any) -> list[float]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aft.code import source_hash
+from aft.code import load_rooms, source_hash
 from aft.errors import AftError, SettingsError, StoreError
 from aft.sampling.settings import ClusterSettings
 from aft.sampling.store import ROOMS, encode
@@ -96,7 +96,7 @@ class _Worker:
 
     def code(self) -> str:
         """Hash of the code that it runs."""
-        return source_hash(*ROOMS)
+        return load_rooms(*ROOMS)
 
     def make(self, block: Sequence[Question]) -> bytes:
         """The bytes of a block's shard."""

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aft.code import deciding, source_hash
+from aft.code import deciding
 from aft.errors import DataError
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
 from aft.sampling.room import with_room
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
-from aft.sampling.store import ROOMS, SampleStore, encode
+from aft.sampling.store import SampleStore, encode
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def _description(
     """
     description = {
         "kind": "samples",
-        "code": source_hash(*ROOMS),
         "model": source.fingerprint,
         "settings": deciding(settings),
         "seed": seed,

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aft.code import load_rooms, source_hash
 from aft.files import Description, digest, hash_file, lock_of, locked, remove_leftovers, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ Make = Callable[[Sequence[int]], Generator[tuple[int, bytes], None, None]]
 
 
 class SampleStore:
-    """The shards that are made from one `description` (model fingerprint, sampling settings, seed)."""
+    """The shards that are made from one `description` (model fingerprint, sampling settings, seed) and AFT's code."""
 
     def __init__(self, root: Path, description: Description) -> None:
-        self.directory = root / digest(description)
-        self.description = description
+        self.description = {"code": source_hash(*ROOMS), **description}
+        self.directory = root / digest(self.description)
 
     def fill(
         self, contents: Sequence[str], make: Make, report: Callable[[int], object] = lambda finished: None
@@ -40,7 +41,8 @@ class SampleStore:
 
         A block is told by the hash of what it is made from. `make` gets the numbers of those to be made, and each is
         written as soon as it comes; it is not called if there are none. `report` hears how many are finished. Raises
-        `StoreError` if the disk is full. Another run that fills the store is waited for.
+        `StoreError` if the disk is full, or the code is not that in memory (see `aft.code.load_rooms`). Another run
+        that fills the store is waited for.
         """
         with locked(lock_of(self.directory), f"the samples in {self.directory}"):
             remove_leftovers(self.directory)
@@ -50,6 +52,7 @@ class SampleStore:
             finished = len(shards) - len(missing)
             report(finished)
             if missing:
+                load_rooms(*ROOMS)
                 with closing(make(missing)) as made:  # at once when writing fails: there may be workers to dismiss
                     for number, content in made:
                         _write(shards[number], content)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aft.code import source_hash
 from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
@@ -55,7 +54,6 @@ def score_responses(
     weights = "float32" if autocast else precision
     description = {
         "kind": "scores",
-        "code": source_hash(*_ROOMS),
         "model": source.fingerprint,
         "precision": precision if precision == weights else f"{precision} over {weights}",
         "prompts": digest(prompts),
@@ -71,10 +69,11 @@ def score_responses(
             )
         keys.assign(score=scores).to_parquet(directory / _FILE, index=False)
 
-    finished = build_once(cache, description, build)
+    finished = build_once(cache, description, build, *_ROOMS)
     kept = pd.read_parquet(finished / _FILE)
-    made_from = (read_manifest(finished) or {}).get("made_from")
-    if made_from != description or kept[["question_id", "sample_index"]].astype(str).to_numpy().tolist() != names:
+    made_from = (read_manifest(finished) or {}).get("made_from", {})
+    rows = kept[["question_id", "sample_index"]].astype(str).to_numpy().tolist()
+    if not description.items() <= made_from.items() or rows != names:
         raise StoreError(f"The scores in {finished} belong to other responses or another model; delete that folder.")
     return kept["score"].to_numpy()
 

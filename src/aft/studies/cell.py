@@ -6,16 +6,15 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any, cast
 
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
-from aft.code import source_hash
-from aft.errors import IncompleteRecord
-from aft.mistakes import one_sentence
+from aft.code import load_rooms
+from aft.errors import IncompleteRecord, StoreError
 from aft.pipelines.evaluate.nodes import ROOMS
+from aft.user_errors import one_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +24,11 @@ UNTRACKED = 3  # exit status of a cell whose results are complete, and its recor
 def main() -> None:
     """Run what the order says; a mistake of the user ends in one sentence, a record with gaps in `UNTRACKED`."""
     order: dict[str, Any] = json.loads(sys.stdin.readline())
-    if order["code"] != source_hash(*ROOMS):
-        sys.exit("Error: The code has changed while the study was going; run the same command again.")
     threading.Thread(target=_end_with_the_study, daemon=True).start()
-    bootstrap_project(Path(order["project"]))
+    configure_project("aft")
     try:
+        if order["code"] != load_rooms(*ROOMS):
+            raise StoreError("The code has changed while the study was going; run the same command again.")
         with KedroSession.create(
             order["project"],
             env=order["env"],

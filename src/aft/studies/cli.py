@@ -1,21 +1,19 @@
 """`kedro studies`: list, run and document the studies of `studies.yml`."""
 
 import logging
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from kedro.framework.startup import bootstrap_project
-from kedro.utils import find_kedro_project
 
 from aft.errors import SettingsError
-from aft.mistakes import check_recipe, one_sentence
+from aft.project import at_workplace
+
+if TYPE_CHECKING:
+    from aft.studies.run import Workplace
 
 logger = logging.getLogger(__name__)
 
@@ -25,35 +23,9 @@ def studies() -> None:
     """Many runs of a recipe, and the table and figure that they give together."""
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose recipe and configuration; a mistake of the user ends in one sentence."""
-
-    @click.option("--env", "-e", help="The recipe; without it pocket.")
-    @click.option("--conf-source", help="The folder of the configuration; without it conf.")
-    @wraps(command)
-    def wrapped(env: str | None, conf_source: str | None, **options: Any) -> None:
-        from aft.studies.run import Workplace
-
-        project = find_kedro_project(Path.cwd()) or Path.cwd()
-        where = None if conf_source is None else str(Path(conf_source).resolve())
-        os.chdir(project)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            check_recipe(env, Path(where or "conf"))
-            bootstrap_project(project)
-            command(Workplace(project, env, where), **options)
-        except Exception as error:
-            sentence = one_sentence(error)
-            if sentence is None:
-                raise
-            raise click.ClickException(sentence) from error
-
-    return wrapped
-
-
 @studies.command("list")
-@_options
-def list_studies(place: Any) -> None:
+@at_workplace
+def list_studies(place: "Workplace") -> None:
     """Name the studies and what they ask."""
     for name, study in _read(place).items():
         click.echo(f"{name:16} {study.title}: {study.question}")
@@ -61,9 +33,9 @@ def list_studies(place: Any) -> None:
 
 @studies.command("run")
 @click.argument("names", nargs=-1, required=True)
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs at a time; without it one per core.")
-@_options
-def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs at a time; without it one per GPU, or core.")
+@at_workplace
+def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) -> None:
     """Run the studies NAMES, or `all`; what is finished is not run again."""
     from aft.files import locked
     from aft.reporting.study_pages import write_study
@@ -72,12 +44,14 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
     from aft.studies.run import run_cells
     from aft.studies.tracking import parent_run, record_study
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     known = _read(place)
     chosen = {name: known[name] for name in _chosen(names, list(known))}
     recipe, data = place.globals["recipe"], place.globals["data"]
     points = {name: points_of(study, recipe, data) for name, study in chosen.items()}
     for name, study in chosen.items():
         place.check(study, points[name])
+    at_once: int = jobs or place.usual_jobs
     began = time.perf_counter()
     # A second one at the same time would run the same cells.
     with (
@@ -85,12 +59,12 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
         for wave in waves_of((study, points[name]) for name, study in chosen.items()):
-            parent.incomplete += run_cells(place, wave, jobs or os.cpu_count() or 1, parent.run_id)
+            parent.incomplete += run_cells(place, wave, at_once, parent.run_id)
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
             tables = study_table(results, evaluation), verdicts(study, results, evaluation)
-            write_study(folder, study.page(name), *tables, evaluation.level)
+            write_study(folder, study.page(name, place.variants), *tables, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
         logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)
@@ -98,8 +72,8 @@ def run_studies(place: Any, names: tuple[str, ...], jobs: int | None) -> None:
 
 @studies.command("document")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("docs/results.md"), show_default=True)
-@_options
-def document_studies(place: Any, output: Path) -> None:
+@at_workplace
+def document_studies(place: "Workplace", output: Path) -> None:
     """Write one page from the files of all finished studies."""
     from aft.files import write_atomically
     from aft.reporting.study_pages import document
@@ -109,7 +83,7 @@ def document_studies(place: Any, output: Path) -> None:
     click.echo(f"Written: {output}")
 
 
-def _read(place: Any) -> dict[str, Any]:
+def _read(place: "Workplace") -> dict[str, Any]:
     from aft.studies.definition import read_studies
 
     with place.context() as context:
@@ -120,7 +94,7 @@ def _read(place: Any) -> dict[str, Any]:
             raise SettingsError(
                 f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
             ) from error
-    return read_studies(content)
+    return read_studies(content, place.variants)
 
 
 def _chosen(names: tuple[str, ...], known: list[str]) -> list[str]:

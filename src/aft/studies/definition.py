@@ -1,14 +1,15 @@
 """What a study is, as `studies.yml` says it."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from aft.alignment.variants import Variant
 from aft.errors import SettingsError
-from aft.pipelines.variants import BASELINE, VARIANTS
 from aft.reporting.study_pages import Place, StudyPage
 
 _STRICT = ConfigDict(extra="forbid", str_min_length=1)
@@ -64,12 +65,8 @@ class Study:
 
     def __post_init__(self) -> None:
         names = (*self.variants, *self.baselines)
-        unknown = [name for name in names if name not in (BASELINE, *VARIANTS)]
-        if unknown or not self.variants or not self.seeds:
-            raise SettingsError(
-                f"The study '{self.title}' needs seeds and variants out of {', '.join((BASELINE, *VARIANTS))}"
-                + (f"; it names {', '.join(unknown)}." if unknown else ".")
-            )
+        if not self.variants or not self.seeds:
+            raise SettingsError(f"The study '{self.title}' needs seeds and variants.")
         values = self.sweep.values if self.sweep else [0]
         if any(len(set(one)) < len(one) for one in (self.seeds, values, names)) or not values:
             raise SettingsError(
@@ -113,7 +110,7 @@ class Study:
             return [*first, *(f"{self.rounds}@{number}" for number in range(2, self.n_rounds + 1))]
         return self.variants
 
-    def page(self, name: str) -> StudyPage:
+    def page(self, name: str, variants: Mapping[str, Variant]) -> StudyPage:
         """What stands on the page of this study, which is called `name`, beside its results."""
         return StudyPage(
             name,
@@ -122,6 +119,7 @@ class Study:
             self.seeds,
             self.figure,
             self.figures,
+            variants,
             baselines=self.baselines,
             paper={figure: {_place(row): at for row, at in rows.items()} for figure, rows in self.paper.items()},
             paper_source=self.paper_source,
@@ -162,15 +160,25 @@ def _place(result: str) -> Place:
     return variant, float(value) if value else None
 
 
-def read_studies(content: dict[str, Any]) -> dict[str, Study]:
-    """The studies by name; raises `SettingsError` if a key is missing, unknown or of the wrong type, or a name none."""
+def read_studies(content: dict[str, Any], variants: Collection[str]) -> dict[str, Study]:
+    """The studies by name, of these configured variants.
+
+    Raises `SettingsError` if a key is missing, unknown or of the wrong type, a name none, or a variant not configured.
+    """
     wrong = [name for name in content if not _NAME.fullmatch(str(name)) or name == "all"]
     if wrong:
         raise SettingsError(
             f"A study cannot be called {wrong[0]!r}: it names a folder, in letters, digits and _ . -, and 'all' is all."
         )
     try:
-        return TypeAdapter(dict[str, Study]).validate_python(content)
+        studies = TypeAdapter(dict[str, Study]).validate_python(content)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise SettingsError(f"studies.yml is refused ({faults}).") from error
+    for study in studies.values():
+        unknown = [name for name in (*study.variants, *study.baselines) if name not in variants]
+        if unknown:
+            raise SettingsError(
+                f"The study '{study.title}' names {', '.join(unknown)}, but the variants are {', '.join(variants)}."
+            )
+    return studies

@@ -1,21 +1,21 @@
 """What decides a cell's results, as hashes: a finished cell whose mark has not changed is not run again."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from aft.code import deciding, source_hash
 from aft.files import digest
+from aft.pipelines.content import MODELS, paths_of
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.recorded import leaves
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
 
-_WHERE = ("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache")
-"""Settings, by their first key, that say only where something is computed and kept: the results are the same."""
+_BESIDE = (
+    *("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache"),
+    *("comparisons", "compare"),
+)
+"""Settings, by their first key, that change no variant's results: where they are made and kept, what is compared."""
 
-_MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
-_NAMES_A_PATH = re.compile(r"(.*[._])?(path|file|folder)")
 Content = Callable[[str, bool], str | None]  # the hash of what a path holds, and whether it is to be a model
 
 
@@ -26,10 +26,10 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
     What is not there has no entry: the run will tell, unless all that was to be made of it is finished.
     """
     settings = {**params, "align": params["align"][variant]["objective"]}
-    held = {key: content(path, key in _MODELS) for key, path in _paths(params, seed)}
+    held = {key: content(path, key in MODELS) for key, path in _paths(params, seed)}
     return {
         "code": source_hash(*ROOMS),
-        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _WHERE},
+        **{name: digest(deciding(value)) for name, value in settings.items() if name not in _BESIDE},
         **{f"what {key} holds": value for key, value in held.items() if value is not None},
     }
 
@@ -43,6 +43,5 @@ def changed(mark: Mark, before: Any) -> list[str]:
 def _paths(params: Mapping[str, Any], seed: int) -> Iterator[tuple[str, str]]:
     """Dotted key and path of every file and folder that the settings name."""
     asked = {name: params[name] for name in ("task", "test_sets", "labelling", "sample_from", "base_model")}
-    for key, value in leaves(asked):
-        if isinstance(value, str) and (_NAMES_A_PATH.fullmatch(key) or key in _MODELS):
-            yield key, value.replace("{seed}", str(seed))
+    for key, value in paths_of(asked):
+        yield key, value.replace("{seed}", str(seed))

@@ -7,13 +7,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from aft.alignment.variants import BASELINE
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.compare import comparison_table, greedy_correctness
 from aft.evaluation.statistics import Estimate, two_level_bootstrap
+from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
-from aft.pipelines.variants import BASELINE, namespace
 from aft.reporting.study_pages import VERDICTS
 from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
@@ -43,7 +44,7 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
             catalog = context.catalog
             evaluation = evaluation or catalog.load("params:evaluation")
             for variant in point.variants:
-                tables = [catalog.load(f"{namespace(variant)}.{kind}") for kind in KINDS]
+                tables = [catalog.load(dataset(variant, kind)) for kind in KINDS]
                 alike = alike_seeds(variant, *tables, seed=study.seeds[0])
                 missing = [seed for seed in study.seeds if seed not in alike[0]]
                 if missing:

@@ -5,34 +5,38 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, cast
 
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
+from aft.alignment.variants import Variant
 from aft.code import source_hash
 from aft.errors import AftError
 from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.pipelines.comparisons import dataset, variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.pipelines.variants import namespace
 from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
+from aft.studies.devices import shares_of, usual_jobs, visible_devices
 from aft.studies.marks import Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
 
 _LOG = "study_log.txt"  # of a cell, in its folder
+_RECORD = "its record in MLflow"  # in the marks of a cell of whose record something is missing
 
 
 class CellError(AftError, RuntimeError):
@@ -65,10 +69,22 @@ class Workplace:
             return dict(context.config_loader["globals"])
 
     @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """The recipe's variants."""
+        with self.context() as context:
+            return variants_of(context.config_loader["parameters"]["align"])
+
+    @cached_property
     def mlflow(self) -> MlflowSettings:
         """Where runs are recorded."""
         with self.context() as context:
             return read_settings(context)
+
+    @property
+    def usual_jobs(self) -> int:
+        """How many cells run at once if nobody says."""
+        with self.context() as context:
+            return usual_jobs(context.params["launch"].processes)
 
     @property
     def studies(self) -> Path:
@@ -93,29 +109,39 @@ class Workplace:
 
 
 def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> int:
-    """Run the cells that are not finished, `jobs` at a time; with several jobs each has one thread.
+    """Run the cells that are not finished, `jobs` at a time; see `shares_of` for what each has of the machine.
 
-    Returns how many were run whose results are complete, but not their record in MLflow.
+    Returns how many were run whose results are complete, but not their record in MLflow. Those are run once more when
+    their results are asked for again, which then are found in the caches: another run in MLflow has all of them.
 
     Every cell's work is kept as it is made, so that a study that was stopped goes on where it was. A cell ends when
     this process ends, however it does. Raises `CellError` for the first cell that fails, after the running ones.
     """
     folders = {cell: place.folder(cell) for cell in cells}
     content = cache(lambda path, is_model: content_hash(place.project / path, is_model))  # cells share what they name
-    orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content))]
+    orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content, parent))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
     started: list[subprocess.Popen[str]] = []
     gaps = 0
+    shares: SimpleQueue[dict[str, str]] = SimpleQueue()  # one for each of the jobs: a cell has it as long as it runs
+    for share in shares_of(visible_devices(), jobs):
+        shares.put({**share, **({} if parent is None else {PARENT: parent})})
+
+    def run(cell: Cell, missing: dict[str, Mark]) -> bool:
+        share = shares.get()
+        try:
+            return _run(place, cell, tuple(missing), folders[cell], share, started)
+        finally:
+            shares.put(share)
+
     with ThreadPoolExecutor(jobs) as pool:
-        running = {
-            pool.submit(_run, place, cell, tuple(missing), folders[cell], jobs, parent, started): cell
-            for cell, missing in orders
-        }
+        running = {pool.submit(run, cell, missing): cell for cell, missing in orders}
         try:
             for number, finished in enumerate(as_completed(running), start=1):
                 untracked = finished.result()
                 cell = running[finished]
-                _mark(folders[cell], dict(orders)[cell])
+                made = dict(orders)[cell]
+                _mark(folders[cell], {name: mark | ({_RECORD: ""} if untracked else {}) for name, mark in made.items()})
                 logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
                 if untracked:
                     gaps += 1
@@ -130,14 +156,19 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     return gaps
 
 
-def _missing(place: Workplace, cell: Cell, folder: Path, content: Content) -> dict[str, Mark]:
-    """The variants of a cell that are still to be made, each with the mark of what decides its results."""
+def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, parent: str | None) -> dict[str, Mark]:
+    """The variants of a cell that are still to be made or recorded, each with the mark of what decides its results."""
     with place.context(cell.label, cell.seed, cell.params) as context:
-        params = context.params
+        catalog = context.config_loader["catalog"]
+        params = {
+            **context.params,
+            **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
+        }
     finished, missing = _marks(folder), {}
     for name in cell.variants:
         mark = mark_of(params, name, cell.seed, content)
         other = changed(mark, finished.get(name))
+        other += [_RECORD] if parent is not None and _RECORD in finished.get(name, ()) else []
         if other and name in finished:
             told = ", ".join(other)
             logger.info("%s, seed %d: %s is made again; not as before: %s.", cell.label, cell.seed, name, told)
@@ -151,7 +182,7 @@ def _marks(folder: Path) -> dict[str, Any]:
         marks = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return marks if isinstance(marks, dict) else {}
+    return {name: mark for name, mark in marks.items() if isinstance(mark, dict)} if isinstance(marks, dict) else {}
 
 
 def _mark(folder: Path, made: dict[str, Mark]) -> None:
@@ -163,23 +194,18 @@ def _run(
     cell: Cell,
     variants: tuple[str, ...],
     folder: Path,
-    jobs: int,
-    parent: str | None,
+    variables: Mapping[str, str],
     started: list[subprocess.Popen[str]],
 ) -> bool:
-    """Run a cell to its end; whether its record in MLflow has gaps."""
+    """Run a cell to its end, with these environment variables; whether its record in MLflow has gaps."""
     order = {
         "project": str(place.project),
         "env": place.env,
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
-        "to_outputs": [f"{namespace(name)}.metrics" for name in variants],
+        "to_outputs": [dataset(name, "metrics") for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
     }
-    environment = {**os.environ} | ({} if parent is None else {PARENT: parent})
-    environment["PYTHONIOENCODING"] = "utf-8"  # of its log
-    if jobs > 1:
-        environment["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / _LOG
     with log.open("w", encoding="utf-8") as file:
@@ -187,7 +213,7 @@ def _run(
             [sys.executable, "-m", "aft.studies.cell"],
             encoding="utf-8",
             cwd=place.project,
-            env=environment,
+            env={**os.environ, **variables, "PYTHONIOENCODING": "utf-8"},  # the encoding is that of its log
             stdin=subprocess.PIPE,  # stays open: its end tells the cell that this process is gone
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -1,17 +1,19 @@
-"""Task families: one module each, found by name."""
+"""Task families, found by name: a module each, but for the sets that are only evaluated on, which share a table."""
 
 import importlib
 import pkgutil
 from functools import cache
-from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from aft.errors import SettingsError
 from aft.tasks.base import Question, Source, Task, content_hash
+from aft.tasks.evaluation_sets import EVALUATION_SETS
 
 __all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
 
-_NOT_FAMILIES = {"base", "answers", "multiple_choice", "near_duplicates", "rows"}
+_NOT_FAMILIES = {
+    *("answers", "base", "calculator", "evaluation_sets", "multiple_choice", "near_duplicates", "rows", "run_on")
+}
 _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
@@ -19,13 +21,13 @@ _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 @cache  # a family is asked for with every response, and this looks into a folder
 def task_names() -> tuple[str, ...]:
     """The task families that this package ships."""
-    names = (module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_FAMILIES)
-    return tuple(sorted(names))
+    modules = {module.name for module in pkgutil.iter_modules(__path__)} - _NOT_FAMILIES
+    return tuple(sorted(modules | EVALUATION_SETS.keys()))
 
 
 def get_source(name: str) -> Source:
     """Where the family `name` has its questions from; errors are those of `get_task`."""
-    return cast(Source, _module(name, _OF_A_SOURCE, "Source"))
+    return cast(Source, _family(name, _OF_A_SOURCE, "Source"))
 
 
 def get_task(name: str) -> Task:
@@ -33,10 +35,12 @@ def get_task(name: str) -> Task:
 
     Raises `SettingsError` if there is no such module, if it cannot be imported or if it lacks a name of the protocol.
     """
-    return cast(Task, _module(name, _OF_A_TASK, "Task"))
+    return cast(Task, _family(name, _OF_A_TASK, "Task"))
 
 
-def _module(name: str, wanted: tuple[str, ...], protocol: str) -> ModuleType:
+def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
+    if name in EVALUATION_SETS:
+        return EVALUATION_SETS[name]
     known = f"choose one of {', '.join(task_names())}, or give the dotted name of a module of your own"
     shipped = name in task_names()
     if not shipped and ("." not in name or not all(part.isidentifier() for part in name.split("."))):

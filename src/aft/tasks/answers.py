@@ -130,18 +130,22 @@ def stated_number(text: str) -> str | None:
 
 def boxed_number(text: str) -> str | None:
     """The canonical number in the last LaTeX box of `text` that is not empty; None without a box or a number in it."""
-    box = None
-    for box in _BOX.finditer(text):  # noqa: B007 (only the last one is wanted)
-        pass
+    box = last_match(_BOX, text)
     return stated_number(_plain(text[box.end() :]).partition("}")[0]) if box else None
 
 
 def last_number(text: str) -> str | None:
     """The canonical form of the last number in `text`; None if there is none or it cannot be an answer."""
-    number = None
-    for number in _NUMBER.finditer(_plain(text)):  # noqa: B007 (only the last one is wanted)
-        pass
+    number = last_match(_NUMBER, _plain(text))
     return _value(number) if number else None
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match of `pattern` in `text`, None if there is none."""
+    found = None
+    for found in pattern.finditer(text):  # noqa: B007 (only the last one is wanted)
+        pass
+    return found
 
 
 def numbers_equal(number: str, other: str) -> bool:

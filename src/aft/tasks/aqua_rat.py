@@ -9,15 +9,16 @@ ever test, and published dev questions only ever validate: the 1,254 are the 254
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from aft.bounds import CountOrZero, Seed
+from aft.checked import checked
 from aft.errors import DataError, SettingsError
 from aft.tasks.base import Question
 from aft.tasks.multiple_choice import LETTERS, answers_equal, choice_question, extract_answer, prompt
 from aft.tasks.rows import (
     Row,
-    check_not_negative,
     checked_text,
     draw,
     field,
@@ -37,7 +38,7 @@ HUB_DATASET = "deepmind/aqua_rat"
 _LETTERED = re.compile(r"(?:[(\[][ ]?([A-Za-z])[ ]?[)\]]|([A-Za-z])[ ]?(?:\)|\.(?![A-Za-z]\.)|:(?![A-Za-z])))\s*")
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Settings:
     """Where AQUA-RAT comes from and how many questions are drawn for each split."""
 
@@ -50,21 +51,20 @@ class Settings:
     revision: str = "33301c6a050c96af81f63cad5562cb5363e88971"
     """Commit of the hub's data set; not used with `path`."""
 
-    train_size: int = 5000
+    train_size: CountOrZero = 5000
     """How many questions train."""
 
-    validation_size: int = 400
+    validation_size: CountOrZero = 400
     """How many questions validate: published dev questions first, then published train questions."""
 
-    test_size: int = 1254
+    test_size: CountOrZero = 1254
     """How many questions test: published test questions first, then published train questions."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the hash order in which questions are drawn; the order in the files plays no part."""
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for a value that has no meaning."""
-        check_not_negative(self, "train_size", "validation_size", "test_size")
         if not self.train_files:
             raise SettingsError("The setting 'train_files' names no file; give the published train.json, for one.")
 

@@ -9,9 +9,9 @@ says `GENERATED = True`: they resemble one another by design, and nobody is told
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
-from typing import Any, Protocol, get_args, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,7 +33,7 @@ class Question:
 class Source(Protocol):
     """Where questions come from; a plain module satisfies it."""
 
-    Settings: type[Any]  # frozen dataclass with the family's own settings
+    Settings: type[Any]  # the family's own settings, a class made by `aft.checked.checked`
 
     def load_questions(self, settings: Any) -> Mapping[str, list[Question]]:
         """Questions of each split in `SPLITS`, in a stable order; raises `DataError` for a malformed row."""
@@ -69,23 +69,6 @@ class StepwiseTask(Task, Protocol):
     def equations(self, response: str) -> list[str]:
         """The equations of a response in order, without blanks; total and linear in time."""
         ...
-
-
-def misplaced_truth_values(kind: Any, given: Any, name: str) -> Iterator[str]:
-    """The dotted names, below `name`, of the truth values among the settings `given` where `kind` has none.
-
-    `kind` is the type of the settings, such as `Source.Settings`. Whoever reads settings may take `true` for 1.
-    """
-    settings = next((one for one in (kind, *get_args(kind)) if is_dataclass(one)), None)
-    if isinstance(given, Mapping) and settings:
-        kinds = get_type_hints(settings)
-        for key in filter(kinds.__contains__, given):
-            yield from misplaced_truth_values(kinds[key], given[key], f"{name}.{key}")
-    elif isinstance(given, list):
-        for place, one in enumerate(given):
-            yield from misplaced_truth_values(kind, one, f"{name}.{place}")
-    elif isinstance(given, bool) and not {bool, Any} & {kind, *get_args(kind)}:
-        yield name
 
 
 def content_hash(question: str, choices: tuple[str, ...] | None = None) -> str:

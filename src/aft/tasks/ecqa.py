@@ -6,18 +6,19 @@ so that results compare, and the others lose them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from aft.bounds import CountOrZero
+from aft.checked import checked
 from aft.errors import DataError
 from aft.tasks.base import Question
 from aft.tasks.multiple_choice import answers_equal, choice_question, extract_answer, prompt
-from aft.tasks.rows import check_not_negative, field, json_lines, text_field, without_repeats
+from aft.tasks.rows import field, json_lines, text_field, without_repeats
 
 __all__ = ["Settings", "answers_equal", "extract_answer", "load_questions", "prompt"]
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Settings:
     """Where ECQA comes from."""
 
@@ -28,18 +29,14 @@ class Settings:
     piece. The copies on the hub name the answer by its text, which in some questions is that of two options.
     """
 
-    train_limit: int | None = None
+    train_limit: CountOrZero | None = None
     """Only the first so many training questions in published order, for small trials."""
 
-    validation_limit: int | None = None
+    validation_limit: CountOrZero | None = None
     """Only the first so many validation questions in published order, for small trials."""
 
-    test_limit: int | None = None
+    test_limit: CountOrZero | None = None
     """Only the first so many test questions in published order, for small trials."""
-
-    def __post_init__(self) -> None:
-        """Raise `SettingsError` for a value that has no meaning."""
-        check_not_negative(self, "train_limit", "validation_limit", "test_limit")
 
 
 def load_questions(settings: Settings) -> Mapping[str, list[Question]]:

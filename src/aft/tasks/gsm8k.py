@@ -4,18 +4,20 @@ It is published as a train and a test set. The AFT paper (arXiv 2309.02144) take
 questions for validation, which leaves 919; the setting `validation_from` can spare the test set instead.
 """
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
+from aft.bounds import CountOrZero, Seed
+from aft.checked import checked
 from aft.errors import DataError, SettingsError
-from aft.tasks.answers import boxed_number, canonical_number, last_number, numbers_equal, stated_number
+from aft.tasks.answers import boxed_number, canonical_number, last_match, last_number, numbers_equal, stated_number
 from aft.tasks.base import Question, content_hash
-from aft.tasks.rows import Row, check_not_negative, draw, hub_rows, json_lines, without_repeats
+from aft.tasks.calculator import TOLERANCE, value_of
+from aft.tasks.rows import draw, hub_rows, json_lines, text_field, without_repeats
+from aft.tasks.run_on import own_part
 
 HUB_DATASET = "openai/gsm8k"
 
@@ -26,49 +28,7 @@ _PROMPT = (
 )
 _CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
 _MARKED = re.compile(r"(?<!#)####(?!#)([^\n]*)")
-_OPERAND_OR_SIGN = re.compile(r"(?P<number>[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)|(?P<sign>[-+*/x\u00d7\u00f7()%])")
-_SPELLED = {"x": "*", "\u00d7": "*", "\u00f7": "/"}
-_PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "minus": 3}
-_LONGEST_EXPRESSION = 200  # characters; the published ones have at most 36
-_LONGEST_QUESTION = 1000  # characters of a line that are looked at
-_WINDOW = 8  # and characters before it
-_TOLERANCE = Fraction(1, 1000)  # between the sides of a calculator mark
 _NUMBER_FIRST = re.compile(r"[\W_]{0,12}[0-9]")  # "#### 7 packs and 2", but not the heading "#### Step 1"
-# A line on which a model that does not stop begins with another problem. A solution may also set out its own problem
-# or input: what is `likely` needs more signs than its first word ("Input: 5 apples" or "Human: 2 legs" is a line of a
-# sum), what is `possible` an answer that was given before.
-_NEXT_QUESTION = re.compile(
-    r"""(?: \n | (?:</s>|<\|endoftext\|>|<\|im_end\|>)\s? )[ \t]{0,8}
-        (?: \#\#\#[ ]Instruction | \[INST\] | <\|(?:user|im_start)\|>
-          | Please[ ](?:answer|solve)\b | (?:Answer|Solve)[ ]the[ ]following\b
-          | (?:\#{1,3}[ ]|[*_>]{1,3}[ ]?)?(?=[A-Z])
-            (?: (?i:q|(?:(?:next|new|another)[ ])?question|instruction)[*_]{0,3}[ ]?:
-              | (?P<likely> (?i: human | user
-                   | (?:(?:next|new|another)[ ])?(?:problem|exercise|example|task|input)(?:[ ]\#?[0-9]{1,3})? )
-                [*_]{0,3}[ ]?: )(?![ *_]{0,4}[$\u20ac\u00a3-]?[0-9][^\n?]{0,300}(?:\n|\Z)) )
-          | (?P<possible> (?i: please[ ](?:answer|solve)\b
-              | (?P<heading>\#{1,4}[ ]|\*\*)?(?:[*_>-]{1,3}[ ]?)?(?!(?:the|this|that|my|our)\b)
-                (?: human | user
-                  | (?:[a-z-]{1,15}[ ])?(?:problem|exercise|example|task|question|input)(?:[ ]statement)?
-                    (?P<numbered>[ ]\#?[0-9]{1,3})? )
-                [*_]{0,3}
-                (?: [ ]?:(?![ *_]{0,4}[$\u20ac\u00a3-]?[0-9][^\n?]{0,300}(?:\n|\Z))
-                  | (?(numbered)[.)][ ]|(?!)) | (?(heading)[ \t]{0,4}(?=\r?\n)|(?!)) ) ))
-        )""",
-    re.VERBOSE,
-)
-# A number that numbers no step, an answer, an option: a solution has come to something.
-_WORKED_OUT = re.compile(
-    r"(?<![Ss]tep )(?<![0-9])[0-9]++(?![.):][*_]{0,2}[ ]\S)|\b[Aa]nswer(?: is|[*_]{0,2}:)|\([A-Ea-e]\)"
-)
-# A final answer, a number or a letter.
-_GIVEN = re.compile(
-    r"""\\boxed\{
-      | (?: (?<!\#)\#{4}(?!\#) | \banswer(?:[ ]is\b|[*_]{0,2}:) | (?:^|\n)A: )
-        [\W_]{0,12}(?: [0-9] | (?-i:[A-E])\b | (?<=[(\[])[a-e][)\]] )
-      | (?: \banswer(?:[ ]is\b|[*_]{0,2}:) | (?:^|\n)A: )[^\n0-9?]{0,100}+[0-9]""",
-    re.IGNORECASE | re.VERBOSE,
-)
 # "Final answer: How many are left?" only repeats the question: the line of a marker with a colon must hold
 # a number and no question mark, or nothing, the number being on a line after it. Before nothing it is no marker.
 _ANSWER_IS = re.compile(
@@ -79,7 +39,7 @@ _ANSWER_IS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Settings:
     """Where GSM8K comes from and how it is split."""
 
@@ -92,32 +52,26 @@ class Settings:
     validation_from: Literal["test", "train"] = "test"
     """Published set that validation is taken from: "test" as in the paper, "train" to keep the test whole."""
 
-    validation_size: int = 400
+    validation_size: CountOrZero = 400
     """How many questions go to validation."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the hash order in which questions are drawn; the order in the file plays no part."""
 
-    train_size: int | None = None
+    train_size: CountOrZero | None = None
     """How many questions train, drawn by the same hash order, as the paper's 1,000 of GSM8K-RANK; None = all."""
 
-    train_limit: int | None = None
+    train_limit: CountOrZero | None = None
     """Only the first so many training questions in published order, for small trials."""
 
-    validation_limit: int | None = None
+    validation_limit: CountOrZero | None = None
     """Only the first so many validation questions in published order, for small trials."""
 
-    test_limit: int | None = None
+    test_limit: CountOrZero | None = None
     """Only the first so many test questions in published order, for small trials."""
 
     keep_calculator_marks: bool = True
     """Whether references keep GSM8K's calculator marks, <<48/2=24>>, as in the paper."""
-
-    def __post_init__(self) -> None:
-        """Raise `SettingsError` for a value that has no meaning."""
-        if self.validation_from not in ("test", "train"):
-            raise SettingsError(f"The setting 'validation_from' is '{self.validation_from}'; use 'test' or 'train'.")
-        check_not_negative(self, "validation_size", "train_size", "train_limit", "validation_limit", "test_limit")
 
 
 def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
@@ -180,12 +134,12 @@ def wrong_steps(question: Question, response: str) -> list[str]:
     """
     answer = extract_answer(response)
     is_right = answer is not None and answers_equal(answer, question.answer)
-    steps = [(mark, _result(mark)) for mark in equations(response)]
-    published = [result for result in map(_result, equations(question.reference)) if result is not None]
+    steps = [(mark, value_of(mark)) for mark in equations(response)]
+    published = [result for result in map(value_of, equations(question.reference)) if result is not None]
     known = [*published, Fraction(question.answer)] if published else []
 
     def is_foreign(result: Fraction) -> bool:
-        return bool(known) and all(abs(result - other) >= _TOLERANCE for other in known)
+        return bool(known) and all(abs(result - other) >= TOLERANCE for other in known)
 
     wrong = [f"The equation {mark[:80]} does not hold." for mark, result in steps if result is None]
     foreign = [mark for mark, result in steps if result is not None and is_foreign(result)]
@@ -208,106 +162,12 @@ def equations(response: str) -> list[str]:
     return ["".join(mark[2:-2].split()) for mark in marks]
 
 
-def own_part(response: str) -> str:
-    """What stands before the next problem that a model sets itself; linear in time.
-
-    It begins with a line such as "Question:" or "Please answer ...". "Problem:", "Exercise:", "Input:" or "Human:" may
-    belong to a solution: it begins one after a final answer, or, where the response has come to a number or an option
-    before, with two of three signs: an empty line before it, a number and a question mark in it. After a final answer
-    less is enough: "## Problem" or "user:". The first line begins none: there it is the problem asked that is told
-    again.
-    """
-    worked_out, given = _WORKED_OUT.search(response), _GIVEN.search(response)
-    for opening in _NEXT_QUESTION.finditer(response, len(response) - len(response.lstrip())):
-        is_certain = opening["likely"] is None and opening["possible"] is None
-        is_next = opening["likely"] and worked_out and worked_out.start() < opening.start() and _tells_another(opening)
-        if is_certain or is_next or (given and given.end() <= opening.start()):
-            return response[: opening.start()]
-    return response
-
-
-def _tells_another(opening: re.Match[str]) -> bool:
-    """Whether two of three signs are there that a line does not belong to the solution before it."""
-    before = opening.string[max(0, opening.start() - _WINDOW) : opening.start()]
-    line = opening.string[opening.end() : opening.end() + _LONGEST_QUESTION].lstrip(" *_\r\n").partition("\n")[0]
-    return (before.rstrip(" \t\r")[-1:] == "\n") + (re.search("[0-9]", line) is not None) + ("?" in line) >= 2
-
-
-def _result(equation: str) -> Fraction | None:
-    """What the last side of an equation comes to; None if a side cannot be computed or its sides differ."""
-    sides = [_value(side) for side in equation.split("=")]
-    known = [side for side in sides if side is not None]
-    holds = all(abs(a - b) < _TOLERANCE for a, b in itertools.pairwise(known))
-    return known[-1] if holds and len(known) == len(sides) > 1 else None
-
-
-def _value(expression: str) -> Fraction | None:
-    """What an expression of decimal numbers, per cent, + - * / and brackets comes to, exactly; it holds no blanks.
-
-    x and \u00d7 multiply, \u00f7 divides. None for anything else, for a division by zero, and for more than
-    `_LONGEST_EXPRESSION` characters, which bounds the size of every number on the way.
-    """
-    if len(expression) > _LONGEST_EXPRESSION:
-        return None
-    values: list[Fraction] = []
-    waiting: list[str] = []  # operators without their right operand yet, and open brackets: no recursion
-    wants_operand, end = True, 0
-    try:
-        while token := _OPERAND_OR_SIGN.match(expression, end):
-            end = token.end()
-            sign = _SPELLED.get(token["sign"], token["sign"])
-            begins_operand = sign in (None, "(") or (wants_operand and sign in ("+", "-"))
-            if begins_operand != wants_operand:
-                return None
-            if sign is None:
-                values.append(Fraction(token["number"].replace(",", "")))
-                wants_operand = False
-            elif sign == "%":
-                values[-1] /= 100
-            elif sign == ")":
-                _apply(values, waiting, 1)
-                if not waiting:
-                    return None
-                waiting.pop()
-            elif wants_operand:
-                waiting += {"(": ["("], "-": ["minus"]}.get(sign, [])
-            else:
-                _apply(values, waiting, _PRECEDENCE[sign])
-                waiting.append(sign)
-                wants_operand = True
-        if wants_operand or end < len(expression):
-            return None
-        _apply(values, waiting, 1)
-    except ZeroDivisionError:
-        return None
-    return None if waiting else values[0]
-
-
-def _apply(values: list[Fraction], waiting: list[str], precedence: int) -> None:
-    """Carry out the last waiting operators that bind at least as tightly as `precedence`."""
-    while waiting and _PRECEDENCE[waiting[-1]] >= precedence:
-        operator, right = waiting.pop(), values.pop()
-        if operator == "minus":
-            values.append(-right)
-        elif operator == "+":
-            values.append(values.pop() + right)
-        elif operator == "-":
-            values.append(values.pop() - right)
-        elif operator == "*":
-            values.append(values.pop() * right)
-        else:
-            values.append(values.pop() / right)
-
-
 def _flexible_answer(own: str, marked: re.Match[str] | None) -> str | None:
     if marked and _NUMBER_FIRST.match(marked[1]):
         return stated_number(marked[1])
-    boxed = boxed_number(own)
-    if boxed:
+    if boxed := boxed_number(own):
         return boxed
-    statement = None
-    for statement in _ANSWER_IS.finditer(own):  # noqa: B007 (only the last one is wanted)
-        pass
+    statement = last_match(_ANSWER_IS, own)
     return stated_number(own[statement.end() :]) if statement else last_number(own)
 
 
@@ -316,7 +176,7 @@ def _published(settings: Settings, name: str) -> list[Question]:
     rows = (
         hub_rows(HUB_DATASET, "main", name, settings.revision)
         if settings.path is None
-        else _file_rows(Path(settings.path), name)
+        else json_lines(settings.path, f"{name}.jsonl")
     )
     return [
         _question(row, where, f"gsm8k/{name}/{number:05d}", name, settings.keep_calculator_marks)
@@ -324,34 +184,16 @@ def _published(settings: Settings, name: str) -> list[Question]:
     ]
 
 
-def _file_rows(folder: Path, name: str) -> Iterator[Row]:
-    """Each row of `<name>.jsonl`."""
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        raise DataError(
-            f"There is no file {path}; the setting 'path' must name a folder with train.jsonl and test.jsonl "
-            "as published at github.com/openai/grade-school-math."
-        )
-    yield from json_lines(str(folder), path.name)
-
-
 def _question(row: Any, where: str, question_id: str, split: str, keep_marks: bool) -> Question:
-    """A published row as a `Question`; `DataError` says what is wrong with a malformed one."""
-    fields = row if isinstance(row, dict) else {}
-    question, reference = fields.get("question"), fields.get("answer")
-    if not isinstance(question, str) or not isinstance(reference, str):
-        raise DataError(f"{where} lacks the text fields 'question' and 'answer'; restore the published file.")
-    if not question.strip():
-        raise DataError(f"{where} has an empty question; restore the published file.")
+    """A published row as a `Question`, its texts with the white space at their ends."""
+    for name in ("question", "answer"):
+        text_field(row, name, where)
+    question, reference = row["question"], row["answer"]
     answer = extract_answer(reference)
     if answer is None:
         raise DataError(f"{where} has no last line '#### <number>' in its answer; restore the published file.")
     if any(canonical_number(marked) != answer for marked in _MARKED.findall(reference)):
         raise DataError(f"{where} has another '####' than that of its answer, {answer}; leave one of them.")
-    try:
-        (question + reference).encode()
-    except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell but no table can hold
-        raise DataError(f"{where} is not Unicode text ({error}); restore the published file.") from error
     return Question(
         question_id=question_id,
         dataset="gsm8k",

@@ -12,8 +12,10 @@ from typing import Any
 
 from aft.errors import DataError
 from aft.tasks import gsm8k
+from aft.tasks.answers import last_match
 from aft.tasks.base import Question, content_hash
 from aft.tasks.rows import checked_text
+from aft.tasks.run_on import own_part
 
 LETTERS = "ABCDE"
 
@@ -74,13 +76,13 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     """The letter of the option that a response chooses, None if there is none; total and linear in time.
 
     Strict: the letter on the line of the first `####`, alone or as options are written, "C) 24"; nothing counts from
-    the next "Question:" on, which a model that does not stop at its answer asks itself (see `gsm8k.own_part`).
+    the next "Question:" on, which a model that does not stop at its answer asks itself (see `own_part`).
     Flexible, where the strict reading finds nothing, the first of: the letter in the last LaTeX box; after the last
     "answer is" or "Answer:"; after the last "option ... is", or before "is correct"; the only one that the last
     sentence names, as (c) or option c; the first line, if it is a letter or begins with one as options do. A marker
     that nothing follows is none.
     """
-    own = gsm8k.own_part(response)
+    own = own_part(response)
     marked = _MARKED.search(own)
     answer = _alone(marked[1]) if marked else None
     if strict or answer:
@@ -133,18 +135,14 @@ def _alone(line: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    box = None
-    for box in _BOX.finditer(text):  # noqa: B007 (only the last one is wanted)
-        pass
+    box = last_match(_BOX, text)
     boxed = _BOXED.match(text, box.end()) if box else None
     return boxed["letter"].upper() if boxed else None
 
 
 def _after_last(marker: re.Pattern[str], text: str) -> str | None:
     """The letter right after the last match of `marker`, else the only one named in the rest of that line."""
-    statement = None
-    for statement in marker.finditer(text):  # noqa: B007 (only the last one is wanted)
-        pass
+    statement = last_match(marker, text)
     if statement is None:
         return None
     stated = _STATED.match(text, statement.end())
@@ -155,9 +153,7 @@ def _after_last(marker: re.Pattern[str], text: str) -> str | None:
 
 
 def _called_correct(text: str) -> str | None:
-    called = None
-    for called in _IS_CORRECT.finditer(text):  # noqa: B007 (only the last one is wanted)
-        pass
+    called = last_match(_IS_CORRECT, text)
     return called["letter"] if called else None
 
 

@@ -4,8 +4,8 @@ Every question keeps its own dataset, and so its id, prompt and answer check; th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from aft.checked import checked
 from aft.tasks import aqua_rat, ecqa, gsm8k
 from aft.tasks.base import SPLITS, Question
 from aft.tasks.rows import without_repeats
@@ -13,7 +13,7 @@ from aft.tasks.rows import without_repeats
 __all__ = ["Settings", "load_questions"]
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Settings:
     """The settings of each family, as it knows them."""
 

@@ -9,12 +9,12 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from aft.errors import DataError, SettingsError
-from aft.hub import told
+from aft.errors import DataError
+from aft.hub import message_of
 from aft.tasks.answers import canonical_number
 from aft.tasks.base import Question, content_hash
 
@@ -41,6 +41,11 @@ def json_array(folder: str, name: str) -> Iterator[Row]:
         yield f"{path}, item {number}", row
 
 
+def file_rows(folder: str, name: str) -> Iterator[Row]:
+    """Each row of the file `name` of a folder, which says what it is: lines of JSON (.jsonl), or an array (.json)."""
+    return json_lines(folder, name) if name.endswith(".jsonl") else json_array(folder, name)
+
+
 def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Iterator[Row]:
     """Each row of a split of a data set on the hub, at the given commit."""
     from datasets import load_dataset
@@ -49,7 +54,7 @@ def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Ite
         rows = load_dataset(dataset, config, split=split, revision=revision)
     except (OSError, ValueError) as error:  # offline, or no such revision
         raise DataError(
-            f"The data set {dataset} at revision {revision} cannot be fetched ({told(error)}); "
+            f"The data set {dataset} at revision {revision} cannot be fetched ({message_of(error)}); "
             "check the connection, or let the setting 'path' name a folder with the published files."
         ) from error
     for number, row in enumerate(rows, start=1):
@@ -127,18 +132,6 @@ def draw(questions: Sequence[Question], size: int, seed: int) -> list[Question]:
 
     chosen = {question.question_id for question in sorted(questions, key=seeded_hash)[:size]}
     return [question for question in questions if question.question_id in chosen]
-
-
-def only_tested(questions: Sequence[Question]) -> Mapping[str, list[Question]]:
-    """The splits of a family that is only evaluated on: everything is test."""
-    return {"train": [], "validation": [], "test": list(questions)}
-
-
-def check_not_negative(settings: Any, *names: str) -> None:
-    """Raise `SettingsError` if one of the named settings is a number below 0."""
-    for name in names:
-        if (getattr(settings, name) or 0) < 0:
-            raise SettingsError(f"The setting '{name}' is {getattr(settings, name)}; use a number from 0 on.")
 
 
 def _content(folder: str, name: str) -> tuple[Path, bytes]:

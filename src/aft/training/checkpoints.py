@@ -97,9 +97,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tup
 def _on_first_rank(tensors: Tensors, parallel: Parallel) -> Tensors:
     kept = {}
     for name, tensor in tensors.items():
-        together = parallel.whole(tensor)  # the others drop it at once: they hold one whole tensor at a time
+        full = parallel.full_tensor(tensor)  # the others drop it at once: they hold one whole tensor at a time
         if collectives.is_first():
-            kept[name] = (together if together is tensor else together.cpu()).contiguous()
+            kept[name] = (full if full is tensor else full.cpu()).contiguous()
     return kept
 
 
@@ -132,7 +132,7 @@ def load_state(
     state: dict[int, dict[str, Any]] = {}
     for key, value in itertools.chain(_tensors_of(checkpoint / OPTIMIZER), content["numbers"].items()):
         index, name = key.split("/", 1)
-        own = parallel.like(value, weights[int(index)]) if isinstance(value, torch.Tensor) else value
+        own = parallel.shard_like(value, weights[int(index)]) if isinstance(value, torch.Tensor) else value
         state.setdefault(int(index), {})[name] = own
     pairs = ("betas", "eps")  # which JSON makes lists
     groups = [

@@ -29,13 +29,21 @@ class Example:
     targets: Sequence[Sequence[int]]  # responses to imitate (the VFT term), end-of-sequence token included
     candidates: Sequence[Sequence[int]] = field(default_factory=tuple)  # responses to rank
     ranks: Sequence[int] = field(default_factory=tuple)  # of the candidates, 0 = best
-    reference_scores: Sequence[float] = field(default_factory=tuple)  # of the candidates under DPO's reference model
-    ratings: Sequence[float] = field(default_factory=tuple)  # of the candidates, where the objective reads them
+    # Of the candidates, where the objective reads them:
+    reference_scores: Sequence[float] = field(default_factory=tuple)  # under the reference model
+    ratings: Sequence[float] = field(default_factory=tuple)
+    rewards: Sequence[float] = field(default_factory=tuple)  # 1 = right, 0 = wrong
+    behaviour_scores: Sequence[float] = field(default_factory=tuple)  # under the model that sampled
 
     @property
     def group(self) -> Group:
         """What is scored for this example: its targets, then its candidates."""
         return Group(self.prompt, [*self.targets, *self.candidates])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of the candidates."""
+        return list(map(len, self.candidates))
 
 
 def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
@@ -58,10 +66,12 @@ def build_examples(
 ) -> list[Example]:
     """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
 
-    A question whose candidates all rank alike, or under ranking feedback lack a rating, keeps its target only. For
-    `dpo` each feedback row must hold its `reference_score`. Under `learn_positives` (RFT) every distinct correct sample
-    becomes an example of its own beside the reference. Raises `DataError` for feedback on an unknown question, for
-    feedback that is empty or without any rating where the objective needs it, and if no example is left.
+    A question whose candidates have nothing to tell apart (`Term.contrast`), or under ranking feedback lack a rating,
+    keeps its targets only. A term that needs reference scores reads each row's `reference_score`, one that needs
+    behaviour scores its `sum_logprob`. Under `learn_positives` (RFT) every distinct correct sample becomes an example
+    of its own beside the reference; under `imitate: positives` one more target of its question. Raises `DataError` for
+    feedback on an unknown question, for feedback that is empty or without any rating or score where the objective needs
+    it, and if no example is left.
     """
     groups = _by_question(questions, feedback, objective)
     examples: list[Example] = []
@@ -74,7 +84,8 @@ def build_examples(
         if len(prompt) + len(reference) > max_tokens:
             too_long += 1
         elif objective.learn_positives:
-            examples += _examples_of_positives(question, prompt, reference, rows, objective)
+            positives = _positives(reference, rows, objective)
+            examples += [Example(question.question_id, prompt, [target]) for target in positives]
         else:
             examples.append(_ranked_example(question, prompt, reference, rows, objective))
     if too_long:
@@ -95,7 +106,8 @@ def effective_objective(
     questions = {example.question_id for example in examples}
     if objective.term != "none":
         extra = any(example.candidates for example in examples)
-        lacking = "right and wrong samples" if objective.feedback == "binary" else "samples of different ratings"
+        by_rating = objective.kind.contrast == "ranks" and objective.feedback == "ranking"
+        lacking = "samples of different ratings" if by_rating else "right and wrong samples"
     else:
         extra = not objective.learn_positives or len(examples) > len(questions)
         lacking = "a right sample that differs from the reference"
@@ -107,7 +119,8 @@ def effective_objective(
             f"{objective.label} has nothing to learn from: {why}, and what is imitated has no weight without them; "
             "draw more samples (sampling.samples), or take a stronger base model or an easier task."
         )
-    alike = (objective.start, objective.vft_weight, objective.vft_reduction) == ("base", 1, "mean")
+    mean = objective.vft_reduction == "mean" and objective.imitate != "positives"  # over tokens, as VFT's
+    alike = mean and (objective.start, objective.vft_weight) == ("base", 1)
     if alike and fingerprint(examples) == fingerprint(references()):
         logger.warning(
             "%s has nothing to learn from beyond the references (%s): its model is VFT's.", objective.label, why
@@ -160,10 +173,8 @@ def _tokens_of(row: _Row) -> list[int]:
     return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
 
 
-def _examples_of_positives(
-    question: Question, prompt: list[int], reference: list[int], rows: list[_Row], objective: Objective
-) -> list[Example]:
-    """RFT: the reference and every distinct correct sample, under ranking feedback of the top-rated ones only.
+def _positives(reference: list[int], rows: list[_Row], objective: Objective) -> list[list[int]]:
+    """The reference and every distinct correct sample, under ranking feedback of the top-rated ones only.
 
     A sample that was cut would teach not to end, and is none of them.
     """
@@ -173,32 +184,37 @@ def _examples_of_positives(
         positives = [row for row in positives if _rank_of(row, objective) == 0]
     if objective.distinct_equations:
         positives = [row for row in positives if row["distinct_equations"]]
-    kept = {tuple(target) for target in (reference, *map(_tokens_of, positives))}
-    return [Example(question.question_id, prompt, [list(target)]) for target in sorted(kept)]
+    return list(map(list, sorted({tuple(target) for target in (reference, *map(_tokens_of, positives))})))
 
 
 def _ranked_example(
     question: Question, prompt: list[int], reference: list[int], rows: list[_Row], objective: Objective
 ) -> Example:
     samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
-    has_positive = objective.feedback == "ranking" or any(row["is_correct"] for row in rows)
-    target = reference
+    rewards = [float(row["is_correct"]) for row in rows]
+    has_positive = objective.feedback == "ranking" or any(rewards)
+    targets = [reference]
     ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] == reference[-1]]
-    if objective.imitate == "best" and ended and has_positive:
-        target = samples[min(ended)[1]]  # the first of the best that ended: a cut one would teach not to end
+    if objective.imitate == "positives":
+        targets = _positives(reference, rows, objective)
+    elif objective.imitate == "best" and ended and has_positive:
+        targets = [samples[min(ended)[1]]]  # the first of the best that ended: a cut one would teach not to end
     if objective.reference_as_positive and reference not in samples:
         below = 0 if has_positive else 1  # without a right sample, rank 0 is the wrong ones'
-        samples, ranks = [*samples, reference], [*(rank + below for rank in ranks), 0]
-    if len(set(ranks)) < 2:  # nothing to compare: the alignment term is 0 whatever their scores
-        return Example(question.question_id, prompt, [target])
+        samples, ranks, rewards = [*samples, reference], [*(rank + below for rank in ranks), 0], [*rewards, 1.0]
+    needs, contrast = objective.kind.needs, objective.kind.contrast
+    if contrast and len(set(ranks if contrast == "ranks" else rewards)) < 2:  # the term is 0 whatever their scores
+        return Example(question.question_id, prompt, targets)
     return Example(
         question.question_id,
         prompt,
-        [target],
+        targets,
         samples,
         ranks,
+        reference_scores=[_reference_score(row) for row in rows] if "reference_scores" in needs else [],
         ratings=[float(row["rating"]) for row in rows] if _reads_ratings(objective) else [],
-        reference_scores=[_reference_score(row) for row in rows] if objective.term == "dpo" else [],
+        rewards=rewards if "rewards" in needs else [],
+        behaviour_scores=[_behaviour_score(row, objective) for row in rows] if "behaviour_scores" in needs else [],
     )
 
 
@@ -208,11 +224,23 @@ def _reference_score(row: _Row) -> float:
     return float(row["reference_score"])
 
 
+def _behaviour_score(row: _Row, objective: Objective) -> float:
+    if not _is_given(row.get("sum_logprob")):
+        raise DataError(
+            f"A sample of {row['question_id']} has no log-probability under the model that it was sampled from, which "
+            f"the term {objective.term} needs: sample with sample_cots, or choose another term."
+        )
+    return float(row["sum_logprob"]) / len(row["token_ids"])
+
+
 def fingerprint(examples: Sequence[Example]) -> str:
     """Hash of all that a training run reads; the same examples in the same order have the same one."""
     return digest(
         [
-            [e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings, e.reference_scores]
+            [
+                *(e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings, e.reference_scores),
+                *(e.rewards, e.behaviour_scores),
+            ]
             for e in examples
         ]
     )

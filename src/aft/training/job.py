@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aft.code import source_hash
+from aft.code import load_rooms, source_hash
 from aft.errors import WorkerError
 from aft.files import write_atomically, write_json
-from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
 from aft.training.settings import Objective, Sharding, TrainingSettings
@@ -50,16 +49,14 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
     Raises `WorkerError` if it was written by other code than that of this process: the model has that code in its key.
     """
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
-    if order["code"] != source_hash(*ROOMS):
+    if order["code"] != load_rooms(*ROOMS):
         raise WorkerError(
             "The code has changed while the run was going, or is another one on this machine; "
             "run the same command again, with the same code everywhere."
         )
-    settings = order["settings"]
-    lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     job = Job(
         _read_examples(folder / _EXAMPLES),
-        TrainingSettings(**{**settings, "lora": lora}),
+        TrainingSettings(**order["settings"]),
         Objective(**order["objective"]),
         order["seed"],
         order["label"],

@@ -59,7 +59,7 @@ def fit_together(job: Job, start: ModelDirectory, directory: Path, launch: Launc
         with _own_signals():
             elastic_launch(config, sys.executable)("-m", "aft.training.worker", str(folder), str(os.getpid()))
     except ChildFailedError as error:
-        raise _told(folder, job.label) from error
+        raise _reported(folder, job.label) from error
     except RendezvousError as error:
         raise errors.WorkerError(
             f"{job.label}: the processes do not find each other at {config.rdzv_endpoint}; check launch.rendezvous and "
@@ -96,12 +96,13 @@ def _own_signals() -> Iterator[None]:
         signal.raise_signal(came)
 
 
-def _told(folder: Path, label: str) -> Exception:
+def _reported(folder: Path, label: str) -> Exception:
+    """The error that a process wrote down before it ended, or `WorkerError` if none could."""
     try:
-        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+        report = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return errors.WorkerError(
             f"{label}: one of the processes ended early, killed or for want of memory; what it said stands above. Run "
             "the same command again to go on from the last checkpoint."
         )
-    return getattr(errors, told["kind"], errors.AftError)(told["message"])
+    return getattr(errors, report["kind"], errors.AftError)(report["message"])

@@ -182,7 +182,7 @@ def _idle_pass(model: "PreTrainedModel", group: Group, job: Job, path: paths.Pat
 def _clip(model: "PreTrainedModel", batch: Sequence[Example], most: float, parallel: Parallel, step: int) -> float:
     """Scale the gradient down to the norm `most`; its norm before. Raises `NumericalError` if that is not finite."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    norm = parallel.whole(torch.nn.utils.clip_grad_norm_(weights, most)).item()
+    norm = parallel.full_tensor(torch.nn.utils.clip_grad_norm_(weights, most)).item()
     if not math.isfinite(norm):
         raise NumericalError(f"The gradient of step {step} is not finite; {_questions(batch)}")
     return norm

@@ -21,6 +21,7 @@ class Totals:
     """What the sums of an optimiser step are divided by."""
 
     target_tokens: int
+    targets: int  # responses to imitate
     questions: int
     comparable: int  # questions with a pair of ranks
     positives: int  # their candidates of the question's best rank
@@ -32,7 +33,8 @@ class Totals:
         tokens = sum(len(target) for example in examples for target in example.targets)
         ranked = [example.ranks for example in examples if len(set(example.ranks)) > 1]
         positives = sum(rank == min(ranks) for ranks in ranked for rank in ranks)
-        return cls(tokens, len(examples), len(ranked), positives, sum(map(len, ranked)) - positives)
+        targets = sum(len(example.targets) for example in examples)
+        return cls(tokens, targets, len(examples), len(ranked), positives, sum(map(len, ranked)) - positives)
 
 
 def objective_loss(
@@ -46,9 +48,7 @@ def objective_loss(
     """
     sizes = [(len(example.targets), len(example.candidates)) for example in examples]
     is_target_R = torch.tensor([kind for t, c in sizes for kind in (*[True] * t, *[False] * c)], device=sums_R.device)
-    vft = -_vft_sum(sums_R[is_target_R], examples, objective)
-    # As a sum, each response weighs by its length: a mean over questions of minus its log-probability (Eq. 1).
-    vft = vft / (totals.target_tokens if objective.vft_reduction == "mean" else totals.questions)
+    vft = _vft(sums_R[is_target_R], examples, objective, totals)
     loss = objective.vft_weight * vft
     metrics = {"vft_term": vft.detach()}
     if objective.term != "none":
@@ -67,16 +67,21 @@ def objective_loss(
     return loss, metrics
 
 
-def _vft_sum(sums_T: torch.Tensor, examples: Sequence[Example], objective: Objective) -> torch.Tensor:
-    """Sum of the targets' log-probabilities; in PRO's reduction each times (n - 1)^2 for its n candidates.
+def _vft(sums_T: torch.Tensor, examples: Sequence[Example], objective: Objective, totals: Totals) -> torch.Tensor:
+    """Minus the log-probability of the targets, a mean over their tokens, or over the targets.
 
-    Times 0 where no two ranks differ, as for a single candidate: there is no ranking for the targets to balance.
+    It is over the targets where each of them weighs the same (its mean over tokens, where right samples are imitated),
+    weighs by its length (its sum, Eq. 1) or, in PRO's reduction, by its sum times (n - 1)^2 for its n candidates: times
+    0 where no two ranks differ, as for a single candidate, since there is no ranking for the targets to balance.
     """
-    if objective.vft_reduction != "pro":
-        return sums_T.sum()
-    ranked = [len(example.candidates) if len(set(example.ranks)) > 1 else 1 for example in examples]
-    factors = [float((n - 1) ** 2) for n, example in zip(ranked, examples, strict=True) for _ in example.targets]
-    return (sums_T * sums_T.new_tensor(factors)).sum()
+    if objective.vft_reduction == "mean" and objective.imitate != "positives":
+        return -sums_T.sum() / totals.target_tokens
+    factors = []
+    for example in examples:
+        n = len(example.candidates) if len(set(example.ranks)) > 1 else 1
+        for target in example.targets:
+            factors.append({"mean": 1 / len(target), "sum": 1, "pro": (n - 1) ** 2}[objective.vft_reduction])
+    return -(sums_T * sums_T.new_tensor(factors)).sum() / totals.targets
 
 
 def _alignment(
@@ -94,12 +99,12 @@ def _alignment(
         values = [value for example in examples for value in getattr(example, name)]
         return rows(torch.tensor(values, dtype=sums_R.dtype, device=device))
 
-    lengths_R = torch.tensor([len(c) for example in examples for c in example.candidates], device=device)
     ranks = [rank for example in examples for rank in example.ranks]
     ranks_Q_K = rows(torch.tensor(ranks, dtype=torch.long, device=device))
-    scores_Q_K = rows(sums_R / lengths_R)
-    # A sum over tokens is the mean times the length, for the reference model as well.
-    scale_Q_K = rows(lengths_R) if objective.score_reduction == "sum" else torch.ones_like(scores_Q_K)
+    lengths_Q_K = given("lengths")
+    scores_Q_K = rows(sums_R) / lengths_Q_K.clamp(min=1)
+    # A sum over tokens is the mean times the length, for the reference model as well; only `dpo` reads one then.
+    scale_Q_K = lengths_Q_K if objective.score_reduction == "sum" else torch.ones_like(scores_Q_K)
     loss, metrics = alignment_loss(
         scores_Q_K * scale_Q_K,
         ranks_Q_K,
@@ -108,8 +113,9 @@ def _alignment(
         constraint=objective.constraint,
         beta=objective.beta,
         dpo_beta=objective.dpo_beta,
+        constants=objective.constants,
         ratings_Q_K=given("ratings") if any(example.ratings for example in examples) else None,
-        reference_scores_Q_K=given("reference_scores") * scale_Q_K if objective.term == "dpo" else None,
+        **{f"{name}_Q_K": given(name) * scale_Q_K for name in objective.kind.needs},
     )
     if objective.score_reduction == "sum":  # curves tell mean scores all the same
         _, means = alignment_loss(scores_Q_K.detach(), ranks_Q_K, mask_Q_K)
@@ -120,14 +126,24 @@ def _alignment(
 def needs_gradient(examples: Sequence[Example], objective: Objective) -> list[bool]:
     """For each response, targets then candidates, whether the objective has a gradient for its score at all.
 
-    Under `detached` and `detached_lowest` a candidate with nothing ranked below it has none.
+    A candidate that would be raised always has one; one that would be pushed down has none where the constraint takes
+    it away, which it does where `Groups.push` is 0.
     """
-    detached = objective.constraint in ("detached", "detached_lowest")
     return [
         needed
         for example in examples
-        for needed in (
-            *[True] * len(example.targets),
-            *(not detached or rank < max(example.ranks) for rank in example.ranks),
-        )
+        for needed in (*[True] * len(example.targets), *_candidates_need_gradient(example, objective))
     ]
+
+
+def _candidates_need_gradient(example: Example, objective: Objective) -> list[bool]:
+    best, lowest = min(example.ranks, default=0), max(example.ranks, default=0)
+    by_reward = objective.kind.family == "pointwise"
+    raised = [reward > 0.5 for reward in example.rewards] if by_reward else [rank < lowest for rank in example.ranks]
+    pushed = {
+        "none": [True for _ in example.ranks],
+        "detached": [False for _ in example.ranks],
+        "detached_lowest": [rank < lowest for rank in example.ranks],
+        "boundary": [rank > best for rank in example.ranks],
+    }[objective.constraint]
+    return [up or down for up, down in zip(raised, pushed, strict=True)]

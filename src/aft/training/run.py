@@ -14,7 +14,7 @@ from aft.errors import ModelError, SettingsError
 from aft.files import Description, build_once, write_json
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
-from aft.models.directory import ModelDirectory, open_model, save_model, write_card
+from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
 from aft.models.environment import cleared
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
 ALONE = Launch()
-CURVE, WARNINGS = "training_curve.json", "training_warnings.json"
+CURVE = "training_curve.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
     *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
@@ -107,7 +107,8 @@ def train_once(
     the warnings beside the model, and enters the hash as well. `provenance` stands on the model's card only: the same
     model from a folder is no other one. `together` fits the job in several processes in place of this one.
     """
-    made_from = _made_from(description, probe)
+    watched = {"probe": fingerprint_of(probe)} if probe else {}
+    made_from = {**description, "code": source_hash(*ROOMS), **watched}
     card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
@@ -119,7 +120,7 @@ def train_once(
             together(job, directory)
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
-    finished = build_once(workspace, made_from, build)
+    finished = build_once(workspace, made_from, build, *ROOMS)
     curve = json.loads((finished / CURVE).read_text(encoding="utf-8"))
     return TrainedModel(open_model(finished), curve, kept_warnings(finished))
 
@@ -128,12 +129,6 @@ def kept_warnings(directory: Path) -> list[str]:
     """What the monitor warned of while the model in `directory` was trained; empty if there was no monitor."""
     path = directory / WARNINGS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def _made_from(description: Description, probe: Sequence[Example]) -> Description:
-    """The whole description: the probe is in it only where there is one."""
-    made_from = {**description, "code": source_hash(*ROOMS)}
-    return {**made_from, "probe": fingerprint_of(probe)} if probe else made_from
 
 
 def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -> None:

@@ -1,76 +1,69 @@
 """What can be set about a training run; importing this costs nothing."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from aft.bounds import LARGEST, NOT_NEGATIVE, POSITIVE, SHARE, Bounds, check_bounds, counted
+from aft.alignment.terms import TERMS, Pairwise, Pointwise, Ranking, Term, constants_of
+from aft.bounds import LARGEST, Bounds, Count, NotNegative, Positive, ShareBelowOne, counted
+from aft.checked import checked
+from aft.code import How
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
 
-_TRAINING_BOUNDS = {
-    "epochs": Bounds(0.001, 1e6),
-    **dict.fromkeys(("learning_rate", "max_grad_norm"), POSITIVE),
-    **dict.fromkeys(("batch_size", "token_budget", "max_tokens", "max_steps"), counted()),
-    **dict.fromkeys(("checkpoint_every", "monitor_every"), counted()),
-    "weight_decay": NOT_NEGATIVE,
-    "warmup": SHARE,
-}
-_OBJECTIVE_BOUNDS = {
-    **dict.fromkeys(("weight", "vft_weight"), NOT_NEGATIVE),
-    "beta": Bounds(-LARGEST, LARGEST),
-    "dpo_beta": POSITIVE,
-}
-_LAUNCH_BOUNDS = {"processes": counted(most=1024), "machines": counted(most=65536)}
+_Passes = Literal["auto", "naive", "shared", "two_pass"]
+_Number = Annotated[float, Bounds(-LARGEST, LARGEST)]
+_Processes = Annotated[int, counted(most=1024)]
+_Machines = Annotated[int, counted(most=65536)]
+_OF_SAMPLES = {"reference_scores", "behaviour_scores"}  # what no reference (solution) has
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class TrainingSettings:
     """How any model of the project is trained: the base model's pretraining, VFT and every variant.
 
-    A run that was begun under other settings of `HOW` goes on under these, and ends with the same weights up to the
+    A run that was begun under other settings of `How` goes on under these, and ends with the same weights up to the
     rounding of sums: `aft.code.deciding` leaves them out of the key that a model is kept under. Under dropout, LoRA's
     or the model's own, a run draws other masks under another `token_budget` or `scoring`: the same distribution, not
     the same weights.
     """
 
-    HOW: ClassVar = ("token_budget", "scoring", "checkpoint_every", "monitor_every", "gradient_checkpointing")
-
-    epochs: float  # passes over the training questions
-    learning_rate: float  # the peak, reached after the warm-up and then lowered linearly to 0
-    batch_size: int  # training examples (a question with all its responses) per optimiser step
-    token_budget: int = 8192  # tokens per forward pass with its graph; a batch is split under it
-    scoring: Literal["auto", "naive", "shared", "two_pass"] = "auto"  # how responses are scored, see aft.scoring.paths
-    warmup: float = 0.03  # share of the steps over which the learning rate rises
+    epochs: Annotated[float, Bounds(0.001, 1e6)]  # passes over the training questions
+    learning_rate: Positive  # the peak, reached after the warm-up and then lowered linearly to 0
+    batch_size: Count  # training examples (a question with all its responses) per optimiser step
+    token_budget: How[Count] = 8192  # tokens per forward pass with its graph; a batch is split under it
+    scoring: How[_Passes] = "auto"  # how responses are scored, see aft.scoring.paths
+    warmup: ShareBelowOne = 0.03  # share of the steps over which the learning rate rises
     optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"  # two numbers kept per weight; few; none
-    weight_decay: float = 0.0  # share of a weight that a step at learning rate 1 would take away
-    max_grad_norm: float = 1.0  # the gradient is scaled down to this norm
-    max_tokens: int = 512  # prompt + response; longer ones are left out, and counted
-    max_steps: int | None = None  # stop after so many optimiser steps; None = all epochs
-    checkpoint_every: int = 200  # optimiser steps between two checkpoints
-    monitor_every: int | None = 20  # optimiser steps between two looks at held-out references; None = never
+    weight_decay: NotNegative = 0.0  # share of a weight that a step at learning rate 1 would take away
+    max_grad_norm: Positive = 1.0  # the gradient is scaled down to this norm
+    max_tokens: Count = 512  # prompt + response; longer ones are left out, and counted
+    max_steps: Count | None = None  # stop after so many optimiser steps; None = all epochs
+    checkpoint_every: How[Count] = 200  # optimiser steps between two checkpoints
+    monitor_every: How[Count | None] = 20  # optimiser steps between two looks at held-out references; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
-    gradient_checkpointing: bool = False  # trade time for memory
+    gradient_checkpointing: How[bool] = False  # trade time for memory
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
 
-    def __post_init__(self) -> None:
-        check_bounds(self, _TRAINING_BOUNDS, optional=("max_steps", "monitor_every"))
 
-
-@dataclass(frozen=True, slots=True)
+@checked
 class Objective:
     """One variant: loss = vft_weight x vft + weight x alignment(term, constraint). The defaults are plain VFT."""
 
-    term: Literal["none", "aft", "rrhf", "pro", "dpo"] = "none"  # the alignment term; none = maximum likelihood alone
+    term: Literal["none", Ranking, Pairwise, Pointwise] = "none"  # the alignment term; none = maximum likelihood alone
     constraint: Literal["none", "detached", "detached_lowest", "boundary"] = "none"  # what protects the negatives
     feedback: Literal["binary", "ranking"] = "binary"  # what ranks the samples: right above wrong, or their ratings
     start: Literal["base", "vft"] = "base"  # the model that training starts from
-    weight: float = 1.0  # of the alignment term beside the VFT term (Eq. 4)
-    beta: float = 0.15  # margin of the boundary below the worst positive (Eq. 8)
+    weight: NotNegative = 1.0  # of the alignment term beside the VFT term (Eq. 4)
+    beta: _Number = 0.15  # margin of the boundary below the worst positive (Eq. 8)
     dynamic_temperature: bool = True  # of pro: the gaps between ratings (Eq. 21); else 1, as under binary feedback
-    dpo_beta: float = 0.1  # DPO's inverse temperature; its reference model is the VFT model (Eq. 16)
+    dpo_beta: Positive = 0.1  # DPO's inverse temperature; its reference model is the VFT model (Eq. 16)
     score_reduction: Literal["mean", "sum"] = "mean"  # of token log-probabilities, in what the alignment term compares
-    imitate: Literal["reference", "best"] = "reference"  # what the VFT term learns: the reference, or the best sample
-    vft_weight: float = 1.0  # of the VFT term
+    constants: dict[str, _Number] = field(default_factory=dict)  # of a term that is not the paper's; else as published
+    # What the VFT term learns: the reference, the best sample, or the mean over the reference and every distinct right
+    # sample, each of which weighs the same. RFT takes the same responses, but as training examples of their own: it
+    # draws them apart, takes more steps for it, and a token weighs the same in it.
+    imitate: Literal["reference", "best", "positives"] = "reference"
+    vft_weight: NotNegative = 1.0  # of the VFT term
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
     # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
@@ -78,13 +71,17 @@ class Objective:
     reference_as_positive: bool = False  # count the reference as one more best-ranked response of its question
 
     def __post_init__(self) -> None:
-        check_bounds(self, _OBJECTIVE_BOUNDS)
+        constants_of(self.term, self.constants)
         contradictions = [
             (self.constraint != "none" and self.term == "none", "A constraint needs an alignment term: set term, too."),
             (
-                self.reference_as_positive and (self.term == "dpo" or self.feedback == "ranking"),
-                "The reference has neither rating nor reference score: leave out reference_as_positive, or use binary "
-                "feedback and a term other than dpo.",
+                self.reference_as_positive and (bool(_OF_SAMPLES & {*self.kind.needs}) or self.feedback == "ranking"),
+                "The reference has neither rating nor score under another model: leave out reference_as_positive, or "
+                f"use binary feedback and a term other than {self.term}.",
+            ),
+            (
+                self.score_reduction == "sum" and self.kind.family != "ranking",
+                f"The term {self.term} says itself what it takes as a sum: leave out score_reduction.",
             ),
             (
                 self.learn_positives and self.term != "none",
@@ -95,8 +92,8 @@ class Objective:
                 "distinct_equations says which samples RFT learns: set learn_positives, too.",
             ),
             (
-                self.imitate == "best" and self.term == "none",
-                "imitate: best needs the groups of an alignment term; RFT is learn_positives.",
+                self.imitate != "reference" and self.term == "none",
+                f"imitate: {self.imitate} needs the groups of an alignment term; RFT is learn_positives.",
             ),
             (
                 self.vft_reduction == "pro" and self.term == "none",
@@ -112,6 +109,11 @@ class Objective:
                 raise SettingsError(message)
 
     @property
+    def kind(self) -> Term:
+        """What the term is a loss of and what it reads; no term reads nothing."""
+        return TERMS.get(self.term, Term("ranking"))
+
+    @property
     def label(self) -> str:
         """A short name for progress bars and logs."""
         if self.term == "none":
@@ -122,17 +124,16 @@ class Objective:
 Sharding = Literal["none", "full"]
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Launch:
     """Where a model is trained; what it learns is the same, up to the rounding of sums and dropout's masks."""
 
-    processes: int = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
-    machines: int = 1  # each other machine is told by the log what to run
+    processes: _Processes = 1  # on each machine: one per GPU; 1 = in the process that runs the pipeline
+    machines: _Machines = 1  # the log says what to run on each other machine
     rendezvous: str | None = None  # host:port of the first machine, at which the others find it
     sharding: Sharding = "none"  # full = every process keeps a part of all weights (FSDP2)
 
     def __post_init__(self) -> None:
-        check_bounds(self, _LAUNCH_BOUNDS, "launch.")
         if self.machines > 1 and self.rendezvous is None:
             raise SettingsError("launch.machines needs launch.rendezvous, the host:port of the first machine.")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Launching, Training, Variant
 from aft.pipelines.training import Origin, Questions, train_on, with_reference_scores
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 
 def train_variant(
@@ -16,16 +16,16 @@ def train_variant(
     validation_questions: pd.DataFrame,
     feedback: pd.DataFrame,
     held_out: list[str],
-    training: Training,
-    objective: Variant,
+    training: TrainingSettings,
+    objective: Objective,
     seed: int,
     model_cache: str,
     score_cache: str,
-    launch: Launching,
+    launch: Launch,
     recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
-    if objective.term == "dpo":
+    if "reference_scores" in objective.kind.needs:
         feedback = with_reference_scores(feedback, vft_model, train_questions, training, Path(score_cache))
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline
 
+from aft.alignment.variants import BASELINE
 from aft.pipelines.align_train.nodes import train_variant
-from aft.pipelines.variants import COMPARED, namespace
+from aft.pipelines.comparisons import namespace
 
 
-def create_pipeline(variants: Sequence[str] = COMPARED) -> Pipeline:
-    """The wiring of `align_train`: the variants that a plain run compares, or others."""
-    return sum((_variant(name) for name in variants), start=Pipeline([]))
+def create_pipeline(variants: Sequence[str]) -> Pipeline:
+    """The wiring of `align_train` for these variants; the baseline, which is trained before, is left out."""
+    return Pipeline([_variant(name) for name in variants if name != BASELINE])
 
 
 def _variant(name: str) -> Pipeline:

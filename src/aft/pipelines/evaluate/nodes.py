@@ -4,28 +4,31 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from aft.code import deciding, source_hash
+from aft.alignment.variants import BASELINE
+from aft.code import deciding, load_rooms
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
+from aft.pipelines.comparisons import variants_of
 from aft.pipelines.content import content_hash
-from aft.pipelines.parameters import Evaluation, Labelling, Sampler, Sampling, Training, Variant
+from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
-from aft.pipelines.variants import BASELINE, COMPARED
-from aft.sampling.settings import SamplerSettings
+from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.training.settings import Objective, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
+_Input = TypeVar("_Input")
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
 ROOMS = (  # whose code decides a variant's results: all that make or judge a model
     *("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks"),
@@ -39,10 +42,10 @@ def identify(
     vft_model: ModelDirectory,
     test_questions: pd.DataFrame,
     other_questions: pd.DataFrame,
-    training: Training,
-    objective: Variant,
-    sampling: Sampling,
-    sampler: Sampler,
+    training: TrainingSettings,
+    objective: Objective,
+    sampling: SamplingSettings,
+    sampler: SamplerSettings,
     labelling: Labelling,
     sample_from: str | None,
     evaluation: Evaluation,
@@ -66,7 +69,7 @@ def identify(
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
-    code = [source_hash(*ROOMS), model.made_from.get("code")]
+    code = [load_rooms(*ROOMS), model.made_from.get("code")]
     held = [_shared(labelling.ratings_file, is_model=False), _shared(sample_from, is_model=True)]
     return digest([vft, sample_from, settings, held, asked, code])
 
@@ -80,7 +83,7 @@ def generate(
     model: ModelDirectory,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
-    sampler: Sampler,
+    sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:
@@ -96,7 +99,7 @@ def generate_others(
     model: ModelDirectory,
     other_questions: pd.DataFrame,
     evaluation: Evaluation,
-    sampler: Sampler,
+    sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:
@@ -108,7 +111,7 @@ def generate_others(
     return sample_responses(model, questions, settings, seed, cache, "answer other sets", _for_variants(sampler))
 
 
-def _for_variants(sampler: Sampler) -> SamplerSettings:
+def _for_variants(sampler: SamplerSettings) -> SamplerSettings:
     """Where a variant answers: the workers of a cluster that have the model serve for any, a server has another one."""
     return sampler if sampler.engine == "local" else SamplerSettings()
 
@@ -165,7 +168,7 @@ def assess(
     assessment_groups: pd.DataFrame,
     test_questions: pd.DataFrame,
     evaluation: Evaluation,
-    training: Training,
+    training: TrainingSettings,
     seed: int,
     identity: str,
     score_cache: str,
@@ -195,10 +198,10 @@ def summarise_variant(
 def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The comparison table and all paired differences, over every seed that all variants were run for as for this one.
 
-    `partitions` holds `<variant>_predictions`, `<variant>_assessment` and `<variant>_other_predictions`.
+    `partitions` holds `predictions.<variant>`, `assessment.<variant>` and `other_predictions.<variant>`.
     """
-    names = (BASELINE, *COMPARED)
-    alike = {name: alike_seeds(name, *(partitions[f"{name}_{kind}"] for kind in KINDS), seed=seed) for name in names}
+    names = by_variant(partitions, KINDS[0])
+    alike = {name: alike_seeds(name, *(partitions[f"{kind}.{name}"] for kind in KINDS), seed=seed) for name in names}
     seeds = _common_seeds({name: list(tables[0]) for name, tables in alike.items()})
     predicted, assessed, others = (
         {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
@@ -207,6 +210,11 @@ def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tupl
         predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
     )
     return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
+
+
+def by_variant(inputs: dict[str, _Input], kind: str) -> dict[str, _Input]:
+    """The inputs of a node that are called `<kind>.<variant>`, by variant, in their order."""
+    return {name.removeprefix(f"{kind}."): one for name, one in inputs.items() if name.startswith(f"{kind}.")}
 
 
 def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
@@ -222,43 +230,46 @@ def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
     return common
 
 
-def draw_accuracy(comparison: pd.DataFrame) -> Figure:
+def draw_accuracy(comparison: pd.DataFrame, align: dict[str, Any]) -> Figure:
     """Accuracy of every variant with its interval."""
     from aft.reporting.figures import accuracy_figure
 
     points = comparison["per_seed"].map(lambda text: [float(value) for value in str(text).split()])
-    return accuracy_figure(comparison.assign(per_seed=points))
+    return accuracy_figure(comparison.assign(per_seed=points), variants_of(align))
 
 
-def draw_scores(seed: int, **assessments: Partitions) -> Figure:
+def draw_scores(seed: int, align: dict[str, Any], **assessments: Partitions) -> Figure:
     """Scores of held-out positives and negatives under every variant, for this seed."""
     from aft.reporting.figures import score_histogram_figure
 
-    tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in assessments.items()]
-    return score_histogram_figure(pd.concat(tables, ignore_index=True))
+    scored = by_variant(assessments, "assessment")
+    tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in scored.items()]
+    return score_histogram_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_training(comparison: pd.DataFrame, **curves: Partitions) -> Figure:
+def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Partitions) -> Figure:
     """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
     from aft.reporting.figures import training_curves_figure
 
     compared = comparison.set_index("variant")["seeds"].astype(str).str.split()
     tables = [
-        curves[name][seed_key(seed)]().assign(variant=name, seed=seed) for name in curves for seed in compared[name]
+        curve[seed_key(seed)]().assign(variant=name, seed=seed)
+        for name, curve in by_variant(curves, "training_curve").items()
+        for seed in compared[name]
     ]
-    return training_curves_figure(pd.concat(tables, ignore_index=True))
+    return training_curves_figure(pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_reliability(seed: int, **predictions: Partitions) -> Figure:
+def draw_reliability(seed: int, align: dict[str, Any], **predictions: Partitions) -> Figure:
     """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
     from aft.evaluation.calibration import reliability
     from aft.reporting.figures import reliability_figure
 
     tables = {}
-    for name, rows in predictions.items():
+    for name, rows in by_variant(predictions, "predictions").items():
         sampled = rows[seed_key(seed)]().query(f"sample_index != {GREEDY}")
         tables[name] = reliability(sampled["score"], sampled["is_correct"])
-    return reliability_figure(tables)
+    return reliability_figure(tables, variants_of(align))
 
 
 def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:

@@ -1,23 +1,28 @@
 """VFT and every variant on the same test questions, and the comparison that joins them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from aft.alignment.variants import BASELINE
+from aft.pipelines.comparisons import dataset, namespace, space_of_comparison
 from aft.pipelines.evaluate import nodes, report
-from aft.pipelines.variants import BASELINE, COMPARED, namespace
 
-_NAMES = (BASELINE, *COMPARED)
+_SETTINGS = (
+    *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
+    "sample_from",
+)
 
 
-def create_pipeline() -> Pipeline:
-    """The wiring of `evaluate`: the variants that a plain run compares, and their comparison."""
-    return measurements(_NAMES) + _comparison()
+def create_pipeline(comparison: str, variants: Sequence[str]) -> Pipeline:
+    """The wiring of `evaluate`: what is measured of the variants, and the comparison of this name."""
+    return Pipeline([measurements(variants), _comparison(comparison, variants)])
 
 
 def measurements(variants: Sequence[str]) -> Pipeline:
     """What is measured of each variant, VFT's held-out groups included."""
-    return sum((_variant(name) for name in variants), start=_groups())
+    return Pipeline([_groups(), *(_variant(name) for name in variants)])
 
 
 def _variant(name: str) -> Pipeline:
@@ -59,11 +64,9 @@ def _variant(name: str) -> Pipeline:
     return Pipeline(
         template,
         namespace=namespace(name),
-        inputs={**shared, "model": "vft_model"} if name == BASELINE else set(shared),
-        parameters={
-            *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
-            "sample_from",
-        },
+        inputs={**shared, "model": dataset(name, "model")},
+        outputs={kind: dataset(name, kind) for kind in template.all_outputs()},
+        parameters={**{key: key for key in _SETTINGS}, "objective": f"align.{name}.objective"},
         tags="evaluate",
     )
 
@@ -101,66 +104,42 @@ def _groups() -> Pipeline:
         [
             Node(
                 nodes.build_assessment_groups,
-                [f"{namespace(BASELINE)}.generations", "test_questions"],
+                [dataset(BASELINE, "generations"), "test_questions"],
                 "assessment_groups",
                 name="build_assessment_groups",
             )
         ],
-        namespace="evaluate",
+        namespace=namespace(BASELINE),
         prefix_datasets_with_namespace=False,
         tags="evaluate",
     )
 
 
-def _comparison() -> Pipeline:
-    def of_all(kind: str, suffix: str = "") -> dict[str, str]:
-        return {f"{name}{suffix}": f"{namespace(name)}.{kind}" for name in _NAMES}
-
-    tables = {key: dataset for kind in nodes.KINDS for key, dataset in of_all(kind, f"_{kind}").items()}
+def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
+    """Nodes under their full names: a template, which has no namespace, could not read datasets of several."""
+    space = space_of_comparison(comparison)
+    own = {name: f"{space}.{name}" for name in ("comparison", "paired_differences", *report.FIGURES)}
+    evaluation, align, table = {"evaluation": "params:evaluation"}, {"align": "params:align"}, own["comparison"]
     seed = {"seed": "params:seed"}
+
+    def of_all(kind: str, of: Sequence[str] = variants) -> dict[str, str]:
+        return {f"{kind}.{name}": dataset(name, kind) for name in of}
+
+    def node(function: Callable[..., Any], inputs: str | dict[str, str], outputs: str | list[str]) -> Node:
+        name = f"{function.__name__}_{comparison}"
+        return Node(function, inputs, outputs, name=name, namespace=space, tags="evaluate")
+
+    tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
+    curves = of_all("training_curve", [name for name in variants if name != BASELINE])
+    made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
+    told = {**own, **{name: name for name in made_from}, "recipe": "params:recipe", **evaluation, **of_all("model")}
     return Pipeline(
         [
-            Node(
-                nodes.compare,
-                {"evaluation": "params:evaluation", **seed, **tables},
-                ["comparison", "paired_differences"],
-                name="compare",
-            ),
-            Node(nodes.draw_accuracy, "comparison", "accuracy_figure", name="draw_accuracy"),
-            Node(nodes.draw_scores, {**seed, **of_all("assessment")}, "score_figure", name="draw_scores"),
-            Node(
-                nodes.draw_reliability,
-                {**seed, **of_all("predictions")},
-                "reliability_figure",
-                name="draw_reliability",
-            ),
-            Node(
-                nodes.draw_training,
-                {"comparison": "comparison", **{name: f"{namespace(name)}.training_curve" for name in COMPARED}},
-                "training_figure",
-                name="draw_training",
-            ),
-            Node(
-                report.write_report,
-                {
-                    "comparison": "comparison",
-                    "paired": "paired_differences",
-                    "feedback_summary": "feedback_summary",
-                    "parameters": "parameters",
-                    "recipe": "params:recipe",
-                    "evaluation": "params:evaluation",
-                    **{figure: figure for figure in report.FIGURES},
-                    **of_all("model", "_model"),
-                    "vft_model": "vft_model",
-                    "base_model": "base_model",
-                    "train_questions": "train_questions",
-                    "test_questions": "test_questions",
-                },
-                "report",
-                name="write_report",
-            ),
-        ],
-        namespace="evaluate",
-        prefix_datasets_with_namespace=False,
-        tags="evaluate",
+            node(nodes.compare, {**evaluation, **seed, **tables}, [table, own["paired_differences"]]),
+            node(nodes.draw_accuracy, {"comparison": table, **align}, own["accuracy_figure"]),
+            node(nodes.draw_scores, {**seed, **align, **of_all("assessment")}, own["score_figure"]),
+            node(nodes.draw_reliability, {**seed, **align, **of_all("predictions")}, own["reliability_figure"]),
+            node(nodes.draw_training, {"comparison": table, **align, **curves}, own["training_figure"]),
+            node(report.write_report, told, f"{space}.report"),
+        ]
     )

@@ -6,7 +6,8 @@ import pandas as pd
 
 from aft import __version__
 from aft.files import digest
-from aft.models.directory import ModelDirectory
+from aft.pipelines.comparisons import variants_of
+from aft.pipelines.evaluate.nodes import by_variant
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
 from aft.reporting.report import html_report
@@ -17,7 +18,7 @@ FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_fi
 
 def write_report(
     comparison: pd.DataFrame,
-    paired: pd.DataFrame,
+    paired_differences: pd.DataFrame,
     feedback_summary: dict[str, Any],
     parameters: dict[str, Any],
     recipe: str,
@@ -26,14 +27,16 @@ def write_report(
     test_questions: pd.DataFrame,
     **others: Any,
 ) -> str:
-    """The page, in HTML; `others` are the pictures of `FIGURES`, and models by the name of their dataset."""
-    models = {name: model for name, model in others.items() if isinstance(model, ModelDirectory)}
+    """The page, in HTML; `others` are the pictures of `FIGURES`, `base_model`, and `model.<variant>` of each."""
+    models = {f"{name}_model": model for name, model in by_variant(others, "model").items()}
+    models["base_model"] = others["base_model"]
     data = {"train_questions": train_questions, "test_questions": test_questions}
     objectives = {variant: parameters["align"][variant]["objective"] for variant in comparison["variant"]}
     return html_report(
         recipe=recipe,
         comparison=comparison,
-        differences=paired,
+        differences=paired_differences,
+        variants=variants_of(parameters["align"]),
         figures={name: others[name] for name in FIGURES},
         feedback=feedback_summary,
         settings={**recorded_parameters(parameters), "align": {name: _plain(one) for name, one in objectives.items()}},

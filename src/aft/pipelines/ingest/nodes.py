@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
+from aft.checked import read
 from aft.errors import DataError, SettingsError
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import BaseModel, TaskChoice
 from aft.pipelines.tables import to_questions, to_table
 from aft.tasks import Question, get_source, get_task
-from aft.tasks.base import SPLITS, misplaced_truth_values
+from aft.tasks.base import SPLITS
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
 
 logger = logging.getLogger(__name__)
 
 
 def load_questions(
-    task: TaskChoice, test_sets: dict[str, Any]
+    raw_questions: TaskChoice | dict[str, Any], raw_test_sets: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """The questions of train, validation and test, those of other sets, and the hashes training must not see.
 
-    The other sets are the validation questions and the test questions of `test_sets`, whose names are their splits
-    and the first part of their ids, so that one family may ask several of them; a question that is also in a split or
-    in a set before is left out, and counted.
+    Both are handles on what a task family reads, the second by name. The other sets are the validation questions and
+    the test questions of `raw_test_sets`, whose names are their splits and the first part of their ids, so that one
+    family may ask several of them; a question that is also in a split or in a set before is left out, and counted.
     """
+    task = read(TaskChoice, raw_questions, "raw_questions")
     splits = _splits(task)
     empty = [split for split in ("train", "test") if not splits[split]]
     if empty:
         raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
     _refuse_overlaps(splits)
-    others = [*splits["validation"], *_other_questions(_choices(test_sets), splits)]
+    others = [*splits["validation"], *_other_questions(raw_test_sets, splits)]
     held_out = sorted({question.content_hash for question in (*splits["test"], *others)})
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     train, validation, test = (to_table(splits[split]) for split in SPLITS)
@@ -70,39 +71,21 @@ def find_near_duplicates(
 def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
     """The questions of a family under its settings; raises `SettingsError` if they are none of the family's."""
     family = get_source(task.family)
-    try:
-        settings = TypeAdapter(family.Settings).validate_python(task.settings, extra="forbid")
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        known = ", ".join(family.Settings.__dataclass_fields__)
-        raise SettingsError(f"The settings of '{task.family}' are refused ({faults}); they are {known}.") from error
-    misplaced = ", ".join(misplaced_truth_values(family.Settings, task.settings, task.family))
-    if misplaced:
-        raise SettingsError(f"Among the settings, {misplaced}: a truth value does not belong there.")
-    return family.load_questions(settings)
+    return family.load_questions(read(family.Settings, task.settings, f"{task.family}.settings"))
 
 
-def _choices(test_sets: Mapping[str, Any]) -> dict[str, TaskChoice]:
-    """The test sets by name; Kedro makes typed parameters of single entries only."""
-    try:
-        return TypeAdapter(dict[str, TaskChoice]).validate_python(test_sets)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise SettingsError(f"test_sets are refused ({faults}); each needs a family, and may have settings.") from error
-
-
-def _other_questions(test_sets: Mapping[str, TaskChoice], splits: Mapping[str, list[Question]]) -> list[Question]:
+def _other_questions(test_sets: Mapping[str, Any], splits: Mapping[str, list[Question]]) -> list[Question]:
     seen = {question.content_hash for rows in splits.values() for question in rows}
     datasets = {question.dataset for question in splits["test"]}
     chosen: list[Question] = []
-    for name, task in test_sets.items():
+    for name, asked in test_sets.items():
         if name in SPLITS:
             raise SettingsError(f"A test set cannot be called '{name}'; the splits are {', '.join(SPLITS)}.")
         if not name.strip() or "/" in name:
             raise SettingsError(f"A test set cannot be called '{name}': the ids of its questions are <name>/<id>.")
         if len(datasets) > 1 and name in datasets:
             raise SettingsError(f"A test set cannot be called '{name}': the test questions of {name} are that set.")
-        rows = _splits(task)["test"]
+        rows = _splits(read(TaskChoice, asked, f"test_sets.{name}"))["test"]
         new = [
             replace(question, split=name, question_id=f"{name}/{question.question_id}")
             for question in rows

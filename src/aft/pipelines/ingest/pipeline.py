@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 load_questions,
-                inputs=["params:task", "params:test_sets"],
+                inputs=["raw_questions", "raw_test_sets"],
                 outputs=[
                     *("train_questions", "validation_questions", "test_questions", "other_questions"),
                     "held_out_hashes",

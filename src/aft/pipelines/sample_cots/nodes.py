@@ -6,16 +6,16 @@ import pandas as pd
 
 from aft.errors import SettingsError
 from aft.models.directory import ModelDirectory, open_model
-from aft.pipelines.parameters import Sampler, Sampling
 from aft.pipelines.tables import to_questions
+from aft.sampling.settings import SamplerSettings, SamplingSettings
 
 
 def sample_cots(
     vft_model: ModelDirectory,
     train_questions: pd.DataFrame,
     sample_from: str | None,
-    sampling: Sampling,
-    sampler: Sampler,
+    sampling: SamplingSettings,
+    sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
 ) -> list[Path]:

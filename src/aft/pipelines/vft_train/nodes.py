@@ -3,9 +3,8 @@
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.parameters import Launching, Training
 from aft.pipelines.training import Origin, Questions, train_on
-from aft.training.settings import Objective
+from aft.training.settings import Launch, Objective, TrainingSettings
 
 
 def train_vft(
@@ -13,10 +12,10 @@ def train_vft(
     train_questions: pd.DataFrame,
     validation_questions: pd.DataFrame,
     held_out: list[str],
-    training: Training,
+    training: TrainingSettings,
     seed: int,
     model_cache: str,
-    launch: Launching,
+    launch: Launch,
     recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve."""

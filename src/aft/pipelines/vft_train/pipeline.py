@@ -2,7 +2,8 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from aft.pipelines.variants import BASELINE, namespace
+from aft.alignment.variants import BASELINE
+from aft.pipelines.comparisons import dataset, namespace
 from aft.pipelines.vft_train.nodes import train_vft
 
 
@@ -16,12 +17,12 @@ def create_pipeline() -> Pipeline:
                     *("base_model", "train_questions", "validation_questions", "held_out_hashes"),
                     *("params:training", "params:seed", "params:model_cache", "params:launch", "params:recipe"),
                 ],
-                outputs=["vft_model", f"{namespace(BASELINE)}.training_curve"],
+                outputs=[dataset(BASELINE, "model"), dataset(BASELINE, "training_curve")],
                 name="train_vft",
                 tags=f"run.train.{BASELINE}",
             )
         ],
-        namespace="vft_train",
+        namespace=namespace(BASELINE),
         prefix_datasets_with_namespace=False,
         tags="vft_train",
     )

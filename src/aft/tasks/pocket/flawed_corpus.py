@@ -2,9 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from aft.bounds import SEEDS, Bounds, check_bounds, counted
+from aft.bounds import Count, Seed, Share
+from aft.checked import checked
 from aft.tasks.base import content_hash
 from aft.tasks.pocket.questions import draw_story
 from aft.tasks.pocket.solutions import PATHS, solution
@@ -13,18 +13,14 @@ from aft.tasks.pocket.stories import GAINS, LOSSES, MISCONCEIVED, PEOPLE, THINGS
 _CONNECTIVES = ("has", "How", "many", "gains", "losses", "more", "fewer")
 
 
-@dataclass(frozen=True, slots=True)
+@checked
 class Corpus:
     """The texts that the pocket base model is pretrained on."""
 
-    texts: int = 90_000  # how many question-and-answer texts
-    misconception: float = 0.7  # how often a misconceived verb is taken in the wrong direction
-    slip: float = 0.02  # how often any sum is off by one or by ten
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        shares = dict.fromkeys(("misconception", "slip"), Bounds(0, 1))
-        check_bounds(self, {"texts": counted(), **shares, "seed": counted(0, SEEDS)}, "corpus.")
+    texts: Count = 90_000  # how many question-and-answer texts
+    misconception: Share = 0.7  # how often a misconceived verb is taken in the wrong direction
+    slip: Share = 0.02  # how often any sum is off by one or by ten
+    seed: Seed = 0
 
 
 def corpus(settings: Corpus, excluded: set[str]) -> Iterator[tuple[str, str]]:

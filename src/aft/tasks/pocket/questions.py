@@ -3,10 +3,10 @@
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated
 
-from aft.bounds import check_bounds, counted
+from aft.bounds import Count, Seed, counted
+from aft.checked import checked
 from aft.errors import SettingsError
 from aft.tasks.base import SPLITS, Question, content_hash
 from aft.tasks.pocket.solutions import PATHS, solution
@@ -20,7 +20,10 @@ _FEWEST, _MOST = 2, 4
 _MOST_IN_VAIN = 20_000  # draws in a row that bring no new question: there are hardly more
 
 
-@dataclass(frozen=True, slots=True)
+_Amount = Annotated[int, counted(most=9999)]
+
+
+@checked
 class Settings:
     """How many questions each split holds, the seed that they all follow from, and what they are like.
 
@@ -28,33 +31,27 @@ class Settings:
     theirs, or in another phrasing. So none of its questions is among their references or in the corpus.
     """
 
-    train: int = 300
-    validation: int = 400
-    test: int = 1000
-    seed: int = 0
+    train: Count = 300
+    validation: Count = 400
+    test: Count = 1000
+    seed: Seed = 0
     name: str = "pocket"  # the first part of every question id
-    amounts: int = _AMOUNTS  # the largest amount of an event
-    spare: int = _SPARE  # the most that the start exceeds the losses by
-    fewest_events: int = _FEWEST
-    most_events: int = _MOST
+    amounts: _Amount = _AMOUNTS  # the largest amount of an event
+    spare: _Amount = _SPARE  # the most that the start exceeds the losses by
+    fewest_events: Count = _FEWEST
+    most_events: Count = _MOST
     phrasing: Phrasing = "plain"  # the others ask in words that are known, but in another order; "named" is the nearest
 
     def __post_init__(self) -> None:
-        check_bounds(self, dict.fromkeys(SPLITS, counted()), where="The number of questions of ")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", self.name):
             raise SettingsError(
                 f"The name '{self.name}' of a pocket set must be up to 40 letters, digits or '_', '.', '-'."
             )
-        for name in ("amounts", "spare"):
-            if not 1 <= getattr(self, name) <= 9999:
-                raise SettingsError(f"The setting '{name}' is {getattr(self, name)}, but must lie in 1 ... 9999.")
-        if not 1 <= self.fewest_events <= self.most_events <= len(GAINS + LOSSES):
+        if not self.fewest_events <= self.most_events <= len(GAINS + LOSSES):
             raise SettingsError(
                 f"fewest_events ({self.fewest_events}) and most_events ({self.most_events}) must be ordered and lie in "
                 f"1 ... {len(GAINS + LOSSES)}, the number of verbs."
             )
-        if self.phrasing not in get_args(Phrasing):
-            raise SettingsError(f"The phrasing '{self.phrasing}' is none of {', '.join(get_args(Phrasing))}.")
         beyond = (
             self.phrasing != "plain"
             or self.amounts > _AMOUNTS

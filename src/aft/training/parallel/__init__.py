@@ -30,11 +30,11 @@ class Parallel(Protocol):
         """Give every trained weight the sum of all processes' gradients, once a step. Collective."""
         ...
 
-    def whole(self, tensor: "torch.Tensor") -> "torch.Tensor":
+    def full_tensor(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """A weight, or an optimiser's moment of one, as one tensor. Collective."""
         ...
 
-    def like(self, tensor: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+    def shard_like(self, tensor: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
         """A whole tensor, in parts if the weight is."""
         ...
 

@@ -47,14 +47,14 @@ def add_up(model: "PreTrainedModel") -> None:
     """Nothing to do: every backward pass has reduced the gradients."""
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a sharded tensor, on its device; of any other, itself. Collective: call it on every rank."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The tensor, sharded as the weight is; whole if the weight is, or if it has another shape."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -29,11 +29,11 @@ def add_up(model: "PreTrainedModel") -> None:
     collectives.add_up_gradients(model)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself."""
     return tensor
 
 
-def like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The tensor itself."""
     return tensor

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError
 
-from aft.catalog.atomic_parquet import AtomicParquetDataset
+from aft.catalog.atomic import AtomicParquetDataset
 
 TABLE = pd.DataFrame({"question_id": ["a", "b"], "score": [-0.5, -1.25], "token_ids": [[1, 2], [3]]})
 

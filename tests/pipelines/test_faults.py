@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
-from aft.hooks.parameter_faults import faults
+from aft.config_loader import RecipeConfigLoader
 from aft.pipeline_registry import register_pipelines
+from aft.pipelines.faults import faults
 from aft.pipelines.parameters import KINDS
+from aft.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
-RECIPES = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
+RECIPES = sorted(path.parent.name for path in CONF.glob("*/globals.yml"))
 
 
 def parameters_of(recipe: str) -> dict[str, Any]:
-    soft = {"parameters": "soft", "globals": "soft"}
-    return OmegaConfigLoader(str(CONF), env=recipe, base_env="base", merge_strategy=soft)["parameters"]
+    return RecipeConfigLoader(str(CONF), env=recipe, **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,11 @@ def test_a_truth_value_is_a_setting_where_it_belongs(shipped):
     assert faults(shipped | {"test_sets": {"x": choice}}) == []
 
 
-def test_every_parameter_that_a_node_reads_is_known():
+def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
     read = {name for pipeline in register_pipelines().values() for name in pipeline.inputs()}
     keys = {name.removeprefix("params:").split(".")[0] for name in read if name.startswith("params:")}
-    assert keys == {*KINDS, "seed"}
+    # The catalog reads those of the questions, the registry those of the comparisons.
+    assert keys | {"task", "test_sets", "comparisons", "compare"} == {*KINDS, "seed"}
 
 
 @pytest.mark.parametrize(
@@ -61,28 +62,33 @@ def test_every_parameter_that_a_node_reads_is_known():
         ("training.lora=8", "give each by its dotted key, as in --params=training.lora.rank=…"),
         ("sampler.server=http://host", "give each by its dotted key, as in --params=sampler.server.base_url=…"),
         ("align=5", "align is 5: it should be a valid dictionary."),
+        ("align.aft.objective.term=rrhv", "term is 'rrhv': did you mean 'rrhf'? It should be 'none', 'aft', 'rrhf'"),
+        ("align.aft.extension=true", "align.aft: Give either source"),
+        ("align.mine.objective.term=aft", "align.mine.note is missing."),
+        ("align.aft_cd.objective.beta=1", "no parameter 'align.aft_cd.objective.beta': did you mean 'align.aft_dc.obj"),
+        ("comparisons.mine=aft", "comparisons.mine is 'aft': it should be a valid list."),
         ("align.aft=5", "align.aft is 5, but holds objective"),
         ("task.family=nosuch", "task.family: There is no task family 'nosuch'"),
         ("test_sets.x.family=nosuch", "test_sets.x.family: There is no task family 'nosuch'"),
         ("test_sets.x.settings.train=5", "test_sets.x.family is missing."),
-        ("task.settings.train=true", "task.settings.train is a truth value, which does not belong there."),
-        ("test_sets.x={family: pocket, settings: {test: true}}", "test_sets.x.settings.test is a truth value"),
-        ("test_sets.x={family: gsm8k, settings: {train_limit: true}}", "test_sets.x.settings.train_limit is a truth"),
-        ("test_sets.x={family: gsm8k, settings: {split_seed: false}}", "test_sets.x.settings.split_seed is a truth"),
+        ("task.settings.train=true", "task.settings.train is True: it must be a whole number from 1"),
+        ("test_sets.x={family: pocket, settings: {test: true}}", "test_sets.x.settings.test is True: it must be"),
+        ("test_sets.x={family: gsm8k, settings: {train_limit: true}}", "x.settings.train_limit is True: it must be"),
+        ("test_sets.x={family: gsm8k, settings: {split_seed: false}}", "x.settings.split_seed is False: it must be"),
         (
             "test_sets.x={family: multitask, settings: {gsm8k: {train_limit: true}, aqua_rat: {}, ecqa: {}}}",
-            "test_sets.x.settings.gsm8k.train_limit is a truth value",
+            "test_sets.x.settings.gsm8k.train_limit is True: it must be a whole number",
         ),
         ("test_sets=5", "test_sets is 5: it should be a valid dictionary."),
         ("sample_from=5", "sample_from is 5: it should be a valid string."),
         ("sample_from={a: b}", "sample_from is {'a': 'b'}: it should be a valid string."),
         ("model_cache=", "model_cache is None: it should be a valid string."),
         ('score_cache=""', "score_cache is ''"),
-        ("training.epochs=abc", "training.epochs is 'abc': it should be a valid number"),
-        ("training.epochs.x=1", "training.epochs is {'x': 1}: it should be a valid number"),
-        ("training.epochs=.nan", "training: epochs is nan: it must be a number from 0.001 up to 1000000."),
+        ("training.epochs=abc", "training.epochs is 'abc': it must be a number from 0.001 up to 1000000."),
+        ("training.epochs.x=1", "training.epochs is {'x': 1}: it must be a number"),
+        ("training.epochs=.nan", "training.epochs is nan: it must be a number from 0.001 up to 1000000."),
         ("evaluation.ks=4", "evaluation.ks is 4: it should be a valid list."),
-        ("evaluation.ks=[a]", "evaluation.ks.0 is 'a': it should be a valid integer"),
+        ("evaluation.ks=[a]", "evaluation.ks.0 is 'a': it must be a whole number from 1"),
         ("evaluation.resamples=1e30", "evaluation.resamples is 1e+30"),
         ("labelling.judge=chatgpt", "labelling.judge is 'chatgpt': it should be 'none', 'steps', 'openai' or 'file'."),
         ("labelling.judge=file", "labelling.judge is 'file': set labelling.ratings_file"),

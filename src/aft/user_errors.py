@@ -1,7 +1,6 @@
 """What a user should read of an error that a user can cause: one sentence instead of a traceback."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from kedro.config import MissingConfigException
@@ -14,14 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from aft.errors import AftError, SettingsError
-
-
-def check_recipe(env: str | None, conf: Path) -> None:
-    """Raise `SettingsError` with the list of recipes if there is none of the name `env`."""
-    recipes = sorted(path.name for path in conf.iterdir() if path.is_dir()) if conf.is_dir() else []
-    if env is not None and recipes and env not in recipes:
-        shown = ", ".join(name for name in recipes if name != "local")
-        raise SettingsError(f"There is no recipe '{env}' in {conf}; choose one of {shown}.")
 
 
 def check_runner(name: str | None, params: dict[str, Any]) -> None:

@@ -1,0 +1,67 @@
+"""What is wrong with the parameters of a run, by what each of them must be: a sentence each, with the known keys."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from aft.alignment.variants import BASELINE
+from aft.checked import read
+from aft.errors import SettingsError
+from aft.pipelines.content import paths_of, refuse_address
+from aft.pipelines.parameters import KINDS
+from aft.pipelines.recorded import leaves
+from aft.tasks import get_source
+
+
+def faults(parameters: Mapping[str, Any]) -> list[str]:
+    """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
+    told = list(_misspelt_variants(parameters.get("align")))
+    told = told or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
+    return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
+
+
+def _misspelt_variants(align: Any) -> Iterator[str]:
+    """Settings of a variant that nobody defined, where the name is nearly that of another: a new entry has a note."""
+    entries = {name: one for name, one in align.items() if isinstance(one, Mapping)} if isinstance(align, dict) else {}
+    known = [name for name, entry in entries.items() if "note" in entry]
+    for name in entries.keys() - known:
+        for near in get_close_matches(str(name), known, n=1):
+            for key in [key for key, _ in leaves(entries[name])] or entries[name]:
+                yield f"There is no parameter 'align.{name}.{key}': did you mean 'align.{near}.{key}'?"
+
+
+def _faults_of_tasks(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """The faults of the settings of the task family, and of those of each test set."""
+    choices = {key: choice for key, choice in parameters.items() if key == "task"}
+    choices |= {f"test_sets.{name}": choice for name, choice in parameters.get("test_sets", {}).items()}
+    for key, choice in choices.items():
+        try:
+            kind = get_source(choice["family"]).Settings
+        except SettingsError as error:
+            yield f"{key}.family: {error}"
+        else:
+            yield from _faults(kind, choice.get("settings", {}), f"{key}.settings")
+
+
+def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """The baseline learns the references, whatever its objective says."""
+    objective = parameters.get("align", {}).get(BASELINE, {}).get("objective")
+    if objective:
+        given = ", ".join(f"align.{BASELINE}.objective.{key}" for key in objective)
+        yield f"{given}: {BASELINE} is the baseline, which has no objective to set; choose another variant."
+
+
+def _faults_of_paths(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be read from or kept in a file system, and is an address."""
+    for key, path in paths_of(parameters):
+        try:
+            refuse_address(path, key)
+        except SettingsError as error:
+            yield str(error)
+
+
+def _faults(kind: Any, value: Any, key: str) -> Iterator[str]:
+    try:
+        read(kind, value, key)
+    except SettingsError as error:
+        yield str(error)
