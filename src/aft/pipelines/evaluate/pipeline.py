@@ -9,7 +9,7 @@ from aft.alignment.variants import BASELINE
 from aft.pipelines.comparisons import dataset, namespace, space_of_comparison
 from aft.pipelines.evaluate import nodes, report
 
-_SETTINGS = (
+_SETTINGS = (  # what measuring a variant reads that all share
     *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
     "sample_from",
 )
