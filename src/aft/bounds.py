@@ -47,8 +47,8 @@ class Bounds(NamedTuple):
         if self.whole and isinstance(number, float) and number.is_integer():
             number = int(number)
         if not self.hold(number):
-            told = {"value": shown(value), "bounds": str(self)}
-            raise PydanticCustomError("bounds", "is {value}: it must be {bounds}", told)
+            context = {"value": shown(value), "bounds": str(self)}
+            raise PydanticCustomError("bounds", "is {value}: it must be {bounds}", context)
         return number if self.whole else float(number)
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:

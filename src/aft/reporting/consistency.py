@@ -38,8 +38,8 @@ def response_pairs(scored: pd.DataFrame, describing: Sequence[str] = ()) -> pd.D
     """
     check_finite(scored)
     is_correct = scored["is_correct"].to_numpy(dtype=bool)
-    told = scored[["question_id", "sample_index", "score", *describing]]
-    pairs = told[is_correct].merge(told[~is_correct], on="question_id", suffixes=("_right", "_wrong"))
+    known = scored[["question_id", "sample_index", "score", *describing]]
+    pairs = known[is_correct].merge(known[~is_correct], on="question_id", suffixes=("_right", "_wrong"))
     gap = pairs["score_right"] - pairs["score_wrong"]
     return pairs.assign(gap=gap, inverted=gap < 0)
 
@@ -88,8 +88,8 @@ def changes_by(changed: pd.DataFrame, by: Sequence[str], level: float = 0.95) ->
     mended than made; [`low`, `high`] is its paired interval by bootstrap over questions.
     """
     mended, new, kept = (changed["change"] == name for name in CHANGES[1:])
-    told = changed.assign(value=new.astype(float) - mended, mended=mended, new=new, inverted_after=new | kept)
-    return _by_questions(told, by, "difference", ["mended", "new", "inverted_after"], level)
+    counted = changed.assign(value=new.astype(float) - mended, mended=mended, new=new, inverted_after=new | kept)
+    return _by_questions(counted, by, "difference", ["mended", "new", "inverted_after"], level)
 
 
 def case_studies(changed: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -142,11 +142,11 @@ def wrong_lines(response: str, wrong_steps: Sequence[str], equations: Callable[[
 
     `equations` gives those of a text, as the sentences write them.
     """
-    told = "\n".join(wrong_steps)
+    faults = "\n".join(wrong_steps)
     return [
         number
         for number, line in enumerate(response.split("\n"), start=1)
-        if (line.strip() and f'"{line[:80]}"' in told) or any(_stands_in(one, told) for one in equations(line))
+        if (line.strip() and f'"{line[:80]}"' in faults) or any(_stands_in(one, faults) for one in equations(line))
     ]
 
 
