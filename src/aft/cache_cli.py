@@ -37,7 +37,7 @@ def list_cache(place: "Workplace") -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @at_workplace
 def clean_cache(place: "Workplace", unused: bool, older_than: float, yes: bool) -> None:
-    """Remove what was abandoned before it was finished, such as the checkpoints of a training that is not wanted.
+    """Remove what was abandoned before it was finished, such as checkpoints of a training that is no longer wanted.
 
     What a running process makes is left alone, and so are a judge's ratings, which cost money.
     """

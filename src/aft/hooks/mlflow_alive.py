@@ -35,7 +35,7 @@ class Alive:
         return {_TAG: Path(self.lock.lock_file).suffix[1:]}
 
     def end(self, untold: Mapping[str, str] | None = None) -> None:
-        """The runs are over; statuses by run that MLflow may still have to be told are told by the next start."""
+        """The runs are over; the next start writes the statuses by run that MLflow may still lack."""
         path = Path(self.lock.lock_file)
         self.lock.release()
         path.unlink(missing_ok=True)
