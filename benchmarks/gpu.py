@@ -268,8 +268,13 @@ def align7b(tell: Tell, tiny: bool) -> None:
 
 
 def compared(tell: Tell, arguments: Sequence[str], note: str = "") -> None:
-    """Tell what `align_step.py` measures."""
-    with patch.object(align_step, "in_fresh_process", return_value=math.nan):  # a rehearsal measures no memory
+    """Tell what `align_step.py` measures, and how well the gradients agree instead of insisting on it."""
+
+    def agreement(bench: Any, path: str, run: Any, reference: list[torch.Tensor]) -> None:
+        tell("agreement", path=path, gap=align_step.distance(bench.gradient(run), reference), note=note)
+
+    told = patch.object(align_step.Bench, "must_agree", agreement)
+    with told, patch.object(align_step, "in_fresh_process", return_value=math.nan):  # a rehearsal measures no memory
         rows = align_step.compare(align_step.read_options(arguments))
     for row in rows:
         tell(
@@ -446,8 +451,8 @@ def recipe(tell: Tell, tiny: bool) -> None:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 STEPS: dict[str, Callable[[Tell, bool], None]] = {
-    **{"exactness": exactness, "recipe": recipe, "align": align, "align7b": align7b, "memory": memory},
-    **{"sampling": sampling_step, "checkpoint": checkpoint},
+    **{"exactness": exactness, "recipe": recipe, "align": align, "sampling": sampling_step, "align7b": align7b},
+    **{"memory": memory, "checkpoint": checkpoint},
 }
 
 
