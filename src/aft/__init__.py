@@ -2,4 +2,4 @@
 
 from aft import code as code  # first of all: it notes the source that the other modules are imported from
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

@@ -1,4 +1,4 @@
-"""What a value among the settings may be: one check and one sentence, wherever a setting is a number or names a thing.
+"""Bounds of settings: what a number or a name may be, and the sentence for one that is out of bounds.
 
 The types of numbers here are for the fields of a class that `aft.checked.checked` makes.
 """
@@ -47,8 +47,8 @@ class Bounds(NamedTuple):
         if self.whole and isinstance(number, float) and number.is_integer():
             number = int(number)
         if not self.hold(number):
-            told = {"value": shown(value), "bounds": str(self)}
-            raise PydanticCustomError("bounds", "is {value}: it must be {bounds}", told)
+            context = {"value": shown(value), "bounds": str(self)}
+            raise PydanticCustomError("bounds", "is {value}: it must be {bounds}", context)
         return number if self.whole else float(number)
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:

@@ -1,7 +1,7 @@
-"""What is kept for later, and what of it may go: unfinished things that were abandoned, and what nothing names.
+"""The entries of the caches, and which may be removed: unfinished ones that were abandoned, and unused ones.
 
-A finished thing is named if the data folder has it outside the caches: its very files, by hard or symbolic links as
-published models have them, or by a list of shards.
+A finished entry is used if the data folder refers to it from outside the caches: by hard or symbolic links to its
+files, as published models do, or by a list of shards.
 """
 
 import json

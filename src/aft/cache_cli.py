@@ -1,4 +1,4 @@
-"""`kedro cache`: what is kept for later, and what of it may go."""
+"""`kedro cache`: list the entries of the caches, and remove unfinished or unused ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +18,17 @@ _DAY_S = 86_400
 
 @click.group()
 def cache() -> None:
-    """What is kept for later: models, samples, scores, ratings, and what was abandoned before it was finished."""
+    """List and clean the caches of models, samples, scores and ratings."""
 
 
 @cache.command("list")
 @at_workplace
 def list_cache(place: "Workplace") -> None:
-    """Tell size, age and kind of all that is kept, the oldest first.
+    """List size, age, state and kind of every entry, the oldest first.
 
-    What is `unused` is in no result of the data folder: it is made again when it is needed.
+    An `unused` entry is in no result of the data folder; it is made again when it is needed.
     """
-    _tell(find_entries(*_kept(place)))
+    _print(find_entries(*_kept(place)))
 
 
 @cache.command("clean")
@@ -37,7 +37,7 @@ def list_cache(place: "Workplace") -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @at_workplace
 def clean_cache(place: "Workplace", unused: bool, older_than: float, yes: bool) -> None:
-    """Remove what was abandoned before it was finished, such as the checkpoints of a training that is not wanted.
+    """Remove what was abandoned before it was finished, such as checkpoints of a training that is no longer wanted.
 
     What a running process makes is left alone, and so are a judge's ratings, which cost money.
     """
@@ -51,7 +51,7 @@ def clean_cache(place: "Workplace", unused: bool, older_than: float, yes: bool) 
     if unused:
         refuse_shared(data, caches)
     shown = choose()
-    _tell(shown)
+    _print(shown)
     if not shown:
         return
     if not yes:
@@ -73,12 +73,12 @@ def _kept(place: "Workplace") -> tuple[Path, list[Path]]:
         return Path(place.globals["data"]), [Path(str(context.params[name])) for name in CACHES]
 
 
-def _tell(entries: list[Entry]) -> None:
+def _print(entries: list[Entry]) -> None:
     rows = [("size", "age", "state", "kind", "folder")]
     rows += [(_size(one.size), f"{one.age_s / _DAY_S:.1f} d", one.state, one.kind, str(one.path)) for one in entries]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for size, age, *told in rows:
-        columns = (size.rjust(widths[0]), age.rjust(widths[1]), *map(str.ljust, told, widths[2:]))
+    for size, age, *others in rows:
+        columns = (size.rjust(widths[0]), age.rjust(widths[1]), *map(str.ljust, others, widths[2:]))
         click.echo("  ".join(columns).rstrip())
     click.echo(f"{len(entries)} folders, {_size(sum(one.size for one in entries))}")
 

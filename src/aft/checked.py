@@ -1,4 +1,4 @@
-"""Settings are checked where they stand: what is wrong with one is told in a sentence that names it."""
+"""Settings classes that check themselves: an unknown key or a misfit is a `SettingsError` that names it."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def checked(cls: type[_T]) -> type[_T]:
         try:  # by name, which errors then have
             check(self, *values[len(names) :], **dict(zip(names, values, strict=False)), **given)
         except ValidationError as error:
-            raise SettingsError(_told(error, made, key)) from None
+            raise SettingsError(_message(error, made, key)) from None
 
     made.__init__ = __init__
     return made
@@ -46,10 +46,10 @@ def read(kind: Any, value: Any, key: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value, extra="forbid")
     except ValidationError as error:
-        raise SettingsError(_told(error, kind, key)) from None
+        raise SettingsError(_message(error, kind, key)) from None
 
 
-def _told(error: ValidationError, kind: Any, key: str) -> str:
+def _message(error: ValidationError, kind: Any, key: str) -> str:
     return " ".join(dict.fromkeys(_sentence(kind, key, fault) for fault in error.errors()))
 
 

@@ -1,4 +1,4 @@
-"""What a result follows from, for the key that it is kept under: the source of its rooms, and the settings that decide.
+"""Cache keys: the source code and the settings that decide a result. A room is a package of `aft`, such as `tasks`.
 
 An edited rule is never answered from a cache, and a setting that only says how a thing is computed makes nothing anew.
 """
@@ -73,7 +73,7 @@ def deciding(settings: Any) -> Any:
     """The settings that decide a result, by name: all fields but those whose type is `How`.
 
     What these say, how a thing is computed, changes it by the rounding of sums at most, and under dropout by the masks
-    that are drawn. Settings in settings are told in the same way, and any other value is itself.
+    that are drawn. Settings in settings are treated in the same way; any other value is itself.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings

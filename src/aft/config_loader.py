@@ -1,4 +1,4 @@
-"""How the configuration of a run is put together: what all recipes share, the recipe, the machine, the command line."""
+"""How the configuration of a run is merged: base, what the recipe extends, the recipe, local, the command line."""
 
 from pathlib import Path
 from typing import Any, cast

@@ -88,7 +88,7 @@ def _is_about(error: Exception, path: Path) -> bool:
 
 
 def _is_name(path: Path) -> bool:
-    """Whether the operating system can have a file of this name: without NUL, in letters that it can tell."""
+    """Whether the operating system can have a file of this name: without NUL, in characters that it can encode."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

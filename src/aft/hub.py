@@ -1,4 +1,4 @@
-"""What the Hugging Face hub and its client say, for people."""
+"""Errors of the Hugging Face hub and its client, as one line for the user."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What the project's commands have in common: the folder that they work in, and a user's mistake as one sentence."""
+"""What the project's commands share: the folder that they work in, and a user's mistake as one sentence."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -28,8 +28,8 @@ if _OLD_NAME not in (_given := os.environ.get("PYTHONWARNINGS", "")):
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (f"ignore:{_OLD_NAME}:FutureWarning", _given)))
 warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is deprecated.*")
 
-# Kedro advises to repeat a command that failed at its first node; what is wrong is told in the next line.
-logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda told: "No nodes ran" not in told.getMessage())
+# Kedro advises to repeat a command that failed at its first node; the next line of the log says what is wrong.
+logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No nodes ran" not in line.getMessage())
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()

@@ -1,4 +1,4 @@
-"""What a user should read of an error that a user can cause: one sentence instead of a traceback."""
+"""Errors that a user can cause, as one sentence instead of a traceback."""
 
 import re
 from typing import Any

@@ -47,7 +47,7 @@ def test_it_names_recipe_data_style_base_and_the_fingerprints(
     card = (model.path / "README.md").read_text(encoding="utf-8")
     for row in (
         *("| Recipe | `gsm8k` |", "| Training questions | `pocket (12)` |", "| Prompt style | `chat` |"),
-        *("| Base model | `owner/tiny` |", f"| Fingerprint of the base model, as the log tells it | `{told}` |"),
+        *("| Base model | `owner/tiny` |", f"| Fingerprint of the base model, as in the log | `{told}` |"),
     ):
         assert row in card, row
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "owner/tiny"

@@ -122,8 +122,8 @@ def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
     [
         ({"figures": ["maj_at_8"]}, "ks are"),
         ({"figures": []}, "needs figures"),
-        ({"figures": ["speed", "accuracy_other"]}, "tells speed, accuracy_other"),
-        ({"figures": ["maj_at_all"]}, "tells maj_at_all"),
+        ({"figures": ["speed", "accuracy_other"]}, "reports speed, accuracy_other"),
+        ({"figures": ["maj_at_all"]}, "reports maj_at_all"),
         ({"figures": ["auroc"], "figure": "sweep", "sweep": SWEEP}, "needs figures"),
         ({"orderings": [{"claim": "c", "above": "aft@2", "below": "vft@2"}], **ROUNDED}, "no vft@2 to order"),
         ({"orderings": [{"claim": "c", "above": "aft", "below": "rft"}]}, "no rft to order"),
@@ -134,13 +134,13 @@ def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
 def test_what_cannot_be_told_is_refused_before_anything_runs(change: dict[str, object], words: str) -> None:
     study = {"title": "T", "question": "Q", "variants": ["vft", "aft"], "seeds": [0], **change}
     with pytest.raises(SettingsError, match=words):
-        read_studies({"one": study}, VARIANTS)["one"].check_told([4], ["validation"])
+        read_studies({"one": study}, VARIANTS)["one"].check_reported([4], ["validation"])
 
 
 def test_what_can_be_told_is_not_refused() -> None:
     orderings = [{"claim": "c", "above": "aft_bc@0.15", "below": "vft", "metric": "validation"}]
     study = {**{name: getattr(SWEPT, name) for name in SWEPT.__dataclass_fields__}, "orderings": orderings}
-    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}}, VARIANTS)["one"].check_told(
+    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}}, VARIANTS)["one"].check_reported(
         [4], ["validation"]
     )
 

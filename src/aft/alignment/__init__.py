@@ -1,1 +1,1 @@
-"""What the ranking of responses asks of their scores: losses as pure functions."""
+"""Alignment losses: ranking and preference losses as pure functions of the scores of responses."""

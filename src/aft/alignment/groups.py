@@ -1,4 +1,4 @@
-"""What the terms read of a batch, Q questions with up to K responses each, and what the constraints are made of."""
+"""The tensors that alignment terms read, Q questions with up to K responses each, and the parts of constraints."""
 
 from dataclasses import dataclass
 from functools import cached_property

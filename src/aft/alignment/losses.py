@@ -1,8 +1,8 @@
-"""What the ranking of a question's responses asks of their scores: thirteen terms under four constraints.
+"""The alignment loss of a batch: thirteen ranking and preference losses, each under one of four constraints.
 
 Pure functions of small tensors [Q, K]: Q questions with up to K responses each, padded under a mask. The paper's terms
-are in `aft.alignment.ranking`, losses of pairs in `pairwise`, of single responses in `pointwise`; what each reads, and
-its constants, in `terms`.
+are in `aft.alignment.ranking`, losses of pairs in `pairwise`, of single responses in `pointwise`; `terms` says what
+each reads, and its constants.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Losses of pairs: a better response w and a worse one l of the same question, by strict ranks; the mean over pairs.
+"""Losses of pairs: a better response w (chosen) and a worse one l (rejected) of a question; the mean over pairs.
 
 s is a response's mean log-probability, l_y = s |y| their sum, r = l_y - l_y under the reference model:
 

@@ -1,4 +1,4 @@
-"""Losses of single responses, right (R = +1) or wrong (R = -1), whatever their ranks; the mean over a question's.
+"""Losses of single responses with a reward R, +1 right or -1 wrong, whatever their ranks; the mean over a question's.
 
 s is a response's mean log-probability, l = s |y| their sum, r = l - l under the reference model, l^mu and s^mu the same
 under the model that sampled, sg a value without gradient:

@@ -1,4 +1,4 @@
-"""The paper's terms (arXiv 2309.02144): losses of a whole ranking; binary feedback is a ranking of two levels.
+"""The paper's terms (arXiv 2309.02144): listwise losses of a ranking; binary feedback is a ranking of two levels.
 
 Every term compares a response i with a strictly lower-ranked j by the same linear forms of their scores s,
 

@@ -1,4 +1,4 @@
-"""The alignment terms by name: what each reads, and its constants as published. Importing this costs nothing."""
+"""The alignment terms by name: what each reads, and its constants as published. Importing this loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a variant is: one entry of the configuration, and what follows from it for those who show results."""
+"""A variant: one way of training, an entry of the configuration; the family of its colour, its mark in tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Kedro's datasets of tables, JSON and text, but whole and sealed, or absent: see `aft.files.write_sealed`.
+"""Kedro's datasets of tables, JSON and text with atomic writes and a checksum: see `aft.files.write_sealed`.
 
-A killed run leaves no half file, and one that has changed since is not loaded. Runs of several seeds may write and read
-the same one at once.
+A killed run leaves no half file, and a file that has changed since it was written is not loaded. Runs of several seeds
+may write and read the same one at once.
 """
 
 from pathlib import Path

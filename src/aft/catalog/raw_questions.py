@@ -1,4 +1,4 @@
-"""A Kedro dataset for what a run begins with: the questions as they are published, or how they are generated."""
+"""A Kedro dataset for raw questions: which task family they come from, and with which settings."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Which stage makes a dataset again, for the sentence that names one that is damaged or missing."""
+"""The stage that makes a dataset, for errors about one that is damaged or missing."""
 
 import re
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from aft.files import lost_files
 
 
 class TablePartitionsDataset(PartitionedDataset):
-    """`partitions.PartitionedDataset` of Parquet tables with a seal; one that has disappeared is told, too."""
+    """`partitions.PartitionedDataset` of Parquet tables with a seal; one that has disappeared is an error, too."""
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Does a model know when it is right? Its scores as a ranking of its own responses, and as a confidence.
+"""AUROC and calibration: a model's scores as a ranking of its own responses, and as a confidence.
 
 The confidence of a response is exp(score), the geometric mean of its token probabilities, in (0, 1]. It is *not* the
 probability that the model gives the whole response (that is its n-th power for n tokens), and no training objective

@@ -1,4 +1,4 @@
-"""Which variant reasons better: all seeds that are there, the same test questions, paired."""
+"""The comparison of variants: differences paired by test question and seed, over all common seeds."""
 
 from collections.abc import Mapping
 from typing import Any

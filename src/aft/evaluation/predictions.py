@@ -1,4 +1,4 @@
-"""What a variant answered to the test questions, and all that is measured of it."""
+"""A variant's predictions on the test questions, and its metrics."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,1 +1,1 @@
-"""Labels, ranks and counts of sampled responses."""
+"""Labels (outcome rewards), ratings and ranks of sampled responses."""

@@ -1,4 +1,4 @@
-"""Ranking feedback from a judge: a language model behind an OpenAI-compatible server rates every candidate.
+"""LLM-as-a-judge: a language model behind an OpenAI-compatible server rates every candidate, for ranking feedback.
 
 Each candidate is rated a few times and its ratings are averaged. Every finished rating is kept at once in a store that
 is named by what the ratings follow from, so that a run that was killed, or refused, asks only for what is missing:

@@ -1,4 +1,4 @@
-"""What can be set about a judge; importing this costs nothing."""
+"""Settings of the judge."""
 
 from typing import Annotated, Literal
 

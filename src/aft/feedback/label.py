@@ -1,4 +1,4 @@
-"""Feedback on sampled responses: which are right, which are the same, and how they rank."""
+"""Labels of sampled responses (outcome rewards): which are right, which are duplicates, and how they rank."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Ratings by the task's own check of every step: the paper's protocol without a judge to ask."""
+"""Ratings by the task's own check of every step (a rule-based process reward): the paper's protocol without a judge."""
 
 import logging
 import math
@@ -28,7 +28,7 @@ def rate_steps(feedback: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
     unrated = sum(map(math.isnan, ratings))
     if unrated:
         logger.warning(
-            "%d responses are not rated: their task family cannot tell wrong steps. Variants with ranking feedback "
+            "%d responses are not rated: their task family cannot check steps. Variants with ranking feedback "
             "need another judge (labelling.judge).",
             unrated,
         )

@@ -1,1 +1,1 @@
-"""What happens around a run: tracking, checks of parameters, the summary."""
+"""Kedro hooks: MLflow tracking, checks of parameters and inputs, locks, the summary of a run."""

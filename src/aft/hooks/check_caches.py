@@ -1,4 +1,4 @@
-"""Refuse, before anything runs, a cache at a place where nothing can be kept."""
+"""Refuse, before anything runs, a cache folder that cannot be used."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Refuse, before anything runs, what is to be read from a place where it is not."""
+"""Refuse, before anything runs, a model or file to be read that does not exist."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Refuse, before anything runs, what cannot be meant: parameters, versions of datasets, names of folders, runners.
+"""Refuse, before anything runs, invalid parameters, versions of datasets, names of folders and runners.
 
 A misspelt key must not silently leave the default in force, and two names must not give one folder.
 """

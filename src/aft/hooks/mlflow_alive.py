@@ -1,7 +1,7 @@
-"""Which runs still go on: a process that records a run holds a lock file for as long as it lives.
+"""Which MLflow runs are alive: a process that records a run holds a lock file for as long as it lives.
 
-The operating system frees a lock however the process ends. So a lock file that can be had is one of a process that was
-killed, and its runs can be closed; or of one that ended and could not tell MLflow so, which left in it what to tell.
+The operating system frees a lock however the process ends. So a lock file that can be locked belongs to a process that
+was killed, whose runs can be closed; or to one that could not reach MLflow when it ended, and left the statuses there.
 Those of another machine or project have other lock files and are left alone.
 """
 
@@ -35,7 +35,7 @@ class Alive:
         return {_TAG: Path(self.lock.lock_file).suffix[1:]}
 
     def end(self, untold: Mapping[str, str] | None = None) -> None:
-        """The runs are over; statuses by run that MLflow may still have to be told are told by the next start."""
+        """The runs are over; the next start writes the statuses by run that MLflow may still lack."""
         path = Path(self.lock.lock_file)
         self.lock.release()
         path.unlink(missing_ok=True)

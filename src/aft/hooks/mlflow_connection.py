@@ -1,4 +1,4 @@
-"""The way to MLflow: its client with an experiment, refused at once and in one sentence where it cannot be used."""
+"""The connection to MLflow: client and experiment, or one sentence at once if it cannot be used."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""MLflow's database where it is a SQLite file: looked at before MLflow does, and made whole or not at all."""
+"""MLflow's database as a SQLite file: inspected before MLflow opens it, and created atomically."""
 
 import logging
 import os

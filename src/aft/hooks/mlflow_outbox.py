@@ -1,4 +1,4 @@
-"""What is still to be written into MLflow while a run goes on, whatever becomes of MLflow."""
+"""The queue of records still to be written to MLflow: a run goes on whether or not MLflow takes them."""
 
 import logging
 import time

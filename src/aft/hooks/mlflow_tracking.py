@@ -99,7 +99,7 @@ class MlflowTrackingHook:
 
     @hook_impl(wrapper=True)
     def after_pipeline_run(self) -> Generator[None, Any, Any]:
-        """Close the record: all went well. When all other hooks are through, too, tell of a record with gaps.
+        """Close the record: all went well. When all other hooks are through, too, warn of a record with gaps.
 
         Raises `IncompleteRecord`, for the command's exit status.
         """

@@ -1,4 +1,4 @@
-"""What a record of a run may tell of its place: the commit of the code, and a tracking URI without credentials."""
+"""Provenance in the record of a run: the commit of the code, and the tracking URI without credentials."""
 
 import subprocess
 from pathlib import Path

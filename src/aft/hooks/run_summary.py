@@ -1,4 +1,4 @@
-"""What a person wants to know when a run has ended: the comparison, how long each stage took, where everything is."""
+"""The summary at the end of a run: the comparison table, the time of each stage, all output paths."""
 
 import logging
 import math
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aft.run")
 
-_COMPARISON, _REPORT, _FIGURE = "comparison", "report", "_figure"  # how the names of a comparison's datasets end
+_COMPARISON, _REPORT, _ANSWERS, _FIGURE = "comparison", "report", "answers", "_figure"  # how names of datasets end
 
 
 class RunSummaryHook:
-    """Notes what a run writes and how long its stages take, and tells it at the end.
+    """Notes what a run writes and how long its stages take, and logs it at the end.
 
     It is called last, so that what other hooks do is counted for the stage in which they do it.
     """
@@ -44,7 +44,7 @@ class RunSummaryHook:
         self._seconds: dict[str, float] = {}
         self._comparisons: dict[str, pd.DataFrame] = {}  # by the dataset's name
         self._figures_of: dict[str, Mapping[str, float]] = {}
-        self._reports: list[str] = []
+        self._pages: dict[str, list[str]] = {_REPORT: [], _ANSWERS: []}
         self._figures: list[str] = []
         self._models: list[str] = []
 
@@ -66,8 +66,8 @@ class RunSummaryHook:
         what, variant = dataset_name.rpartition(".")[-1], measured(dataset_name)
         if what == _COMPARISON:
             self._comparisons[dataset_name] = data
-        elif what == _REPORT:
-            self._reports.append(dataset_name)
+        elif what in self._pages:
+            self._pages[what].append(dataset_name)
         elif variant is not None:
             self._figures_of[variant] = data
         elif what.endswith(_FIGURE):
@@ -77,7 +77,7 @@ class RunSummaryHook:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
-        """Tell it all in one message."""
+        """Log the summary as one message."""
         project = Path(run_params["project_path"])
         missing = self._tracking.missing
         parts = [
@@ -107,7 +107,8 @@ class RunSummaryHook:
         """Rows of what and where, the paths relative to the project."""
         metrics = [dataset(name, "metrics") for name in self._measured_alone()]
         written = {
-            "Report": self._reports,
+            "Report": self._pages[_REPORT],
+            "Answers": self._pages[_ANSWERS],
             "Comparison": self._comparisons,
             "Metrics": metrics,
             "Figure": self._figures,

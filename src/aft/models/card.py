@@ -22,7 +22,7 @@ _FACTS = {
     "data": "Training questions",
     "prompt_style": "Prompt style",
     "base": "Base model",
-    "base_fingerprint": "Fingerprint of the base model, as the log tells it",
+    "base_fingerprint": "Fingerprint of the base model, as in the log",
     "start": "Fingerprint of the model that training started from",
     "examples": "Hash of the training examples",
     "probe": "Hash of the held-out examples that were watched",
@@ -48,9 +48,9 @@ def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {})
         "tags": tags,
     }
     lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""]
-    lines += [f"# {_title(made_from)}", "", _told(objective, lora), ""]
+    lines += [f"# {_title(made_from)}", "", _introduction(objective, lora), ""]
     known = {**made_from, **provenance}
-    facts = [(told, known[name]) for name, told in _FACTS.items() if known.get(name) is not None]
+    facts = [(title, known[name]) for name, title in _FACTS.items() if known.get(name) is not None]
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
         if made_from.get(name):
@@ -72,7 +72,7 @@ def _tags(objective: Mapping[str, Any]) -> list[str]:
     return [objective["term"], *([objective["constraint"]] if objective["constraint"] != "none" else [])]
 
 
-def _told(objective: Mapping[str, Any], lora: bool) -> str:
+def _introduction(objective: Mapping[str, Any], lora: bool) -> str:
     text = "A causal language model, trained with AFT (Alignment Fine-Tuning)."
     if objective:
         text = (

@@ -1,4 +1,4 @@
-"""What must not be read of the environment: settings of other launchers, which decide what is trained and computed.
+"""Environment variables that must not decide a result: settings of other launchers, and of float32's precision.
 
 `accelerate` and `transformers` take precision, device, compilation, sharding and the number of processes from variables
 that `accelerate launch`, MPI or another program's job may have left. They are in no key of a model or of what it says,

@@ -1,4 +1,4 @@
-"""A model goes to the Hugging Face hub: only when asked for, and nothing but what a model is passed on with."""
+"""Push a finished model to the Hugging Face hub: only when asked, and only weights, tokenizer, card and adapter."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

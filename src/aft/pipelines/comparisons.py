@@ -1,4 +1,4 @@
-"""Which variants and comparisons there are, as the configuration says, and what their datasets are called."""
+"""The configured variants and comparisons, and the names of their namespaces and datasets."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping

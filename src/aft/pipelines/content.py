@@ -1,4 +1,4 @@
-"""The paths that settings name, and what lies there as a hash: it may change while the setting does not."""
+"""The paths among the settings, and a hash of the content there, which may change while the setting does not."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What is wrong with the parameters of a run, by what each of them must be: a sentence each, with the known keys."""
+"""Validation of a run's parameters: a sentence for each fault, with the known keys."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""What may be told of a run's settings: parameters on an allow-list, no credentials, no folders."""
+"""The parameters that a record of a run may show: an allow-list, without credentials and folders."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _LONGEST_VALUE = 6000  # MLflow's limit, in characters
 def recorded_parameters(parameters: Mapping[str, Any], variant: str | None = None) -> dict[str, str]:
     """The parameters on the allow-list `RECORDED` and the variant's objective, flattened: dotted key to text.
 
-    A path is told by its last component only, and no value is longer than MLflow takes.
+    Of a path only the last component is shown, and no value is longer than MLflow takes.
     """
     chosen = {key: parameters[key] for key in RECORDED if key in parameters}
     if variant is not None:

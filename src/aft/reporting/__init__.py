@@ -1,1 +1,1 @@
-"""What people see: figures, the HTML report, and the pages of the studies."""
+"""Figures, the HTML report, and the pages of the studies."""

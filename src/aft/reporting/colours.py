@@ -1,4 +1,4 @@
-"""A response as HTML whose tokens are the more coloured, the less a model expects them."""
+"""A response as HTML: the less likely a token is under a model, the stronger its colour."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial

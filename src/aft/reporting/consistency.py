@@ -1,4 +1,4 @@
-"""Where a model ranks a wrong response above a right one of its question: of what kind these are, and what changed.
+"""Inversions, where a model ranks a wrong response above a right one of its question: of which kinds, and what changed.
 
 The scored groups that these functions take have one row per response: `question_id`, `sample_index`, `is_correct`
 (bool), `score` (mean token log-probability, <= 0, natural log), and whatever the caller knows of a response besides,
@@ -38,8 +38,8 @@ def response_pairs(scored: pd.DataFrame, describing: Sequence[str] = ()) -> pd.D
     """
     check_finite(scored)
     is_correct = scored["is_correct"].to_numpy(dtype=bool)
-    told = scored[["question_id", "sample_index", "score", *describing]]
-    pairs = told[is_correct].merge(told[~is_correct], on="question_id", suffixes=("_right", "_wrong"))
+    known = scored[["question_id", "sample_index", "score", *describing]]
+    pairs = known[is_correct].merge(known[~is_correct], on="question_id", suffixes=("_right", "_wrong"))
     gap = pairs["score_right"] - pairs["score_wrong"]
     return pairs.assign(gap=gap, inverted=gap < 0)
 
@@ -88,8 +88,8 @@ def changes_by(changed: pd.DataFrame, by: Sequence[str], level: float = 0.95) ->
     mended than made; [`low`, `high`] is its paired interval by bootstrap over questions.
     """
     mended, new, kept = (changed["change"] == name for name in CHANGES[1:])
-    told = changed.assign(value=new.astype(float) - mended, mended=mended, new=new, inverted_after=new | kept)
-    return _by_questions(told, by, "difference", ["mended", "new", "inverted_after"], level)
+    counted = changed.assign(value=new.astype(float) - mended, mended=mended, new=new, inverted_after=new | kept)
+    return _by_questions(counted, by, "difference", ["mended", "new", "inverted_after"], level)
 
 
 def case_studies(changed: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -129,18 +129,25 @@ def error_kind(wrong_steps: Sequence[str]) -> str:
 
 
 def first_wrong_step(response: str, wrong_steps: Sequence[str], equations: Callable[[str], list[str]]) -> int:
-    """The number, from 1, of the first line of `response` that `wrong_steps` quote, as a whole or one of its equations.
+    """The number, from 1, of the first of `wrong_lines`.
 
-    `equations` gives those of a text, as the sentences write them. Where no line is quoted, what is missing is only
-    known at the end: it is the number of the last line.
+    Where no line is quoted, what is missing is only known at the end: it is the number of the last line.
     """
-    lines = response.rstrip("\n").split("\n")
-    told = "\n".join(wrong_steps)
-    for number, line in enumerate(lines, start=1):
-        quoted = line.strip() and f'"{line[:80]}"' in told
-        if quoted or any(_stands_in(equation, told) for equation in equations(line)):
-            return number
-    return len(lines)
+    found = wrong_lines(response, wrong_steps, equations)
+    return found[0] if found else len(response.rstrip("\n").split("\n"))
+
+
+def wrong_lines(response: str, wrong_steps: Sequence[str], equations: Callable[[str], list[str]]) -> list[int]:
+    """The numbers, from 1, of the lines of `response` that `wrong_steps` quote, as a whole or one of their equations.
+
+    `equations` gives those of a text, as the sentences write them.
+    """
+    faults = "\n".join(wrong_steps)
+    return [
+        number
+        for number, line in enumerate(response.split("\n"), start=1)
+        if (line.strip() and f'"{line[:80]}"' in faults) or any(_stands_in(one, faults) for one in equations(line))
+    ]
 
 
 def _stands_in(equation: str, text: str) -> bool:

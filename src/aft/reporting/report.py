@@ -1,7 +1,7 @@
-"""One page for people: what was compared, how it came out, and what it was made of.
+"""The HTML report of a comparison: what was compared, the results, and what they were made of.
 
-Here is what stands in it, as plain data; `templates/report.html.j2` has the words around it. The page needs nothing but
-itself: no script, no file beside it, no connection.
+Here its content is computed as plain data; `templates/report.html.j2` has the words around it. The page is
+self-contained: no script, no file beside it, no connection.
 """
 
 from base64 import b64encode

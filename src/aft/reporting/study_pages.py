@@ -1,4 +1,4 @@
-"""A study for people: its table beside the paper's values, its figure, and all studies as one page."""
+"""The page of a study: its table beside the paper's values, and its figure; and all studies as one page."""
 
 import json
 import math

@@ -1,1 +1,1 @@
-"""k responses per question: the engine and the store."""
+"""k responses per question (rollouts): engine, server, cluster and store."""

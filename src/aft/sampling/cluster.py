@@ -199,7 +199,7 @@ def _joined(cluster: ClusterSettings) -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """The package, which tells nobody that it is used; `SettingsError` if it is missing."""
+    """The package, without its usage reports; `SettingsError` if it is missing."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         return import_module("ray")

@@ -1,4 +1,4 @@
-"""The `transformers` engine: k responses per prompt; the prompt is read once, and ended rows make room for others.
+"""The local engine: k responses per prompt by continuous batching over a KV cache that keeps each prompt once.
 
 Each response has a seed of its own, hash(run seed, question id, sample index), from which all its random numbers are
 drawn before the first token: which responses are generated side by side does not change what is drawn.

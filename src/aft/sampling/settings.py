@@ -1,4 +1,4 @@
-"""What can be set about sampling; importing this costs nothing."""
+"""Settings of sampling."""
 
 from typing import Annotated, Literal
 

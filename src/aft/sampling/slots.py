@@ -1,4 +1,4 @@
-"""Keys and values of the responses that are generated side by side, and the attention of their newest tokens.
+"""The KV cache of the responses that are generated side by side, and the attention of their newest tokens.
 
 What was read of a prompt is kept once for all its rows, each row keeps only what it has generated. Attention scores of
 the two parts go through one softmax, so the result is that of the whole row. Live rows always lie at the front of the

@@ -39,7 +39,7 @@ class SampleStore:
     ) -> list[Path]:
         """Make the shard of every block that is not finished yet; the shards of all blocks, in their order.
 
-        A block is told by the hash of what it is made from. `make` gets the numbers of those to be made, and each is
+        A block is known by the hash of what it is made from. `make` gets the numbers of those to be made, and each is
         written as soon as it comes; it is not called if there are none. `report` hears how many are finished. Raises
         `StoreError` if the disk is full, or the code is not that in memory (see `aft.code.load_rooms`). Another run
         that fills the store is waited for.
@@ -67,7 +67,7 @@ def encode(rows: "pd.DataFrame") -> bytes:
 
 
 def is_finished(shard: Path) -> bool:
-    """Whether a shard is there and has the bytes that its seal names; a damaged one is told and counts as missing."""
+    """Whether a shard is there and has the bytes that its seal names; a damaged one is logged and counts as missing."""
     if not shard.is_file() or not _seal(shard).is_file():
         return False
     try:

@@ -1,1 +1,1 @@
-"""Scores of responses that share a question."""
+"""Scores (mean token log-probabilities) of the responses of a question, which share its prompt."""

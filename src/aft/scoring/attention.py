@@ -1,4 +1,4 @@
-"""Attention over packed rows: many prompts and responses in one input without padding, each seeing only what it may.
+"""Attention over packed rows (packing): many prompts and responses in one input without padding, each seeing its own.
 
 The tokens of a forward pass lie one after the other in a single row of the batch, so that no layer but attention ever
 sees padding. A `Span` is a run of them that belongs together: a prompt, or a response that continues a prompt, whose

@@ -1,4 +1,4 @@
-"""Whether a model is causal: whether what it says of a token follows from the tokens before it alone."""
+"""Whether a model is causal: whether a token's log-probability depends on the tokens before it only."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Which path scores a batch of groups: chosen from the model, the groups and a budget of tokens, and told in the log.
+"""Which path scores a batch of groups: chosen from the model, the groups and a budget of tokens, and named in the log.
 
 - `naive`: prompt + response once for every response, padded; for any model.
-- `shared`: every prompt once and no padding, in one graph; the fastest where the groups fit into the budget.
+- `shared`: every prompt once and no padding (packing), in one graph; the fastest where the groups fit into the budget.
 - `two_pass`: the same gradient in bounded memory, for a group that does not fit: about a third more work.
 """
 
@@ -120,7 +120,7 @@ def padding(groups: Sequence[Group], planned: Sequence[tuple[Path, list[int]]]) 
 
 
 def mode(model: "PreTrainedModel", path: Path) -> AbstractContextManager[None]:
-    """What the model must be in for the path, backward passes included."""
+    """Context manager that installs the attention this path needs; backward passes run inside it, too."""
     return nullcontext() if path == "naive" else packed_rows(model)
 
 

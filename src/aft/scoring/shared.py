@@ -82,9 +82,9 @@ def two_pass_backward(
     (weight_D,) = torch.autograd.grad(loss, sums_D)
 
     leaves = {layer: (k.detach().requires_grad_(), v.detach().requires_grad_()) for layer, (k, v) in memory.items()}
-    after = _random_state(model.device)
+    after, weighs = _random_state(model.device), weight_D.ne(0).tolist()  # one wait for the device, not one a chunk
     for chunk, state in zip(inside, states, strict=False):
-        if weight_D[chunk].any():
+        if any(weighs[d] for d in chunk):
             _set_random_state(model.device, state)
             backward((weight_D * _read(model, work, chunk, leaves)[0]).sum())
     _set_random_state(model.device, after)

@@ -46,7 +46,7 @@ class Ordering:
 
 @dataclass(config=_STRICT, frozen=True)
 class Study:
-    """Which variants are trained under which settings and seeds, and what is told of them."""
+    """Which variants are trained under which settings and seeds, and what is reported of them."""
 
     title: str
     question: str  # what the study asks, in a sentence
@@ -126,8 +126,8 @@ class Study:
             **({"x_label": self.sweep.label, "log_x": self.sweep.log} if self.sweep else {}),
         )
 
-    def check_told(self, ks: list[int], sets: list[str]) -> None:
-        """Raise `SettingsError` if what the study tells cannot come from runs with these k and question sets."""
+    def check_reported(self, ks: list[int], sets: list[str]) -> None:
+        """Raise `SettingsError` if the study reports what runs with these k and question sets do not measure."""
         if not self.figures or (self.figure == "sweep" and not self.figures[0].startswith("accuracy")):
             raise SettingsError(
                 f"The study '{self.title}' needs figures, and the figure sweep an accuracy as the first."
@@ -137,12 +137,12 @@ class Study:
         unknown = [name for name in self.figures if name not in (known | at_k.keys())]
         if unknown:
             raise SettingsError(
-                f"The study '{self.title}' tells {', '.join(unknown)}; there are {', '.join(sorted(known))}, and "
+                f"The study '{self.title}' reports {', '.join(unknown)}; there are {', '.join(sorted(known))}, and "
                 "maj_at_k, pass_at_k and best_of_k for every k of evaluation.ks."
             )
         if not set(at_k.values()) <= set(ks):
             raise SettingsError(
-                f"The study '{self.title}' tells {', '.join(self.figures)}, but evaluation.ks are {ks}."
+                f"The study '{self.title}' reports {', '.join(self.figures)}, but evaluation.ks are {ks}."
             )
         metrics = ["accuracy", "assessment_accuracy", "perplexity_of_positives", *sets]
         for one in self.orderings:

@@ -1,4 +1,4 @@
-"""What each of several cells that run at once has of the machine: a GPU of its own where there are some."""
+"""The GPUs and threads of each of several cells that run at once: a GPU of its own where there are some."""
 
 import os
 
@@ -17,7 +17,7 @@ def visible_devices() -> list[str]:
 
 
 def usual_jobs(processes: int) -> int:
-    """How many cells run at once if nobody says: as many as GPUs suffice for, `processes` for each, else as cores."""
+    """How many cells run at once without -j: as many as GPUs suffice for, `processes` for each, else one per core."""
     devices = visible_devices()
     return max(1, len(devices) // processes) if devices else os.cpu_count() or 1
 

@@ -82,7 +82,7 @@ class Workplace:
 
     @property
     def usual_jobs(self) -> int:
-        """How many cells run at once if nobody says."""
+        """How many cells run at once without -j."""
         with self.context() as context:
             return usual_jobs(context.params["launch"].processes)
 
@@ -92,12 +92,12 @@ class Workplace:
         return self.project / self.globals["data"] / "08_reporting" / self.globals["recipe"] / "studies"
 
     def check(self, study: Study, points: Sequence[Point]) -> None:
-        """Raise `SettingsError` before anything runs if the study cannot be told, or a setting is refused."""
+        """Raise `SettingsError` before anything runs if the study or one of its settings cannot be."""
         for point in points:
             with self.context(point.label, study.seeds[0], point.params) as context:
                 params = context.params
             check_known(params)
-            study.check_told(params["evaluation"].ks, ["validation", *params["test_sets"]])
+            study.check_reported(params["evaluation"].ks, ["validation", *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
         """A path as a person may see it: relative to the project where it lies in it."""
@@ -170,8 +170,8 @@ def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, paren
         other = changed(mark, finished.get(name))
         other += [_RECORD] if parent is not None and _RECORD in finished.get(name, ()) else []
         if other and name in finished:
-            told = ", ".join(other)
-            logger.info("%s, seed %d: %s is made again; not as before: %s.", cell.label, cell.seed, name, told)
+            changes = ", ".join(other)
+            logger.info("%s, seed %d: %s is made again; not as before: %s.", cell.label, cell.seed, name, changes)
         if other or not (folder / "metrics" / f"{name}.json").is_file():
             missing[name] = mark
     return missing

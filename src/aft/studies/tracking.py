@@ -79,5 +79,5 @@ def record_study(settings: MlflowSettings, project: Path, parent: StudiesRun, na
                 client.set_terminated(run_id, parent.statuses[run_id])
     except Exception as error:  # stores of artifacts raise what they like
         parent.incomplete += 1
-        told = error if isinstance(error, AftError) else f"{reason(error, uri)}."
-        logger.warning("The files of the study %s lie in %s, and not in MLflow. %s", name, folder, told)
+        why = error if isinstance(error, AftError) else f"{reason(error, uri)}."
+        logger.warning("The files of the study %s lie in %s, and not in MLflow. %s", name, folder, why)

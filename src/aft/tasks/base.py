@@ -4,7 +4,7 @@ A task family is a module of `aft.tasks` with the five names of `Task`. It owns 
 that training, labelling and evaluation cannot disagree. A family outside this package joins by its dotted name. A
 family whose steps can be judged without a model has the two names of `StepwiseTask` as well. One that only brings the
 questions of other families together has the two names of `Source`. A family that writes its questions from patterns
-says `GENERATED = True`: they resemble one another by design, and nobody is told that they do.
+says `GENERATED = True`: they resemble one another by design, and are not searched for near-duplicates.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Training questions that are nearly held-out questions: an exact repeat is dropped, these are only told.
+"""Near-duplicates of held-out questions in train: reported, not removed; exact repeats are removed elsewhere.
 
 Questions are compared by their words, without case, punctuation and options. All numbers are the same word, but in a
 question of hardly more than numbers. The similarity of two is the share of common word 5-grams (Jaccard), computed

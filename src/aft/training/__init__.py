@@ -1,1 +1,1 @@
-"""The trainer of every stage, its data, order and checkpoints."""
+"""The training loop of every stage (SFT and alignment), its examples, batches and checkpoints."""

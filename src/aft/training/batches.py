@@ -1,4 +1,4 @@
-"""The order of training: seeded by epoch, in batches of like cost, so that little is padded."""
+"""The order of training: seeded by epoch, in batches of like length (bucketing), so that little is padded."""
 
 import itertools
 import math

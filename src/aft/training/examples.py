@@ -1,4 +1,4 @@
-"""Training examples: a question, the responses to imitate and the group of responses to rank."""
+"""Training examples: a question, the responses to imitate (SFT) and the group of responses to rank."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -98,7 +98,7 @@ def build_examples(
 def effective_objective(
     objective: Objective, examples: Sequence[Example], references: Callable[[], Sequence[Example]]
 ) -> Objective:
-    """What `objective` comes to on its examples: plain VFT if they hold nothing beyond the references, which is told.
+    """The objective that these examples leave: plain VFT, with a warning, if they hold nothing beyond the references.
 
     `references` gives the examples of plain VFT on the same questions. Raises `DataError` if the loss would be 0
     whatever the weights: nothing to rank, and no weight on what is imitated.
@@ -174,7 +174,7 @@ def _tokens_of(row: _Row) -> list[int]:
 
 
 def _positives(reference: list[int], rows: list[_Row], objective: Objective) -> list[list[int]]:
-    """The reference and every distinct correct sample, under ranking feedback of the top-rated ones only.
+    """The reference and every distinct right sample (rejection sampling); under ranking feedback the top-rated ones.
 
     A sample that was cut would teach not to end, and is none of them.
     """

@@ -1,4 +1,4 @@
-"""Start the processes of a training run, wait for them, and tell what went wrong in one of them."""
+"""Start the processes of a training run, wait for them, and report the error of one that failed."""
 
 import json
 import logging

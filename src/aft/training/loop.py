@@ -211,7 +211,7 @@ def _bar(label: str, done: int, total: int) -> "tqdm[Any]":
 
 
 def _show(bar: "tqdm[Any]", row: Mapping[str, float]) -> None:
-    """Move the bar by one step, with the figures that tell whether it goes well."""
+    """Move the bar by one step, with the figures that show whether it goes well."""
     bar.set_postfix({short: f"{row[name]:.3f}" for name, short in _SHOWN.items() if name in row}, refresh=False)
     bar.update()
 

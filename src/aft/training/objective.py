@@ -1,4 +1,4 @@
-"""The loss of some examples, from the log-probabilities of their responses.
+"""The loss of some examples, from the log-probabilities of their responses; vft is the SFT loss.
 
     loss = vft_weight x vft + weight x alignment(term, constraint)
 
@@ -52,10 +52,10 @@ def objective_loss(
     loss = objective.vft_weight * vft
     metrics = {"vft_term": vft.detach()}
     if objective.term != "none":
-        alignment, told = _alignment(sums_R[~is_target_R], examples, objective)
+        alignment, found = _alignment(sums_R[~is_target_R], examples, objective)
         share = len(examples) / totals.questions
         loss = loss + objective.weight * share * alignment
-        metrics |= {name: share * told[name] for name in ("alignment_term", "constraint_term")}
+        metrics |= {name: share * found[name] for name in ("alignment_term", "constraint_term")}
         own = Totals.of(examples)
         for name, count, total in (
             ("score_positive", own.positives, totals.positives),
@@ -63,7 +63,7 @@ def objective_loss(
             ("margin", own.comparable, totals.comparable),
         ):
             if count:  # else there is no mean: NaN
-                metrics[name] = count / total * told[name]
+                metrics[name] = count / total * found[name]
     return loss, metrics
 
 
@@ -117,7 +117,7 @@ def _alignment(
         ratings_Q_K=given("ratings") if any(example.ratings for example in examples) else None,
         **{f"{name}_Q_K": given(name) * scale_Q_K for name in objective.kind.needs},
     )
-    if objective.score_reduction == "sum":  # curves tell mean scores all the same
+    if objective.score_reduction == "sum":  # the curve has mean scores all the same
         _, means = alignment_loss(scores_Q_K.detach(), ranks_Q_K, mask_Q_K)
         metrics |= {name: means[name] for name in ("score_positive", "score_negative", "margin")}
     return loss, metrics

@@ -1,4 +1,4 @@
-"""What can be set about a training run; importing this costs nothing."""
+"""Settings of a training run, of a variant's objective and of the processes that train."""
 
 from dataclasses import field
 from typing import Annotated, Literal
@@ -39,7 +39,7 @@ class TrainingSettings:
     max_tokens: Count = 512  # prompt + response; longer ones are left out, and counted
     max_steps: Count | None = None  # stop after so many optimiser steps; None = all epochs
     checkpoint_every: How[Count] = 200  # optimiser steps between two checkpoints
-    monitor_every: How[Count | None] = 20  # optimiser steps between two looks at held-out references; None = never
+    monitor_every: How[Count | None] = 20  # score 64 validation references every so many steps; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: How[bool] = False  # trade time for memory
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights

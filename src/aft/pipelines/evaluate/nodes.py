@@ -218,7 +218,7 @@ def by_variant(inputs: dict[str, _Input], kind: str) -> dict[str, _Input]:
 
 
 def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
-    """The seeds that every variant has; what one has besides is told, for it is not compared."""
+    """The seeds that every variant has; a warning names the others, which are not compared."""
     common = sorted(set.intersection(*map(set, seeds.values())))
     more = {name: [one for one in own if one not in common] for name, own in seeds.items()}
     if any(more.values()):

@@ -46,7 +46,7 @@ def load_questions(
 def find_near_duplicates(
     train_questions: pd.DataFrame, test_questions: pd.DataFrame, other_questions: pd.DataFrame
 ) -> pd.DataFrame:
-    """Pairs of a training question and a question of test or another set that are nearly the same: told, not dropped.
+    """Near-duplicates of held-out questions (test and other sets) among the training questions: reported, not removed.
 
     Questions that their family generates are left out: they are alike by design.
     """

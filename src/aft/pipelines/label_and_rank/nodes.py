@@ -48,7 +48,7 @@ def label_and_rank(
 def _ratings(
     feedback: pd.DataFrame, questions: Mapping[str, Question], labelling: Labelling, seed: int, cache: Path
 ) -> tuple[pd.Series, dict[str, Any]]:
-    """The rating of every row by the chosen judge, NaN where there is none, and what the judge tells of its work."""
+    """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
     match labelling.judge:
         case "none":
             return pd.Series(float("nan"), index=feedback.index), {}

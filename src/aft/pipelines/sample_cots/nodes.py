@@ -1,4 +1,4 @@
-"""Sampling: k chains of thought per question, through the store."""
+"""Sampling: k chains of thought per question (rollouts), through the store."""
 
 from pathlib import Path
 

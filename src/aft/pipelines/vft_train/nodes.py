@@ -1,4 +1,4 @@
-"""VFT: maximum likelihood on the references (Eq. 1), from the base model."""
+"""VFT: maximum likelihood on the references (SFT; Eq. 1), from the base model."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model together: who reads what, and what they add up. Alone, there is nothing to do.
+"""Several processes that train one model: who reads what, and what they add up (all-reduce); alone, nothing.
 
 Every process knows the whole batch of an optimiser step and reads its share of the groups. Each share's loss is divided
 by the totals of the whole batch, so that the sum over the processes is the loss and the gradient of the batch, however
@@ -29,7 +29,7 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Barrier: go on when every process has come here."""
     if _together():
         distributed.barrier()
 
