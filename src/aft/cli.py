@@ -87,14 +87,11 @@ def pretrain_pocket(place: "Workplace", folder: Path) -> None:
 
     With FOLDER src/aft/models/pocket_base this makes the model that ships with AFT.
     """
-    from aft.checked import read
     from aft.pipelines.ingest.pocket_base import make_pocket_base
-    from aft.pipelines.parameters import PocketBase
 
     with place.context() as context:
-        parameters = context.params
-    made = read(PocketBase, parameters["base_model"]["pocket"], "base_model.pocket")
-    click.echo(f"Written: {make_pocket_base(made, Path(parameters['model_cache']), folder).fingerprint} in {folder}")
+        made, cache = context.params["base_model"].pocket, Path(context.params["model_cache"])
+    click.echo(f"Written: {make_pocket_base(made, cache, folder).fingerprint} in {folder}")
 
 
 _OPTIONS = [copy(option) for option in kedro_run.params]
