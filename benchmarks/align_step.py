@@ -20,9 +20,10 @@ Before anything is timed, the gradients of our paths must agree, and TRL must ha
 should and have the gradient of the same pairwise loss on our shared path.
 
 tokens_per_s counts each prompt and each response of a question once, whatever a path makes of them. peak_mib is the
-memory of a step beyond weights and optimiser: on the CPU of a fresh process. MFU is the arithmetic that the path calls
-for, without what it recomputes, against a large bfloat16 matrix product on the same card. `1b` is trained with AdamW
-on float32 weights (bfloat16: under autocast); `7b` with plain SGD on bfloat16 weights, for with AdamW it would not fit.
+memory of a step beyond weights and optimiser: on the CPU of a fresh process. tflops is the arithmetic that the path
+calls for, without what it recomputes, per second, and MFU its share of what a large bfloat16 matrix product reaches on
+the same card. `1b` is trained with AdamW on float32 weights (bfloat16: under autocast); `7b` with plain SGD on bfloat16
+weights, for with AdamW it would not fit. A card compares every so many weights' gradients, of 10^9 numbers at most.
 
 `--lengths gsm8k`: 16 questions per step, with lengths as GSM8K's: means of 95 and 122 tokens. `naive` pads a random
 batch to its longest row, `naive_budget` splits it into passes of at most the trainer's token budget and pads each;
@@ -34,7 +35,7 @@ import math
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ from aft.training.batches import batches_of_epoch
 VARIANTS = {"aft_bc": "boundary", "aft_dc": "detached", "aft": "none"}
 OURS = ("naive", "shared", "two_pass")
 BUDGET = 8192  # tokens: the trainer's default
+_COMPARED = 10**9  # numbers of a gradient that are kept to be compared with another's, at most
 QUESTIONS, BATCHES = 16, 32  # per step and in all, with the lengths of GSM8K
 
 Name = tuple[str, str]  # path, variant
@@ -107,19 +109,26 @@ class Bench:
         self.optimizer.zero_grad()
 
     def gradient(self, backward: Step) -> list[torch.Tensor]:
-        """The gradient that a backward pass gives, on the CPU."""
+        """The gradient that a backward pass gives, of the weights that are compared."""
         self.run(backward)
-        found = [weights.grad.cpu() for weights in self.model.parameters()]
+        every = math.ceil(self.model.num_parameters() / _COMPARED)
+        found = [weights.grad for weights in list(self.model.parameters())[::every]]
         self.optimizer.zero_grad()
         return found
 
     def must_agree(self, what: str, backward: Step, reference: list[torch.Tensor]) -> None:
         """Raise `AssertionError` if a gradient is not the reference up to rounding."""
-        pairs = list(zip(self.gradient(backward), reference, strict=True))
-        gap = sum(float((found - wanted).double().square().sum()) for found, wanted in pairs)
-        size = sum(float(wanted.double().square().sum()) for _, wanted in pairs)
-        most = 1e-4 if self.options.dtype == "float32" else 0.1
-        assert math.sqrt(gap / size) <= most, f"The gradient of {what} is off by {math.sqrt(gap / size):.2g}."
+        gap, most = distance(self.gradient(backward), reference), 1e-4 if self.options.dtype == "float32" else 0.1
+        assert gap <= most, f"The gradient of {what} is off by {gap:.2g}."
+
+
+def distance(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
+    """The norm of the difference of two gradients, relative to the norm of the second."""
+
+    def size(tensors: Iterable[torch.Tensor]) -> float:
+        return math.hypot(*(float(tensor.norm(dtype=torch.float32)) for tensor in tensors))
+
+    return size(one - other for one, other in zip(found, wanted, strict=True)) / size(wanted)
 
 
 # --- our paths --------------------------------------------------------------------------------------------------------
@@ -150,7 +159,8 @@ def _alignment(
 
 def our_steps(model: Any, groups: Sequence[Group], options: argparse.Namespace) -> dict[Name, Step]:
     """Forward and backward passes of our paths that are wanted."""
-    budgets: dict[paths.Path, int] = {"naive": BUDGET, "shared": BUDGET, "two_pass": options.token_budget}
+    one_pass = options.one_pass_budget
+    budgets: dict[paths.Path, int] = {"naive": one_pass, "shared": one_pass, "two_pass": options.token_budget}
     return {
         (path, variant): partial(backward, model, path, groups, variant, budget)
         for path, budget in budgets.items()
@@ -162,7 +172,8 @@ def our_steps(model: Any, groups: Sequence[Group], options: argparse.Namespace) 
 def check_ours(bench: Bench, groups: Sequence[Group]) -> None:
     """Raise `AssertionError` if the paths' gradients differ."""
     for variant in bench.options.variants:
-        reference = bench.gradient(partial(backward, bench.model, "naive", groups, variant, BUDGET))
+        naive = partial(backward, bench.model, "naive", groups, variant, bench.options.one_pass_budget)
+        reference = bench.gradient(naive)
         for (path, of), step in our_steps(bench.model, groups, bench.options).items():
             if of == variant and path != "naive":
                 bench.must_agree(f"{path} {variant}", step, reference)
@@ -178,7 +189,7 @@ def check_peer(bench: Bench, groups: Sequence[Group], path: str, step: Step) -> 
 
     def run() -> None:
         with paths.mode(bench.model, "shared"):
-            paths.backward(bench.model, "shared", groups, None, loss_of, BUDGET)
+            paths.backward(bench.model, "shared", groups, None, loss_of, 10**9)
 
     bench.must_agree(path, step, bench.gradient(run))
 
@@ -186,7 +197,8 @@ def check_peer(bench: Bench, groups: Sequence[Group], path: str, step: Step) -> 
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _groups(options: argparse.Namespace) -> list[Group]:
+def groups_of(options: argparse.Namespace) -> list[Group]:
+    """Random questions, each with responses of one length."""
     lengths = [options.P, *[options.C] * options.k]
     return [random_group(lengths, SHAPES[options.shape]["vocab_size"], seed) for seed in range(options.questions)]
 
@@ -205,7 +217,7 @@ def steps_of(bench: Bench, groups: Sequence[Group], folder: str) -> dict[Name, S
 
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each path and variant."""
-    bench, groups = Bench.of(options), _groups(options)
+    bench, groups = Bench.of(options), groups_of(options)
     check_ours(bench, groups)
     with tempfile.TemporaryDirectory() as folder:
         steps = steps_of(bench, groups, folder)
@@ -220,7 +232,8 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = [row_of(name, turns, groups, options) for name in steps]
     for row, name in zip(rows, steps, strict=True):
         row["peak_mib"] = peaks[name]
-        row["mfu"] = flops_per_question(bench.model, name, options) / row["wall_s_per_question"] / rate
+        row["tflops"] = flops_per_question(bench.model, name, options) / row["wall_s_per_question"] / 1e12
+        row["mfu"] = row["tflops"] * 1e12 / rate
     return rows
 
 
@@ -235,7 +248,7 @@ def _peak_of(options: argparse.Namespace, name: Name) -> float:
     variants = [variant] if variant in VARIANTS else []
     bench = Bench.of(argparse.Namespace(**{**vars(options), "paths": [path], "variants": variants}))
     with tempfile.TemporaryDirectory() as folder:
-        step = steps_of(bench, _groups(options), folder)[name]
+        step = steps_of(bench, groups_of(options), folder)[name]
         step()  # makes the optimiser's state
         return peak_mib(step)
 
@@ -345,7 +358,7 @@ def padding_of(bench: Bench, run: Any, batches: Sequence[Sequence[Group]]) -> tu
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
-def read_options() -> argparse.Namespace:
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of the command line; paths of TRL are left out, and told, where it is not installed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -359,11 +372,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--paths", nargs="+", default=[*OURS, *trl_peer.PATHS], choices=[*OURS, *trl_peer.PATHS])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--token-budget", type=int, default=1024, help="of two_pass")
+    parser.add_argument("--one-pass-budget", type=int, default=BUDGET, help="of naive and shared")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="on all paths")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.k < 2 or options.k % 2:
         parser.error("--k must be even: half of the responses are right.")
     if options.shape == "7b" and options.dtype == "float32":
@@ -388,7 +402,7 @@ def main() -> None:
     }
     columns |= {"padding": "padding", "attention_padding": "in attention"} if gsm8k else {}
     columns |= {} if gsm8k else {"times_trl_all_pairs": "x trl_all_pairs", "peak_mib": "peak MiB"}
-    columns |= {"mfu": "MFU"} if options.device == "cuda" and not gsm8k else {}
+    columns |= {"tflops": "TFLOP/s", "mfu": "MFU"} if options.device == "cuda" and not gsm8k else {}
     optimizer = "SGD" if options.shape == "7b" else "AdamW"
     machine = f"{options.shape} on {options.device}, {options.dtype}, {options.threads} thread(s)"
     print(f"{machine}, {optimizer}, medians of {options.repeats}")

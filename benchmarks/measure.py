@@ -122,13 +122,14 @@ def matmul_rate(device: str = "cuda") -> float:
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """Rows as aligned columns; `columns` maps each key that is shown to its heading."""
-    cells = [list(columns.values()), *([_shown(row.get(key)) for key in columns] for row in rows)]
+    cells = [list(columns.values()), *([shown(row.get(key)) for key in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A figure as people read it; a dash where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):

@@ -1,9 +1,9 @@
 """Sampling: our engine beside `generate` of transformers, in one process and in turn, on random Llama weights.
 
-    python benchmarks/sampling.py [--device cuda --shape 7b --dtype bfloat16] [--json FILE]
+    python benchmarks/sampling.py [--device cuda --shape 7b --dtype bfloat16 --rows 512] [--json FILE]
 
-`equal`: 16 questions with prompts of 80-120 tokens, 6 responses each of exactly 64 tokens.
-`gsm8k`: 64 questions with prompts of 100 tokens, 6 responses each that end as GSM8K's solutions do: mean 122 tokens,
+`equal`: 16 questions with prompts of 80-120 tokens, k = 6 responses each of exactly 64 tokens.
+`gsm8k`: 64 questions with prompts of 100 tokens, k responses each that end as GSM8K's solutions do: mean 122 tokens,
 95% within 226, at most 400. A random model does not end by itself, so its end-of-sequence token is given the
 probability of ending here, given that the response is so long already. That depends on the token's position alone,
 which both engines give to the model: both draw lengths from the same distribution, by the same means.
@@ -17,31 +17,21 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253
+from measure import SHAPES
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel  # noqa: TID253
 
 from aft.sampling.engine import Request, generate
 from aft.sampling.settings import SamplingSettings
 
-K, BATCH_ROWS, END, PROMPT = 6, 96, 1, 100
+END, PROMPT = 1, 100
 MEAN, P95, MOST = 122, 226, 400  # tokens of a response in `gsm8k`
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8},
-    "1b": {
-        **{"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
-        **{"num_key_value_heads": 8, "vocab_size": 128256},
-    },
-    "7b": {
-        **{"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-        **{"vocab_size": 32000},
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,8 @@ class Case:
     prompts: list[list[int]]
     max_new_tokens: int
     ends: bool
+    k: int = 6  # responses to each prompt
+    rows: int = 96  # that are made side by side
 
 
 @dataclass(frozen=True)
@@ -81,9 +73,10 @@ def main() -> None:
     model = build_model(arguments.shape, arguments.device, getattr(torch, arguments.dtype))
     vocabulary = model.config.vocab_size
     lengths = torch.randint(80, 121, (16,), generator=torch.Generator().manual_seed(0)).tolist()
+    k, many = arguments.k, arguments.rows
     cases = [
-        Case("equal", _prompts(lengths, vocabulary), 64, ends=False),
-        Case("gsm8k", _prompts([PROMPT] * 64, vocabulary), MOST, ends=True),
+        Case("equal", prompts_of(lengths, vocabulary), 64, False, k, many),
+        Case("gsm8k", prompts_of([PROMPT] * arguments.questions, vocabulary), MOST, True, k, many),
     ]
     rows = [row for case in cases for row in compare(model, case, arguments.repeats)]
     _print(rows)
@@ -98,6 +91,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shape", default="tiny", choices=list(SHAPES))
+    parser.add_argument("--questions", type=int, default=64, help="of gsm8k")
+    parser.add_argument("--k", type=int, default=6, help="responses of a question")
+    parser.add_argument("--rows", type=int, default=96, help="responses side by side")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -106,17 +102,19 @@ def _arguments() -> argparse.Namespace:
 def build_model(shape: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
     """Random weights of a shape."""
     torch.manual_seed(0)
-    config = LlamaConfig(**{"vocab_size": 2000, "max_position_embeddings": 1024, **SHAPES[shape]})
+    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=1024)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model.eval()
 
 
-def compare(model: PreTrainedModel, case: Case, repeats: int) -> list[dict[str, Any]]:
+def compare(
+    model: PreTrainedModel, case: Case, repeats: int, engines: Mapping[str, Callable[..., list[int]]] | None = None
+) -> list[dict[str, Any]]:
     """A row for each engine; the engines take turns, so that what else the machine does meets both."""
-    engines = {"transformers": by_transformers, "aft": by_aft}
+    engines = engines or {"transformers": by_transformers, "aft": by_aft}
     for run in engines.values():  # warm up
-        run(model, Case(case.name, case.prompts[:2], 4, ends=False), 0)
+        run(model, replace(case, prompts=case.prompts[:2], max_new_tokens=4, ends=False), 0)
     handle = model.register_forward_hook(_end_hook(model.device, case), with_kwargs=True)
     runs = [{name: _measured(run, model, case, seed) for name, run in engines.items()} for seed in range(repeats)]
     handle.remove()
@@ -126,7 +124,7 @@ def compare(model: PreTrainedModel, case: Case, repeats: int) -> list[dict[str, 
 def by_aft(model: PreTrainedModel, case: Case, seed: int) -> list[int]:
     """Lengths of the responses."""
     requests = [Request(str(i), prompt) for i, prompt in enumerate(case.prompts)]
-    settings = SamplingSettings(samples=K, max_new_tokens=case.max_new_tokens, batch_rows=BATCH_ROWS)
+    settings = SamplingSettings(samples=case.k, max_new_tokens=case.max_new_tokens, batch_rows=case.rows)
     responses = generate(model, requests, settings, seed, END)
     return [len(response.token_ids) for answered in responses for response in answered]
 
@@ -135,7 +133,7 @@ def by_aft(model: PreTrainedModel, case: Case, seed: int) -> list[int]:
 def by_transformers(model: PreTrainedModel, case: Case, seed: int) -> list[int]:
     """Lengths of the responses."""
     torch.manual_seed(seed)
-    lengths, size = [], BATCH_ROWS // K
+    lengths, size = [], case.rows // case.k
     for first in range(0, len(case.prompts), size):
         prompts = case.prompts[first : first + size]
         longest = max(map(len, prompts))
@@ -145,7 +143,7 @@ def by_transformers(model: PreTrainedModel, case: Case, seed: int) -> list[int]:
             attention_mask=torch.tensor(
                 [p + [1] * len(q) for p, q in zip(padding, prompts, strict=True)], device=model.device
             ),
-            num_return_sequences=K,
+            num_return_sequences=case.k,
             do_sample=True,
             top_k=0,
             top_p=1.0,
@@ -187,7 +185,8 @@ def _odds_of_ending(most: int) -> torch.Tensor:
     return hazard.clamp(1e-12, 1 - 1e-12).logit().float()
 
 
-def _prompts(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+def prompts_of(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+    """Random prompts of these lengths."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(2, vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
@@ -236,9 +235,16 @@ def _row(case: str, engine: str, runs: Sequence[dict[str, Run]]) -> dict[str, An
         "tokens_per_cpu_s": median(lambda run: run.cpu_rate),
         "tokens_per_s": median(lambda run: run.wall_rate),
         "peak_mib": median(lambda run: run.peak_mib),
-        "cpu_ratio": statistics.median(run[engine].cpu_rate / run["transformers"].cpu_rate for run in runs),
-        "wall_ratio": statistics.median(run[engine].wall_rate / run["transformers"].wall_rate for run in runs),
+        "cpu_ratio": _ratio(runs, engine, "cpu_rate"),
+        "wall_ratio": _ratio(runs, engine, "wall_rate"),
     }
+
+
+def _ratio(runs: Sequence[dict[str, Run]], engine: str, rate: str) -> float:
+    """How many times as fast as `generate`, side by side; NaN where that did not run."""
+    if "transformers" not in runs[0]:
+        return math.nan
+    return statistics.median(getattr(run[engine], rate) / getattr(run["transformers"], rate) for run in runs)
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:

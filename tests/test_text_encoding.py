@@ -22,18 +22,18 @@ from aft.models.directory import in_prompt_style, open_model
 made = in_prompt_style(open_model(Path(sys.argv[1])), "chat", Path(sys.argv[2]))
 print(made.path, ascii(made.tokenizer().eos_token))
 """
-REPORT = """
+PAGE = """
 import sys
 import yaml
 from kedro.io import AbstractDataset
-entry = yaml.safe_load(open(sys.argv[1], encoding="utf-8"))["report"]
-dataset = AbstractDataset.from_config("report", {**entry, "filepath": sys.argv[2]})
+entry = yaml.safe_load(open(sys.argv[1], encoding="utf-8"))["align.compare.{comparison}." + sys.argv[3]]
+dataset = AbstractDataset.from_config("page", {**entry, "filepath": sys.argv[2]})
 dataset.save("\\u2581")
 assert dataset.load() == "\\u2581"
 """
 
 
-def in_ascii_locale(code: str, *arguments: Path) -> str:
+def in_ascii_locale(code: str, *arguments: Path | str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, **ASCII_LOCALE, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -62,9 +62,10 @@ def test_a_model_keeps_its_end_token_in_another_prompt_style(pocket_directory: M
     assert (config["eos_token"], config["aft_prompt_style"]) == (END, "chat")
 
 
-def test_the_report_is_written_as_utf_8(tmp_path: Path):
-    in_ascii_locale(REPORT, ROOT / "conf/base/catalog_evaluation.yml", tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text("utf-8") == "▁"
+@pytest.mark.parametrize("name", ["report", "answers"])
+def test_pages_are_written_as_utf_8(name: str, tmp_path: Path):
+    in_ascii_locale(PAGE, ROOT / "conf/base/catalog_evaluation.yml", tmp_path / "page.html", name)
+    assert (tmp_path / "page.html").read_text("utf-8") == "▁"
 
 
 def _sources() -> Iterator[tuple[str, str]]:

@@ -58,7 +58,7 @@ def check_record(project: Any) -> None:
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert parent.info.run_name == "margins@local seed 0"
     told = {file.path for file in client.list_artifacts(parent.info.run_id, "margins")}
-    assert {"margins/comparison.csv", "margins/report.html", "margins/accuracy.png"} <= told
+    assert {f"margins/{name}" for name in ("comparison.csv", "report.html", "answers.html", "accuracy.png")} <= told
 
 
 @pytest.mark.parametrize(

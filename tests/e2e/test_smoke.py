@@ -33,7 +33,7 @@ def test_the_report_stands_alone(finished):
 
 def test_the_summary_shows_the_table_and_where_everything_is(finished):
     log = (finished.folder / "log.txt").read_text(encoding="utf-8")
-    for shown in (*MODELS, "report.html", "comparison.csv", "mlflow ui", "kedro viz"):
+    for shown in (*MODELS, "report.html", "answers.html", "comparison.csv", "mlflow ui", "kedro viz"):
         assert shown in log
 
 

@@ -69,7 +69,7 @@ def test_the_smoke_recipe_goes_through_all_stages(environment: Path, aft: Callab
     where = call(environment / "python", "-c", "import aft; print(aft.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(environment.parent)
     aft("run", "--env=smoke", "--params", ",".join(f"{name}={value}" for name, value in TINY.items()))
-    assert (tmp_path / "data/08_reporting/smoke/report.html").is_file()
+    assert (tmp_path / "data/08_reporting/smoke/binary/report.html").is_file()
     assert "pocket base model" in aft("cache", "list", "--env=smoke")
     assert {path.name for path in tmp_path.iterdir()} >= {"conf", "data", "mlflow.db"}
 

@@ -89,6 +89,8 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         Node(make(1, (model, "ready")), None, ["vft_model", "ready"], name="vft", tags=["ingest", "run.train.vft"]),
         Node(make(90, COMPARISON), "ready", "comparison", name="compare", tags=["evaluate", "run.accuracy.vft"]),
         Node(make(0, {}), "comparison", "accuracy_figure", name="draw", tags="evaluate"),
+        Node(make(0, "page"), "comparison", "align.compare.mine.report", name="report", tags="evaluate"),
+        Node(make(0, "page"), "comparison", "align.compare.mine.answers", name="answers", tags="evaluate"),
         Node(make(0, FIGURES), None, "vft_metrics", name="measure_vft", tags=["evaluate", "partial"]),
         Node(make(0, FIGURES), None, "align.aft_dc.metrics", name="measure_aft_dc", tags=["evaluate", "partial"]),
     ]
@@ -105,6 +107,10 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
             "align.{variant}.metrics": {
                 "type": "aft.catalog.atomic.AtomicJSONDataset",
                 "filepath": str(tmp_path / "data/seed_0/{variant}.json"),
+            },
+            "align.compare.{comparison}.{page}": {
+                "type": "aft.catalog.atomic.AtomicTextDataset",
+                "filepath": str(tmp_path / "data/{comparison}/{page}.html"),
             },
             "accuracy_figure": {"type": "json.JSONDataset", "filepath": str(tmp_path / "data/accuracy.json")},
         }
@@ -134,6 +140,8 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "ingest         3.0 s",
         "evaluate  1 min 30 s",
         "",
+        "Report      data/mine/report.html",
+        "Answers     data/mine/answers.html",
         "Comparison  data/comparison.csv",
         "Figure      data/accuracy.json",
         "Models      data/models",

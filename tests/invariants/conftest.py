@@ -1,8 +1,9 @@
 """What the invariants share: models of six kinds, in float64 to the last digit, and groups of every shape."""
 
 import copy
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,14 @@ SHAPE = {
     **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128},
     **{"initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device() -> Iterator[str]:
+    """Where models are: on the processor, or on a card with AFT_TEST_DEVICE=cuda."""
+    name = os.environ.get("AFT_TEST_DEVICE", "cpu")
+    with torch.device(name):
+        yield name
 
 
 @cache

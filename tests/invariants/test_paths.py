@@ -193,7 +193,7 @@ def test_float32_loses_no_more_than_the_naive_path(kind, make_model, examples):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_autocast_agrees_to_its_precision(kind, make_model, examples):
+def test_bfloat16_autocast_agrees_to_its_precision(kind, make_model, examples, device):
     """A step of bfloat16 is 2^-8 = .4 %: the gradients of two paths differ by 2 % of their norm at most.
 
     Either is nearer to the other than to float64, and about as far from it: at most half as far again. No weight is
@@ -201,10 +201,10 @@ def test_bfloat16_autocast_agrees_to_its_precision(kind, make_model, examples):
     """
     exact = run_examples(make_model(kind, exact=True), "naive", examples, DETACHED)
     model = make_model(kind)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         expected = run_examples(model, "naive", examples, DETACHED)
     for path, budget in WAYS:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
             found = run_examples(model, path, examples, DETACHED, True, budget)
         assert found.sums_R.dtype == torch.float32
         torch.testing.assert_close(found.sums_R, expected.sums_R, rtol=2e-2, atol=0.1)
@@ -284,7 +284,7 @@ def test_two_passes_are_exact_with_dropout(kind, checkpointing, make_model, exam
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
-def test_adapters_get_the_same_gradients(precision, make_model, examples):
+def test_adapters_get_the_same_gradients(precision, make_model, examples, device):
     """LoRA on queries and values: the frozen weights get no gradient, the adapters the same one on every path."""
     peft = pytest.importorskip("peft")
     exact = precision == "float64"
@@ -293,7 +293,7 @@ def test_adapters_get_the_same_gradients(precision, make_model, examples):
         torch.manual_seed(0)
         model = peft.get_peft_model(make_model("llama", exact), config, autocast_adapter_dtype=False)
     assert paths.choose_path(model, "auto") == "shared"
-    autocast = contextlib.nullcontext if exact else functools.partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    autocast = contextlib.nullcontext if exact else functools.partial(torch.autocast, device, dtype=torch.bfloat16)
     with autocast():
         expected = run_examples(model, "naive", examples, DETACHED)
     assert len(expected.gradients) == 2 * 2 * 2 and expected.largest > 1e-3

@@ -16,7 +16,7 @@ from aft.evaluation.compare import comparison_table
 from aft.evaluation.predictions import measure
 from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
-from aft.pipelines.evaluate import nodes
+from aft.pipelines.evaluate import nodes, report
 from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
@@ -222,3 +222,18 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     table = comparison_table(by_seed, {name: {0: groups} for name in by_seed}, [2], "vft", 0.95, 10)
     assert table["questions"].tolist() == [6, 6] and table["questions_without_response"].tolist() == [2, 2]
     assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)
+
+
+def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(pocket_questions: list[Question]) -> None:
+    def answered(text: str) -> Callable[[], pd.DataFrame]:
+        row = {"question_id": pocket_questions[0].question_id, "sample_index": -1, "response": text, "score": -1.0}
+        return lambda: pd.DataFrame([{**row, "extracted_answer": None, "is_correct": False}])
+
+    def other_seed() -> pd.DataFrame:
+        raise AssertionError("The answers of another seed were read.")
+
+    predictions = {"seed_0": other_seed, "seed_3": answered("of vft")}, {"seed_3": answered("of aft_dc")}
+    asked = {f"predictions.{name}": one for name, one in zip(("vft", "aft_dc"), predictions, strict=True)}
+    page = report.write_answers("pocket", 3, to_table(pocket_questions), **asked)
+    assert "of vft" in page and "of aft_dc" in page
+    assert all(question.question_id in page for question in pocket_questions)

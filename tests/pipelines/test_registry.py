@@ -60,9 +60,22 @@ def test_a_comparison_is_all_stages_for_its_variants(pipelines, comparison):
     assert {name for name in made if name.endswith("model")} == models | {"base_model"}
     own = {name for name in made if name.startswith("align.compare.")}
     assert own == {
-        f"align.compare.{comparison}.{name}" for name in ("comparison", "paired_differences", "report", *FIGURES)
+        f"align.compare.{comparison}.{name}"
+        for name in ("comparison", "paired_differences", "report", "answers", *FIGURES)
     }
     assert {tag for node in pipelines[comparison].nodes for tag in node.tags} >= set(STAGES)
+
+
+def test_the_two_pages_of_a_comparison_lie_where_their_links_lead():
+    conf = RecipeConfigLoader(str(ROOT / "conf"), env="smoke", **CONFIG_LOADER_ARGS)
+    entries = conf["catalog"]
+    report, answers = (
+        Path(entries[f"align.compare.{{comparison}}.{name}"]["filepath"]) for name in ("report", "answers")
+    )
+    assert report.parent == answers.parent
+    templates = ROOT / "src/aft/reporting/templates"
+    for page, other in ((report, answers), (answers, report)):
+        assert f'<a href="{other.name}">' in (templates / f"{page.name}.j2").read_text(encoding="utf-8")
 
 
 def test_comparisons_share_the_nodes_before_them(pipelines):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aft.run")
 
-_COMPARISON, _REPORT, _FIGURE = "comparison", "report", "_figure"  # how the names of a comparison's datasets end
+_COMPARISON, _REPORT, _ANSWERS, _FIGURE = "comparison", "report", "answers", "_figure"  # how names of datasets end
 
 
 class RunSummaryHook:
@@ -44,7 +44,7 @@ class RunSummaryHook:
         self._seconds: dict[str, float] = {}
         self._comparisons: dict[str, pd.DataFrame] = {}  # by the dataset's name
         self._figures_of: dict[str, Mapping[str, float]] = {}
-        self._reports: list[str] = []
+        self._pages: dict[str, list[str]] = {_REPORT: [], _ANSWERS: []}
         self._figures: list[str] = []
         self._models: list[str] = []
 
@@ -66,8 +66,8 @@ class RunSummaryHook:
         what, variant = dataset_name.rpartition(".")[-1], measured(dataset_name)
         if what == _COMPARISON:
             self._comparisons[dataset_name] = data
-        elif what == _REPORT:
-            self._reports.append(dataset_name)
+        elif what in self._pages:
+            self._pages[what].append(dataset_name)
         elif variant is not None:
             self._figures_of[variant] = data
         elif what.endswith(_FIGURE):
@@ -107,7 +107,8 @@ class RunSummaryHook:
         """Rows of what and where, the paths relative to the project."""
         metrics = [dataset(name, "metrics") for name in self._measured_alone()]
         written = {
-            "Report": self._reports,
+            "Report": self._pages[_REPORT],
+            "Answers": self._pages[_ANSWERS],
             "Comparison": self._comparisons,
             "Metrics": metrics,
             "Figure": self._figures,

@@ -129,18 +129,25 @@ def error_kind(wrong_steps: Sequence[str]) -> str:
 
 
 def first_wrong_step(response: str, wrong_steps: Sequence[str], equations: Callable[[str], list[str]]) -> int:
-    """The number, from 1, of the first line of `response` that `wrong_steps` quote, as a whole or one of its equations.
+    """The number, from 1, of the first of `wrong_lines`.
 
-    `equations` gives those of a text, as the sentences write them. Where no line is quoted, what is missing is only
-    known at the end: it is the number of the last line.
+    Where no line is quoted, what is missing is only known at the end: it is the number of the last line.
     """
-    lines = response.rstrip("\n").split("\n")
+    found = wrong_lines(response, wrong_steps, equations)
+    return found[0] if found else len(response.rstrip("\n").split("\n"))
+
+
+def wrong_lines(response: str, wrong_steps: Sequence[str], equations: Callable[[str], list[str]]) -> list[int]:
+    """The numbers, from 1, of the lines of `response` that `wrong_steps` quote, as a whole or one of their equations.
+
+    `equations` gives those of a text, as the sentences write them.
+    """
     told = "\n".join(wrong_steps)
-    for number, line in enumerate(lines, start=1):
-        quoted = line.strip() and f'"{line[:80]}"' in told
-        if quoted or any(_stands_in(equation, told) for equation in equations(line)):
-            return number
-    return len(lines)
+    return [
+        number
+        for number, line in enumerate(response.split("\n"), start=1)
+        if (line.strip() and f'"{line[:80]}"' in told) or any(_stands_in(one, told) for one in equations(line))
+    ]
 
 
 def _stands_in(equation: str, text: str) -> bool:

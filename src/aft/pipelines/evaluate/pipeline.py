@@ -9,7 +9,7 @@ from aft.alignment.variants import BASELINE
 from aft.pipelines.comparisons import dataset, namespace, space_of_comparison
 from aft.pipelines.evaluate import nodes, report
 
-_SETTINGS = (
+_SETTINGS = (  # what measuring a variant reads that all share
     *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
     "sample_from",
 )
@@ -120,7 +120,7 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     space = space_of_comparison(comparison)
     own = {name: f"{space}.{name}" for name in ("comparison", "paired_differences", *report.FIGURES)}
     evaluation, align, table = {"evaluation": "params:evaluation"}, {"align": "params:align"}, own["comparison"]
-    seed = {"seed": "params:seed"}
+    seed, recipe = {"seed": "params:seed"}, {"recipe": "params:recipe"}
 
     def of_all(kind: str, of: Sequence[str] = variants) -> dict[str, str]:
         return {f"{kind}.{name}": dataset(name, kind) for name in of}
@@ -130,9 +130,10 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
         return Node(function, inputs, outputs, name=name, namespace=space, tags="evaluate")
 
     tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
+    answers = {**recipe, **seed, "test_questions": "test_questions", **of_all("predictions")}
     curves = of_all("training_curve", [name for name in variants if name != BASELINE])
     made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
-    told = {**own, **{name: name for name in made_from}, "recipe": "params:recipe", **evaluation, **of_all("model")}
+    told = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
     return Pipeline(
         [
             node(nodes.compare, {**evaluation, **seed, **tables}, [table, own["paired_differences"]]),
@@ -141,5 +142,6 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
             node(nodes.draw_reliability, {**seed, **align, **of_all("predictions")}, own["reliability_figure"]),
             node(nodes.draw_training, {"comparison": table, **align, **curves}, own["training_figure"]),
             node(report.write_report, told, f"{space}.report"),
+            node(report.write_answers, answers, f"{space}.answers"),
         ]
     )

@@ -1,4 +1,4 @@
-"""The report: one page for people, from what the other nodes made."""
+"""The pages for people, from what the other nodes made: the report, and the answers to look at."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ import pandas as pd
 from aft import __version__
 from aft.files import digest
 from aft.pipelines.comparisons import variants_of
-from aft.pipelines.evaluate.nodes import by_variant
+from aft.pipelines.evaluate.nodes import Partitions, by_variant
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
+from aft.pipelines.tables import to_questions
+from aft.pipelines.training import seed_key
+from aft.reporting.answers import answers_page
 from aft.reporting.report import html_report
 from aft.training.run import kept_warnings
 
@@ -47,6 +50,17 @@ def write_report(
         version=__version__,
         warnings=[sentence for model in models.values() for sentence in kept_warnings(model.path)],
         level=evaluation.level,
+    )
+
+
+def write_answers(recipe: str, seed: int, test_questions: pd.DataFrame, **predictions: Partitions) -> str:
+    """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each."""
+    return answers_page(
+        recipe=recipe,
+        seed=seed,
+        questions=to_questions(test_questions),
+        predictions={name: rows[seed_key(seed)]() for name, rows in by_variant(predictions, "predictions").items()},
+        version=__version__,
     )
 
 
