@@ -133,8 +133,7 @@ def test_references_take_all_paths():
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("size", [0, -1, 10**9 + 1, 10**30, True])
 def test_empty_and_endless_splits_are_refused(split, size):
-    value = "above 1e\\+30" if size == 10**30 else size
-    with pytest.raises(SettingsError, match=rf"^settings.{split} is {value}: it must be a whole .* 1 "):
+    with pytest.raises(SettingsError, match=rf"^settings.{split} is {size}: it must be a whole .* 1 "):
         dataclasses.replace(SMALL, **{split: size})
 
 
