@@ -139,7 +139,7 @@ def test_a_mistake_ends_in_one_sentence(option: str, named: str, told: Told) -> 
         ("globals.yml", "recipe:\n", "The recipe is empty"),
         ("globals.yml", "recipe: x\ndata: 5\n", "data is 5"),
         ("globals.yml", "recipe: x\ndata: memory://bucket\n", "data in globals.yml is 'memory://bucket', but must be"),
-        ("catalog.yml", "report: {filepath: 's3://b/report.html'}\n", "report.filepath is 's3://b/report.html', but"),
+        ("catalog.yml", "feedback: {filepath: 's3://b/feedback'}\n", "feedback.filepath is 's3://b/feedback', but"),
         (
             "catalog.yml",
             "raw_questions: {asked: {settings: {path: 'file:///data'}}}\n",

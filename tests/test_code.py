@@ -132,7 +132,7 @@ print(read_manifest(made)["made_from"]["code"])
 
 
 def test_other_rooms_may_be_edited(run_copy: Callable[[str], str]):
-    assert run_copy('edit("tasks/svamp.py"); print(load_rooms("alignment"))') == code.source_hash("alignment")
+    assert run_copy('edit("tasks/gsm8k.py"); print(load_rooms("alignment"))') == code.source_hash("alignment")
 
 
 def test_every_module_of_a_room_is_loaded(run_copy: Callable[[str], str]):
@@ -188,8 +188,8 @@ def test_every_other_setting_decides(settings, changes):
     [
         (TrainingSettings(**USUAL), "0045edd2a56e9b12"),
         (TrainingSettings(**USUAL, lora=LoraSettings(rank=4)), "accd7d80ea8ca775"),
-        (Objective(), "7857a35c7f56bee4"),
-        (Objective(term="aft", weight=1), "cb29ec618e6a3a86"),
+        (Objective(), "868487abb47dc5e5"),
+        (Objective(term="aft", weight=1), "e1a1ffaa25099f1b"),
         (SamplingSettings(samples=4), "9a94149e9f1cdfee"),
         (SamplingSettings(samples=4, temperature=1, greedy=True), "4d4f4c65a64139e6"),
         (SamplerSettings(), "9029cc0415719602"),

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from aft.errors import StoreError
-from aft.server import read_json, run, side_by_side
+from aft.server import read_json, run, run_concurrently
 
 
 @pytest.mark.parametrize("most", [1, 3, 20])
@@ -20,7 +20,7 @@ def test_all_are_done_and_never_more_at_a_time(most: int) -> None:
         under_way -= 1
         done.append(number)
 
-    run(side_by_side((work(number) for number in range(10)), most, lambda: heard.append(1)))
+    run(run_concurrently((work(number) for number in range(10)), most, lambda: heard.append(1)))
     assert sorted(done) == list(range(10)) and len(heard) == 10
     assert highest == min(most, 10)
 
@@ -43,7 +43,7 @@ def test_the_first_failure_is_raised_as_it_is_and_nothing_more_is_begun() -> Non
             raise
 
     with pytest.raises(StoreError, match="gone"):
-        run(side_by_side((work(number) for number in range(10)), 2, lambda: heard.append(1)))
+        run(run_concurrently((work(number) for number in range(10)), 2, lambda: heard.append(1)))
     assert begun == [0, 1, 2, 3] and cancelled == [3] and len(heard) == 2
 
 

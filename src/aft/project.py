@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.project import configure_project
@@ -13,9 +13,6 @@ from kedro.utils import find_kedro_project
 
 from aft.errors import SettingsError
 from aft.user_errors import one_sentence
-
-if TYPE_CHECKING:
-    pass
 
 _CONF = "conf"
 

@@ -1,13 +1,13 @@
-"""OpenAI-compatible servers: how one is reached, requests side by side, and its failures in words for a person."""
+"""OpenAI-compatible servers: how one is reached, concurrent requests, and its failures in words for a person."""
 
 import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from aft.bounds import Bounds, Must, counted
@@ -18,6 +18,7 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
+_Answer = TypeVar("_Answer")
 _LONGEST_BODY = 2**26  # bytes: a longer answer is none
 _TOO_LONG = re.compile(r"context[ _](?:length|size|window)|maximum model length", re.IGNORECASE)
 _NO_KEY = "no-key-is-set"  # a server that needs no key takes any, and the client insists on one
@@ -64,12 +65,11 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """What a request is sent for, as its failure is told."""
+class ErrorContext:
+    """The words for a failed request that depend on who sends it."""
 
     server: str  # "The judge"
     model: str  # "chat model": of what kind the server lacks one
-    request: str  # "a candidate of q7": what is refused
     remedy: str  # what to do about a refusal
     kept: str  # "finished ratings are kept": what is not lost
 
@@ -105,7 +105,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
             thread.submit(asyncio.run, work).result()
 
 
-async def side_by_side(
+async def run_concurrently(
     works: Iterable[Coroutine[Any, Any, None]], most: int, done: Callable[[], object] = lambda: None
 ) -> None:
     """Do all the works, at most so many at a time, and call `done` after each that succeeds.
@@ -134,11 +134,28 @@ async def side_by_side(
         raise first from first.__cause__
 
 
-def explain(error: "APIError", connection: Connection, key: str, errand: Errand) -> AftError:
-    """What a person can do about a request that failed for good; `key` is the one that the client has sent."""
+async def send(
+    request: Awaitable[_Answer], connection: Connection, key: str, what: str, context: ErrorContext
+) -> _Answer | None:
+    """The answer to a request for `what`, as in "a candidate of q7"; None if it is longer than the model's context.
+
+    `key` is the one that the client has sent. Raises an `AftError` that says what a person can do about a failure.
+    """
+    from openai import APIError
+
+    try:
+        return await request
+    except APIError as error:
+        if _is_too_long(error):
+            return None
+        # Without its cause: the server's own words may repeat the key.
+        raise _explained(error, connection, key, what, context) from None
+
+
+def _explained(error: "APIError", connection: Connection, key: str, what: str, context: ErrorContext) -> AftError:
     import openai
 
-    server, again = f"{errand.server} at {connection.base_url}", f"{errand.kept}, run the same command again"
+    server, again = f"{context.server} at {connection.base_url}", f"{context.kept}, run the same command again"
     if isinstance(error, openai.APITimeoutError):
         silence = f"{connection.timeout_s:g} s"
         return StoreError(f"{server} was silent for {silence}; raise timeout_s, or see to it; {again}.")
@@ -152,7 +169,7 @@ def explain(error: "APIError", connection: Connection, key: str, errand: Errand)
     said = _words(error, key)
     if isinstance(error, openai.NotFoundError):
         return SettingsError(
-            f"{server} has no {errand.model} {connection.model}{said}; correct model or base_url; {again}."
+            f"{server} has no {context.model} {connection.model}{said}; correct model or base_url; {again}."
         )
     if isinstance(error, openai.PermissionDeniedError):
         return SettingsError(
@@ -165,12 +182,10 @@ def explain(error: "APIError", connection: Connection, key: str, errand: Errand)
             f"{server} still answers {status} after {connection.retries} retries{said}; wait, or lower concurrency; "
             f"{again}."
         )
-    return DataError(
-        f"{server} refuses the request for {errand.request} with {status}{said}; {errand.remedy}; {again}."
-    )
+    return DataError(f"{server} refuses the request for {what} with {status}{said}; {context.remedy}; {again}.")
 
 
-def is_too_long(error: "APIError") -> bool:
+def _is_too_long(error: "APIError") -> bool:
     """Whether a request is refused as longer than the model's context: in OpenAI's, vLLM's or llama.cpp's words."""
     words = [at(error.body, name) for name in ("code", "type", "message")]
     refused = getattr(error, "status_code", None) in (400, 413, 422)

@@ -40,7 +40,7 @@ def test_a_study_from_nothing_to_its_page(project: Any, tmp_path: Path) -> None:
 
     again = project.studies("run", "tiny", "--jobs", "1")
     assert again.returncode == 0, again.stderr[-4000:]
-    assert again.stderr.count("1 of 1 runs are finished already.") == 2  # one cell in each of two waves
+    assert again.stderr.count("1 of 1 runs are finished already.") == 2  # one cell in each of two batches
 
     page = tmp_path / "results.md"
     assert project.studies("document", "--output", str(page)).returncode == 0

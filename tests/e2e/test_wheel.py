@@ -17,8 +17,6 @@ TINY = {  # the smoke recipe, smaller still: what is learned does not matter her
     "task.settings.train": 12,
     "task.settings.validation": 4,
     "task.settings.test": 6,
-    "base_model.pocket.corpus.texts": 200,
-    "base_model.pocket.training.epochs": 1,
     "training.max_steps": 2,
     "sampling.max_new_tokens": 16,
     "evaluation.sampling.max_new_tokens": 16,

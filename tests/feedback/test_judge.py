@@ -745,7 +745,7 @@ def test_a_full_disk_is_one_sentence_and_finished_ratings_stay(
             ({"price_per_million_prompt_tokens": value}, "price_per_million")
             for value in (True, "1", float("inf"), 1e300)
         ),
-        ({"token_limit": "max_new_tokens"}, "token_limit is 'max_new_tokens': it should be 'max_tokens' or 'max_comp"),
+        ({"token_limit": "max_new_tokens"}, "token_limit is 'max_new_tokens': did you mean 'max_tokens'"),
         *(({"base_url": value}, "base_url must be") for value in (None, 5)),
         *(({"model": value}, "model must name") for value in (None, 5)),
         *(({"api_key_env": value}, "the name of an environment variable") for value in (None, 5)),

@@ -4,7 +4,7 @@ import pytest
 
 from aft.errors import SettingsError
 from aft.studies.definition import Study, Sweep, read_studies
-from aft.studies.plan import Cell, label_of, nested, points_of, waves_of
+from aft.studies.plan import Cell, batches_of, label_of, nested, points_of
 
 SWEPT = Study(
     title="Margin",
@@ -51,15 +51,15 @@ def test_a_sweep_has_a_point_per_value_after_its_baselines() -> None:
 
 def test_studies_share_cells_of_the_same_settings_and_seed() -> None:
     """Both need the folder "pocket.study": one cell per seed with both variants; the sweep adds two per seed."""
-    (wave,) = waves_of((study, points_of(study, "pocket", "data")) for study in (SWEPT, PLAIN))
-    assert wave[0] == Cell("pocket.study", {}, 1, ("vft", "aft_bc"))
-    assert [cell.seed for cell in wave] == [1, 1, 1, 2, 2, 2]
+    (batch,) = batches_of((study, points_of(study, "pocket", "data")) for study in (SWEPT, PLAIN))
+    assert batch[0] == Cell("pocket.study", {}, 1, ("vft", "aft_bc"))
+    assert [cell.seed for cell in batch] == [1, 1, 1, 2, 2, 2]
 
 
 def test_each_round_waits_for_the_one_before_and_samples_from_its_model() -> None:
     points = points_of(ROUNDS, "pocket", "data")
-    waves = waves_of([(ROUNDS, points)])
-    assert [len(wave) for wave in waves] == [1, 1, 1]
+    batches = batches_of([(ROUNDS, points)])
+    assert [len(batch) for batch in batches] == [1, 1, 1]
     assert points[1].params == {"sample_from": "data/06_models/pocket.study/seed_{seed}/aft"}
     assert points[2].params == {"sample_from": f"data/06_models/{points[1].label}/seed_{{seed}}/aft"}
     assert points[0].variants == ("vft", "aft") and points[1].variants == ("aft",)

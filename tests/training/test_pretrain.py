@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from aft.models.pocket import Architecture
+from aft.models.shipped import told_of_shipped
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import pocket
 from aft.training import pretrain
@@ -58,3 +59,17 @@ def test_the_base_model_is_made_once_per_corpus_and_architecture(make, monkeypat
     monkeypatch.setattr(pocket, "corpus", lambda *given: ((p, s.replace("+", "-")) for p, s in original(*given)))
     paths.add(make().directory.path)
     assert len(paths) == 4
+
+
+def test_the_shipped_model_begins_as_its_settings_say(tmp_path):
+    """The losses of its first 100 steps again, to a thousandth, by a run that ends after 103.
+
+    The learning rate rises by the same amount per step: over 101 of 103 steps to 101 / 338 of the peak, which the whole
+    run of 11,250 steps had after 338 (3 %).
+    """
+    told = told_of_shipped()
+    corpus, training = pocket.Corpus(**told["made_from"]["corpus"]), told["made_from"]["training"]
+    settings = TrainingSettings(**training | {"max_steps": 103, "warmup": 0.98, "learning_rate": 0.004 * 101 / 338})
+    assert training["learning_rate"] == 0.004 and training["warmup"] == 0.03
+    made = pretrain.pretrain_pocket(corpus, Architecture(**told["made_from"]["architecture"]), settings, tmp_path)
+    assert [row["loss"] for row in made.curve[:100]] == pytest.approx(told["losses"], abs=1e-3)

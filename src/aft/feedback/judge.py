@@ -27,7 +27,7 @@ from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_ratin
 from aft.feedback.judge_settings import JudgeSettings
 from aft.feedback.judge_store import Answer, append, open_answers
 from aft.files import Description, digest, lock_of, locked, remove_leftovers, write_json
-from aft.server import open_client, run, side_by_side
+from aft.server import open_client, run, run_concurrently
 from aft.tasks import Question
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Judge:
                     self._rate(client, answer, self.questions[question_id], response)
                     for answer, question_id, response in missing
                 )
-                await side_by_side(works, self.settings.concurrency, bar.update)
+                await run_concurrently(works, self.settings.concurrency, bar.update)
 
     async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:
         while not answer.is_finished(self.settings.attempts):

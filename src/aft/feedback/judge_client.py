@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 from aft.feedback.judge_prompt import judge_messages
 from aft.feedback.judge_settings import JudgeSettings
-from aft.server import Errand, at, explain, is_too_long, only_choice, read_json
+from aft.server import ErrorContext, at, only_choice, read_json, send
 from aft.tasks import Question
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+_CONTEXT = ErrorContext(
+    server="The judge",
+    model="chat model",
+    remedy="choose settings that the model takes (token_limit: max_completion_tokens, if it is max_tokens), or leave "
+    "the candidate out",
+    kept="finished ratings are kept",
+)
 _MOST_TOKENS = 10**9  # of one request: what a server counts beyond is no count
 
 
@@ -32,33 +39,16 @@ async def complete(
 
     Raises what `rate_with_server` tells of.
     """
-    from openai import APIError
-
     messages: Any = judge_messages(question, response)
     limit: Any = {settings.token_limit: settings.max_tokens}
-    try:
-        # Raw: a body that is not what it should be is a malformed answer here; there, it is anything from None to a
-        # JSONDecodeError.
-        raw = await client.chat.completions.with_raw_response.create(
-            model=settings.model,
-            messages=messages,
-            temperature=settings.temperature,
-            seed=seed,
-            **limit,
-        )
-    except APIError as error:
-        if is_too_long(error):
-            return None
-        errand = Errand(
-            server="The judge",
-            model="chat model",
-            request=f"a candidate of {question.question_id}",
-            remedy="choose settings that the model takes (token_limit: max_completion_tokens, if it is max_tokens), or "
-            "leave the candidate out",
-            kept="finished ratings are kept",
-        )
-        # Without its cause: the server's own words may repeat the key.
-        raise explain(error, settings, client.api_key, errand) from None
+    # Raw: a body that is not what it should be is a malformed answer here; there, it is anything from None to a
+    # JSONDecodeError.
+    request = client.chat.completions.with_raw_response.create(
+        model=settings.model, messages=messages, temperature=settings.temperature, seed=seed, **limit
+    )
+    raw = await send(request, settings, client.api_key, f"a candidate of {question.question_id}", _CONTEXT)
+    if raw is None:
+        return None
     body = read_json(raw.http_response.content)
     choice = only_choice(body)
     text = at(choice, "message", "content")

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from aft.files import (
     is_intact,
     locked,
     read_manifest,
-    write_atomically,
+    write_text,
     writing,
 )
 from aft.models.adapters import ADAPTER
@@ -31,7 +31,7 @@ from aft.models.environment import cleared, refuse_low_precision
 from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,17 @@ class ModelDirectory:
         if open_model(self.path).fingerprint != self.fingerprint:  # its work must not pass for this model's
             raise ModelError(f"The model in {self.path} was replaced while this run was going; run it again.")
         return model.eval()
+
+    def config(self) -> "PreTrainedConfig":
+        """Load the configuration; `ModelError` if that cannot be."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # a damaged file raises nearly anything
+            raise ModelError(
+                f"The configuration of the model in {self.path} cannot be read: {_reason(error)}."
+            ) from error
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer; it must know an end-of-sequence token."""
@@ -239,7 +250,7 @@ def write_card(directory: Path, card: str) -> None:
     """Write a model's card beside it, with the fingerprint of what is saved there: the card decides nothing."""
     fingerprint = _fingerprint(_hashes(directory))
     told = f"\nThe fingerprint of weights, configuration and tokenizer is `{fingerprint}`.\n"
-    write_atomically(directory / CARD, lambda staged: staged.write_text(card + told, encoding="utf-8"))
+    write_text(directory / CARD, card + told)
 
 
 def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
@@ -270,14 +281,8 @@ def standing_for(source: ModelDirectory, objective: Mapping[str, Any], cache: Pa
     Its manifest says so under `stands_for`, beside what the model was made from.
     """
     made_from = {**source.made_from, "fingerprint": source.fingerprint, "stands_for": dict(objective)}
-
-    def build(directory: Path) -> None:
-        shutil.rmtree(directory)  # what a killed run left
-        directory.mkdir()
-        for name in (read_manifest(source.path) or {})["files"]:
-            _take_over(source.path, Path(name), directory)
-
-    return ModelDirectory(build_once(cache, made_from, build, *_ROOMS), source.fingerprint)
+    files = [Path(name) for name in (read_manifest(source.path) or {})["files"]]
+    return ModelDirectory(_derived(source, files, made_from, cache), source.fingerprint)
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
@@ -294,18 +299,34 @@ def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> 
     made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style}
     made_from["code"] = source_hash(*_ROOMS)  # in place of that of the source, which its fingerprint stands for
 
+    files = [path for path in _deciding(source.path) if path.name != _TOKENIZER_CONFIG]
+    given = source.path / _TOKENIZER_CONFIG
+    config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
+    text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
+
+    def write_config(directory: Path) -> None:
+        write_text(directory / _TOKENIZER_CONFIG, text)
+
+    return open_model(_derived(source, files, made_from, cache, write_config))
+
+
+def _derived(
+    source: ModelDirectory,
+    files: Sequence[Path],
+    made_from: Mapping[str, Any],
+    cache: Path,
+    add: Callable[[Path], object] = lambda directory: None,
+) -> Path:
+    """A directory in `cache` with some files of `source`, and what `add` writes there."""
+
     def build(directory: Path) -> None:
         shutil.rmtree(directory)  # what a killed run left
         directory.mkdir()
-        for path in _deciding(source.path):
-            if path.name != _TOKENIZER_CONFIG:
-                _take_over(source.path, path, directory)
-        given = source.path / _TOKENIZER_CONFIG
-        config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
-        text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
-        write_atomically(directory / _TOKENIZER_CONFIG, lambda staged: staged.write_text(text, encoding="utf-8"))
+        for path in files:
+            _take_over(source.path, path, directory)
+        add(directory)
 
-    return open_model(build_once(cache, made_from, build, *_ROOMS))
+    return build_once(cache, made_from, build, *_ROOMS)
 
 
 def _is_published(source: ModelDirectory, target: Path) -> bool:

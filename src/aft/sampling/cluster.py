@@ -51,15 +51,15 @@ def make_on_cluster(
     """
     waiting, lost = deque(blocks), Counter[int | None]()
     failure: Exception | None = None
-    with _joined(cluster), _Crew(rows, cluster) as crew:
+    with _joined(cluster), _WorkerPool(rows, cluster) as pool:
         for _ in range(min(cluster.workers, len(blocks))):
-            crew.start()
-        while crew.busy or (waiting and failure is None):
-            while waiting and crew.free and failure is None:
+            pool.start()
+        while pool.busy or (waiting and failure is None):
+            while waiting and pool.free and failure is None:
                 number = waiting.popleft()
-                crew.give(number, blocks[number])
-            number, outcome = crew.wait()
-            if isinstance(outcome, _Lost):
+                pool.submit(number, blocks[number])
+            number, outcome = pool.wait()
+            if isinstance(outcome, _LostWorker):
                 lost[number] += 1
                 name = "before it had begun" if number is None else f"over the questions {_name(blocks[number])}"
                 logger.warning("A worker was lost %s; another one takes its place.", name)
@@ -70,7 +70,7 @@ def make_on_cluster(
                     )
                 else:
                     waiting.extendleft([] if number is None else [number])
-                    crew.start()
+                    pool.start()
             elif isinstance(outcome, Exception):
                 failure = failure or outcome
             else:
@@ -82,7 +82,7 @@ def make_on_cluster(
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
+class _LostWorker:
     """A worker is gone, with what it was doing."""
 
     how: str
@@ -103,7 +103,7 @@ class _Worker:
         return encode(self.rows(block))
 
 
-class _Crew:
+class _WorkerPool:
     """The workers: those that are about to begin, those that are free, and who makes which block.
 
     A block is given to a worker that has begun only: others may wait for a place in the cluster for ever.
@@ -117,7 +117,7 @@ class _Crew:
         self.free: list[Any] = []
         self.tasks: dict[Any, tuple[Any, int | None]] = {}  # what will come, from which worker, for which block
 
-    def __enter__(self) -> "_Crew":
+    def __enter__(self) -> "_WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +134,7 @@ class _Crew:
         worker = self.kind.remote(self.rows)
         self.tasks[worker.code.remote()] = worker, None
 
-    def give(self, number: int, block: Sequence[Question]) -> None:
+    def submit(self, number: int, block: Sequence[Question]) -> None:
         """Let a free worker make a block."""
         worker = self.free.pop()
         self.tasks[worker.make.remote(block)] = worker, number
@@ -155,7 +155,7 @@ class _Crew:
             outcome = error.cause if isinstance(error.cause, AftError) else error
         except ray.exceptions.RayError as error:  # killed, its machine gone, or its answer lost on the way
             _dismiss(worker)
-            return number, _Lost(_last_line(error))
+            return number, _LostWorker(_last_line(error))
         if number is None and outcome != source_hash(*ROOMS):
             outcome = SettingsError(
                 "A worker has other code of AFT than this run; install the same one on every machine, and run the same "

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aft.errors import DataError, ModelError
+from aft.errors import DataError
 from aft.models.directory import ModelDirectory
 from aft.models.tokens import encode_prompt
 from aft.tasks import Question, get_task
@@ -28,7 +28,7 @@ def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tok
 
     Reads the model's configuration and tokenizer, no weights. Raises `DataError` if no question is left.
     """
-    limit = positions(_config(source)) if questions else None
+    limit = positions(source.config()) if questions else None
     if limit is None:
         return list(questions)
     tokenizer = source.tokenizer()
@@ -53,13 +53,3 @@ def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tok
 def named(question_ids: Sequence[str]) -> str:
     """The first few of some ids."""
     return ", ".join(question_ids[:_NAMED]) + (" ..." if len(question_ids) > _NAMED else "")
-
-
-def _config(source: ModelDirectory) -> "PreTrainedConfig":
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a damaged file raises nearly anything
-        reason = str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
-        raise ModelError(f"The configuration of the model in {source.path} cannot be read: {reason}.") from error

@@ -23,7 +23,7 @@ from aft.models.tokens import decode_response, encode_response, end_token, known
 from aft.sampling.engine import GREEDY, Request, Response, response_seed, sample_indices
 from aft.sampling.room import named
 from aft.sampling.settings import SamplingSettings, ServerSettings
-from aft.server import Errand, at, explain, is_too_long, only_choice, open_client, read_json, run, side_by_side
+from aft.server import ErrorContext, at, only_choice, open_client, read_json, run, run_concurrently, send
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CONTEXT = ErrorContext(
+    server="The server",
+    model="model",
+    remedy="choose settings that it takes, or serve the model with more room (vLLM: --max-model-len)",
+    kept="finished shards are kept",
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as JSON may hold one: tokenizers take whole ones only
 _LEAST, _MOST = -1e6, 1e-3  # of what counts as a log-probability: rounding may lift one above 0
 
@@ -38,8 +44,8 @@ _LEAST, _MOST = -1e6, 1e-3  # of what counts as a log-probability: rounding may 
 class LeftOut(Enum):
     """Why a request has no response."""
 
-    UNTOLD = "the server does not tell their tokens, and their texts do not either"
-    UNKNOWN = "they hold tokens that the tokenizer does not know"
+    NO_TOKEN_IDS = "the server does not tell their tokens, and their texts do not either"
+    UNKNOWN_TOKENS = "they hold tokens that the tokenizer does not know"
     TOO_LONG = "the server refuses them as longer than its context (vLLM: --max-model-len)"
 
 
@@ -61,24 +67,24 @@ def ask_server(
 
     async def ask_all() -> None:
         async with open_client(server) as client:
-            asker = _Asker(client, server, tokenizer, settings)
+            completions = _CompletionClient(client, server, tokenizer, settings)
 
             async def ask(number: int, index: int) -> None:
                 seed = response_seed(run_seed, requests[number].question_id, index)
-                answers[number, index] = await asker.ask(requests[number], index, seed)
+                answers[number, index] = await completions.ask(requests[number], index, seed)
 
             works = (ask(number, index) for number in range(len(requests)) for index in indices)
-            await side_by_side(works, server.concurrency)
+            await run_concurrently(works, server.concurrency)
 
     run(ask_all())
-    _tell_left_out(answers, requests, server)
+    _log_left_out(answers, requests, server)
     return [
         [answer for index in indices if isinstance(answer := answers[number, index], Response)]
         for number in range(len(requests))
     ]
 
 
-def _tell_left_out(
+def _log_left_out(
     answers: Mapping[tuple[int, int], Response | LeftOut], requests: Sequence[Request], server: ServerSettings
 ) -> None:
     """Log how many responses are left out, to which questions and why; `DataError` if none is told in tokens."""
@@ -86,7 +92,7 @@ def _tell_left_out(
         missing = sorted(key for key, answer in answers.items() if answer is reason)
         if not missing:
             continue
-        if reason is LeftOut.UNTOLD and len(missing) == len(answers):
+        if reason is LeftOut.NO_TOKEN_IDS and len(missing) == len(answers):
             raise DataError(
                 f"The server at {server.base_url} does not tell which tokens it drew, and none of {len(missing)} texts "
                 "can be had again from its tokens; use one that knows return_token_ids, such as vLLM."
@@ -96,7 +102,7 @@ def _tell_left_out(
         logger.warning("%d of %d responses are left out (%s): %s.", *told)
 
 
-class _Asker:
+class _CompletionClient:
     """Asks for responses, one for each request, and reads what comes defensively."""
 
     def __init__(
@@ -111,25 +117,14 @@ class _Asker:
 
     async def ask(self, request: Request, index: int, seed: int) -> Response | LeftOut:
         """One response, or why there is none. Answers that are none are asked for again, like faults."""
-        from openai import APIError
-
         choice: Any = None
         for _ in range(self.server.retries + 1):
-            try:
-                # Raw: see the judge's client; a body may be anything.
-                raw = await self.client.completions.with_raw_response.create(**self._body(request, index, seed))
-            except APIError as error:
-                if is_too_long(error):
-                    return LeftOut.TOO_LONG
-                errand = Errand(
-                    server="The server",
-                    model="model",
-                    request=f"a response to {request.question_id}",
-                    remedy="choose settings that it takes, or serve the model with more room (vLLM: --max-model-len)",
-                    kept="finished shards are kept",
-                )
-                # Without its cause: the server's own words may repeat the key.
-                raise explain(error, self.server, self.client.api_key, errand) from None
+            # Raw: see the judge's client; a body may be anything.
+            call = self.client.completions.with_raw_response.create(**self._body(request, index, seed))
+            what = f"a response to {request.question_id}"
+            raw = await send(call, self.server, self.client.api_key, what, _CONTEXT)
+            if raw is None:
+                return LeftOut.TOO_LONG
             choice = only_choice(read_json(raw.http_response.content))
             answer = self._read(choice, index, seed)
             if answer is not None:
@@ -168,11 +163,11 @@ class _Asker:
             return None
         ids = self._token_ids(choice, reason, len(logprobs))
         if ids is None:
-            return LeftOut.UNTOLD
+            return LeftOut.NO_TOKEN_IDS
         if not self._is_response(ids, reason, len(logprobs)):
             return None
         if not self.known.issuperset(ids):
-            return LeftOut.UNKNOWN
+            return LeftOut.UNKNOWN_TOKENS
         return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))
 
     def _token_ids(self, choice: Any, reason: str, drawn: int) -> list[int] | None:

@@ -39,7 +39,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
     """Run the studies NAMES, or `all`; what is finished is not run again."""
     from aft.files import locked
     from aft.reporting.study_pages import write_study
-    from aft.studies.plan import points_of, waves_of
+    from aft.studies.plan import batches_of, points_of
     from aft.studies.results import load_results, study_table, verdicts
     from aft.studies.run import run_cells
     from aft.studies.tracking import parent_run, record_study
@@ -58,8 +58,8 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
         locked(place.studies / ".lock", "these studies", patience=0),
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
-        for wave in waves_of((study, points[name]) for name, study in chosen.items()):
-            parent.incomplete += run_cells(place, wave, at_once, parent.run_id)
+        for batch in batches_of((study, points[name]) for name, study in chosen.items()):
+            parent.incomplete += run_cells(place, batch, at_once, parent.run_id)
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name

@@ -52,21 +52,21 @@ def points_of(study: Study, recipe: str, data: str) -> list[Point]:
     return points
 
 
-def waves_of(studies: Iterable[tuple[Study, list[Point]]]) -> list[list[Cell]]:
-    """The cells of some studies, each once; those of a wave can run at once, a round follows another.
+def batches_of(studies: Iterable[tuple[Study, list[Point]]]) -> list[list[Cell]]:
+    """The cells of some studies, each once; those of a batch can run at once, a round follows another.
 
     Cells of one seed stand together: neighbours then seldom wait for one base model that both need.
     """
-    waves: list[dict[tuple[str, int], Cell]] = []
+    batches: list[dict[tuple[str, int], Cell]] = []
     for study, points in studies:
         for place, point in enumerate(points):
             number = place if study.rounds is not None else 0
-            waves += [{} for _ in range(number + 1 - len(waves))]
+            batches += [{} for _ in range(number + 1 - len(batches))]
             for seed in study.seeds:
-                known = waves[number].get((point.label, seed))
+                known = batches[number].get((point.label, seed))
                 wanted = dict.fromkeys((*(known.variants if known else ()), *point.variants))
-                waves[number][point.label, seed] = Cell(point.label, point.params, seed, tuple(wanted))
-    return [sorted(wave.values(), key=lambda cell: cell.seed) for wave in waves]
+                batches[number][point.label, seed] = Cell(point.label, point.params, seed, tuple(wanted))
+    return [sorted(batch.values(), key=lambda cell: cell.seed) for batch in batches]
 
 
 def label_of(recipe: str, params: Params) -> str:
