@@ -27,6 +27,11 @@ class Rows:
         self.expected: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.count = 0
 
+    @property
+    def responses(self) -> list[int]:
+        """Of the live rows, in their order."""
+        return self.slots.response_R.tolist()
+
     def admit(self, prompts: Sequence[int], rows: int) -> None:
         """Prompts of these lengths, with so many rows each."""
         total = sum(prompts)
@@ -43,12 +48,12 @@ class Rows:
                 here = slice(start, start + length)
                 self.expected[response] = [(keys[here], values[here]) for keys, values in memory.values()]
             start += length
-        before = len(self.slots.rows)
+        before = self.slots.rows
         assert self.slots.admit(memory, admissions) == before
 
     def step(self, window: int | None) -> None:
         """One token of every row; outputs are those of attention over each row's whole keys and values."""
-        responses = self.slots.response_R.tolist()
+        responses = self.responses
         self.slots.prepare()
         for number in range(LAYERS):
             query = torch.randn(len(responses), HEADS, 1, SIZE)
@@ -74,10 +79,10 @@ class Rows:
         self.slots.advance()
 
     def retire(self, ended: Sequence[bool]) -> None:
-        gone = {row.response for row, is_ended in zip(self.slots.rows, ended, strict=True) if is_ended}
+        gone = {response for response, is_ended in zip(self.responses, ended, strict=True) if is_ended}
         self.slots.retire(ended)
         self.expected = {response: kept for response, kept in self.expected.items() if response not in gone}
-        assert sorted(row.response for row in self.slots.rows) == sorted(self.expected)
+        assert sorted(self.responses) == sorted(self.expected)
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -90,7 +95,7 @@ def test_rows_that_come_and_go_at_random(window: int | None) -> None:
     for _ in range(110):
         rows.step(window)
         disorder = rows.slots.disorder
-        ended = [chance.random() < 0.03 for _ in rows.slots.rows]
+        ended = [chance.random() < 0.03 for _ in rows.responses]
         rows.retire(ended)
         sorted_times += rows.slots.disorder < disorder
         if rows.slots.free >= 8:
@@ -125,7 +130,7 @@ def test_ended_rows_cost_nothing_and_few_are_moved() -> None:
     rows.admit([2], rows=8)
     rows.step(None)
     rows.retire([False, True, False, False, False, True, False, False])
-    assert [row.response for row in rows.slots.rows] == [0, 6, 2, 3, 4, 7]
+    assert rows.responses == [0, 6, 2, 3, 4, 7]
 
 
 def test_attention_reads_little_beyond_the_end_of_young_rows() -> None:

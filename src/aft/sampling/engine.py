@@ -176,6 +176,8 @@ def _generate_in_slots(model: "PreTrainedModel", parts: Sequence[_Part], rows: i
             ended = draws.draw(logits_N_V, slots.response_R[first:], slots.length_R[first:])
             if any(ended):
                 slots.retire([False] * first + ended)
+            if not waiting:
+                slots.capacity = slots.rows  # buffers that grow need no room for more
 
 
 def _next_parts(waiting: list[_Part], slots: Slots) -> list[_Part]:

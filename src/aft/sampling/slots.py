@@ -13,7 +13,7 @@ import torch  # noqa: TID253
 
 from aft.scoring.attention import Memory
 
-_COLUMNS = 64  # tokens per row that buffers begin with; they are doubled when a row outgrows them
+_COLUMNS = 16  # tokens per row that buffers begin with, and grow by at least: what is close together is read fast
 _BLOCKS = 6  # blocks of rows whose attention is computed each up to its own longest row
 _SMALLEST = 8  # rows of a block at least
 
@@ -29,15 +29,6 @@ class Admission:
     responses: Sequence[int]
 
 
-@dataclass(slots=True)
-class _Row:
-    response: int
-    group: int  # number of the prompt
-    cell: int  # which of the prompt's rows
-    prompt: int  # tokens of the prompt
-    born: int  # the clock when it came
-
-
 class Slots:
     """Room for `capacity` rows, at most `cells` of them after one prompt, that keep `limit` generated tokens at most.
 
@@ -46,19 +37,28 @@ class Slots:
 
     def __init__(self, capacity: int, cells: int, limit: int, device: torch.device) -> None:
         self.capacity, self.cells, self.limit, self.device = capacity, cells, limit, device
-        self.rows: list[_Row] = []
+        # Of each row its response, the number of its prompt, which of the prompt's rows it is, the prompt's tokens, and
+        # the clock when it came; on the CPU.
+        self.table_5_R = torch.empty(5, 0, dtype=torch.long)
         self.groups = 0
         self.clock = 0
         self.disorder = 0  # row-tokens read in vain since the rows were sorted last
         self.prompts: _Buffers = {}
         self.own: _Buffers = {}
         self.masks: dict[int | None, list[torch.Tensor]] = {}
+        self.places: dict[tuple[int, int], torch.Tensor] = {}
+        self.exchanges: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._renumber()
+
+    @property
+    def rows(self) -> int:
+        """Rows that there are."""
+        return self.table_5_R.shape[1]
 
     @property
     def free(self) -> int:
         """Rows that there is room for."""
-        return self.capacity - len(self.rows)
+        return self.capacity - self.rows
 
     @property
     def position_R(self) -> torch.Tensor:
@@ -67,12 +67,13 @@ class Slots:
 
     def admit(self, memory: Memory, admissions: Sequence[Admission]) -> int:
         """Take in prompts and their rows; the number of the first new row. The last prompt token is the newest yet."""
-        first, groups = len(self.rows), self.groups
-        for group, admission in enumerate(admissions, start=groups):
-            self.rows += [
-                _Row(response, group, cell, admission.length, self.clock)
-                for cell, response in enumerate(admission.responses)
-            ]
+        first, groups = self.rows, self.groups
+        new = [
+            (response, group, cell, admission.length, self.clock)
+            for group, admission in enumerate(admissions, start=groups)
+            for cell, response in enumerate(admission.responses)
+        ]
+        self.table_5_R = torch.cat([self.table_5_R, torch.tensor(new).T], dim=1)
         self.groups += len(admissions)
         longest = max(admission.length for admission in admissions)
         start_Q_1 = torch.tensor([[admission.start] for admission in admissions], device=self.device)
@@ -94,12 +95,14 @@ class Slots:
 
     def prepare(self) -> None:
         """Make room for one more token of each row; call it before the model."""
-        needed = self.clock - min(row.born for row in self.rows) + 1
+        needed = self.clock - min(oldest for _, _, oldest in self.blocks) + 1
         self.masks.clear()
+        self.places.clear()
         for buffers in self.own.values():
-            if buffers[0].shape[2] < needed:
-                columns = min(2 * buffers[0].shape[2], self.limit)
-                buffers[:] = [_grown(buffer, self.capacity, columns) for buffer in buffers]
+            columns = buffers[0].shape[2]
+            if columns < needed:
+                columns = min(columns + max(_COLUMNS, columns // 4), self.limit)
+                buffers[:] = [_grown(buffer[: self.rows], self.capacity, columns) for buffer in buffers]
 
     def advance(self) -> None:
         """Count the newest tokens among the kept ones; call it after the model."""
@@ -108,48 +111,42 @@ class Slots:
 
     def retire(self, ended: Sequence[bool]) -> None:
         """Take out rows that have ended, and prompts that no row follows any more; the last ones take their places."""
-        order = self._order(_closed([not is_ended for is_ended in ended]))
-        longest = max((self.clock - self.rows[i].born for i in order), default=0)
-        _move(self.own, order, longest)
-        self.rows = [self.rows[i] for i in order]
+        order = self._order(_closed(~torch.tensor(ended)))
+        _move(self.own, order)
+        self.table_5_R = self.table_5_R[:, order]
 
-        used = {row.group for row in self.rows}
-        groups = _closed([group in used for group in range(self.groups)])
-        _move(self.prompts, groups, max((row.prompt for row in self.rows), default=0))
-        number_of = {group: number for number, group in enumerate(groups)}
-        for row in self.rows:
-            row.group = number_of[row.group]
+        group_R = self.table_5_R[1]
+        groups = _closed(torch.zeros(self.groups, dtype=torch.bool).index_fill_(0, group_R, True))
+        _move(self.prompts, groups)
+        number_of = torch.empty(self.groups, dtype=torch.long).index_copy_(0, groups, torch.arange(len(groups)))
+        self.table_5_R[1] = number_of[group_R]
         self.groups = len(groups)
         self._renumber()
 
-    def _order(self, order: list[int]) -> list[int]:
+    def _order(self, order: torch.Tensor) -> torch.Tensor:
         """Row numbers as they are, or by age if disorder has by now cost as much as sorting does: read and write."""
-        by_age = sorted(order, key=lambda i: self.rows[i].born)
-        self.disorder += self._area(order) - self._area(by_age)
-        cost = sum(2 * (self.clock - self.rows[i].born) for place, i in enumerate(by_age) if place != i)
+        born_R = self.table_5_R[4]
+        by_age = order[born_R[order].argsort(stable=True)]
+        self.disorder += self._area(born_R[order]) - self._area(born_R[by_age])
+        cost = 2 * (self.clock - born_R[by_age])[by_age != torch.arange(len(by_age))].sum().item()
         if self.disorder <= cost:
             return order
         self.disorder = 0
         return by_age
 
-    def _area(self, order: Sequence[int]) -> int:
+    def _area(self, born_R: torch.Tensor) -> int:
         """Tokens that attention reads in one step of rows in this order, beside the prompts."""
-        borns = [self.rows[i].born for i in order]
-        return sum((self.clock - min(borns[a:b])) * (b - a) for a, b in _blocks(len(order)))
+        return sum((self.clock - oldest) * (b - a) for a, b, oldest in _blocks(born_R))
 
     def _renumber(self) -> None:
         """Bring what the device must know about the rows up to date."""
-        rows = self.rows
-        numbers = [[row.response, row.group, row.cell, row.prompt, self.clock - row.born] for row in rows]
-        table = torch.tensor(numbers, dtype=torch.long).reshape(-1, 5).T.contiguous().to(self.device)
+        self.exchanges.clear()
+        born_R = self.table_5_R[4]
+        self.blocks = _blocks(born_R)
+        self.longest_prompt = max(self.table_5_R[3].tolist(), default=0)
+        table = torch.cat([self.table_5_R[:4], self.clock - born_R[None]]).to(self.device)
         self.response_R, self.group_R, self.cell_R, self.prompt_R, self.length_R = table
-        self.row_R = torch.arange(len(rows), device=self.device)
-        self.longest_prompt = max((row.prompt for row in rows), default=0)
-        self.blocks: list[tuple[int, int, int]] = []  # first row, row after the last, birth of the oldest
-        for a, b in _blocks(len(rows)):
-            oldest = min(row.born for row in rows[a:b])
-            joined = self.blocks and self.blocks[-1][2] == oldest
-            self.blocks.append((self.blocks.pop()[0] if joined else a, b, oldest))
+        self.row_R = torch.arange(self.rows, device=self.device)
 
     def __call__(
         self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
@@ -160,8 +157,9 @@ class Slots:
         """
         layer: int = module.layer_idx  # type: ignore[assignment]
         keys, values = self.own[layer]
-        keys[self.row_R, :, self.length_R] = key[:, :, 0]
-        values[self.row_R, :, self.length_R] = value[:, :, 0]
+        place = self._places(key.shape[1], keys.shape[2])
+        keys.view(-1, keys.shape[-1]).index_copy_(0, place, key.reshape(-1, key.shape[-1]))
+        values.view(-1, values.shape[-1]).index_copy_(0, place, value.reshape(-1, value.shape[-1]))
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
         query_R_G_r_D = query.reshape(len(query), key.shape[1], -1, query.shape[-1]) * scaling
         prompt_keys, prompt_values = (buffer[: self.groups, :, : self.longest_prompt] for buffer in self.prompts[layer])
@@ -179,15 +177,36 @@ class Slots:
         return (torch.cat(outputs) + from_prompts).reshape(len(query), 1, query.shape[1], -1)
 
     def _by_prompt(self, rows_R_G_r_X: torch.Tensor) -> torch.Tensor:
-        """Of rows, [prompts, G, cells * r, X]: those of a prompt side by side, zeros where a row has ended."""
+        """Of rows, [prompts, G, cells * r, X]: those of a prompt side by side, another row's where one has ended."""
         _, heads, queries, size = rows_R_G_r_X.shape
-        grid = rows_R_G_r_X.new_zeros(self.groups, heads, self.cells, queries, size)
-        grid[self.group_R, :, self.cell_R] = rows_R_G_r_X
-        return grid.flatten(2, 3)
+        there, _ = self._exchange(heads)
+        grid = rows_R_G_r_X.reshape(-1, queries * size).index_select(0, there)
+        return grid.view(self.groups, heads, self.cells * queries, size)
 
     def _of_rows(self, grid: torch.Tensor) -> torch.Tensor:
         """The inverse of `_by_prompt`."""
-        return grid.unflatten(2, (self.cells, -1))[self.group_R, :, self.cell_R]
+        _, heads, queries, size = grid.shape
+        _, back = self._exchange(heads)
+        rows = grid.view(-1, queries // self.cells * size).index_select(0, back)
+        return rows.view(self.rows, heads, -1, size)
+
+    def _exchange(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each prompt, head and cell its place among rows and heads, and the inverse."""
+        if heads not in self.exchanges:
+            head_H = torch.arange(heads, device=self.device)
+            back_R_H = (self.group_R[:, None] * heads + head_H) * self.cells + self.cell_R[:, None]
+            there = back_R_H.new_zeros(self.groups * heads * self.cells)
+            there[back_R_H] = self.row_R[:, None] * heads + head_H
+            self.exchanges[heads] = there, back_R_H.flatten()
+        return self.exchanges[heads]
+
+    def _places(self, heads: int, columns: int) -> torch.Tensor:
+        """Where among rows, heads and columns the newest tokens are kept; the same in all layers."""
+        if (heads, columns) not in self.places:
+            head_H = torch.arange(heads, device=self.device)
+            place_R_H = (self.row_R[:, None] * heads + head_H) * columns + self.length_R[:, None]
+            self.places[heads, columns] = place_R_H.flatten()
+        return self.places[heads, columns]
 
     def _masks(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
         """What is added to the scores of each block, [rows, 1, 1, prompt + own tokens]; the same in all layers."""
@@ -199,26 +218,33 @@ class Slots:
         prompt_R_1, length_R_1 = self.prompt_R[a:b, None], self.length_R[a:b, None]
         place_P = torch.arange(self.longest_prompt, device=self.device)
         place_C = torch.arange(self.clock - oldest + 1, device=self.device)
-        distance = torch.cat([prompt_R_1 + length_R_1 - place_P, length_R_1 - place_C], dim=1)
-        allowed = torch.cat([place_P < prompt_R_1, place_C <= length_R_1], dim=1)
+        hidden = torch.cat([place_P >= prompt_R_1, place_C > length_R_1], dim=1)
         if window is not None:
-            allowed &= distance < window
-        return torch.zeros(allowed.shape, dtype=dtype, device=self.device).masked_fill_(~allowed, -torch.inf)[
-            :, None, None
-        ]
+            distance = torch.cat([prompt_R_1 + length_R_1 - place_P, length_R_1 - place_C], dim=1)
+            hidden |= distance >= window
+        zero = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
+        return zero.masked_fill_(hidden, -torch.inf)[:, None, None]
 
 
-def _blocks(rows: int) -> Iterator[tuple[int, int]]:
-    """Blocks of like size: the first row and the row after the last."""
-    size = max(_SMALLEST, -(-rows // _BLOCKS))
-    return ((a, min(a + size, rows)) for a in range(0, rows, size))
+def _blocks(born_R: torch.Tensor) -> list[tuple[int, int, int]]:
+    """Blocks of like size: the first row, the row after the last, and the birth of the oldest; equal ones are one."""
+    borns = born_R.tolist()
+    size = max(_SMALLEST, -(-len(borns) // _BLOCKS))
+    blocks: list[tuple[int, int, int]] = []
+    for a in range(0, len(borns), size):
+        b = min(a + size, len(borns))
+        oldest = min(borns[a:b])
+        joined = blocks and blocks[-1][2] == oldest
+        blocks.append((blocks.pop()[0] if joined else a, b, oldest))
+    return blocks
 
 
-def _closed(live: Sequence[bool]) -> list[int]:
+def _closed(live: torch.Tensor) -> torch.Tensor:
     """Numbers of the live ones, where the last of them have moved into the gaps between the others."""
-    count = sum(live)
-    movers = (i for i in range(count, len(live)) if live[i])
-    return [i if live[i] else next(movers) for i in range(count)]
+    count = int(live.sum())
+    numbers = torch.arange(count)
+    numbers[~live[:count]] = live[count:].nonzero().squeeze(1) + count
+    return numbers
 
 
 def _empty(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
@@ -235,11 +261,10 @@ def _grown(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return larger
 
 
-def _move(buffers: _Buffers, order: Sequence[int], columns: int) -> None:
-    """Bring rows `order` to the front, up to so many columns; only those that change their places are copied."""
-    moved = [(place, i) for place, i in enumerate(order) if place != i]
-    all_buffers = [buffer for pair in buffers.values() for buffer in pair]
-    if moved and all_buffers:
-        places, sources = torch.tensor(moved, device=all_buffers[0].device).T
-        for buffer in all_buffers:
-            buffer[places, :, :columns] = buffer[sources, :, :columns]
+def _move(buffers: _Buffers, order: torch.Tensor) -> None:
+    """Bring rows `order` to the front; only those that change their places are copied."""
+    places = (order != torch.arange(len(order))).nonzero().squeeze(1)
+    if len(places):
+        for buffer in (buffer for pair in buffers.values() for buffer in pair):
+            sources = order[places].to(buffer.device)
+            buffer.index_copy_(0, places.to(buffer.device), buffer.index_select(0, sources))
