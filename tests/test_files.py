@@ -22,6 +22,7 @@ from aft.errors import AftError, ModelError, SettingsError, StoreError
 from aft.files import (
     MANIFEST,
     PATIENCE,
+    announced,
     build_once,
     check_seal,
     digest,
@@ -431,6 +432,22 @@ class TestBuildOnce:
         with caplog.at_level(logging.INFO):
             assert build_once(tmp_path, dict(reversed(MADE_FROM.items())), never) == made
         assert "Reusing" in caplog.text and "test" in caplog.text
+
+    def test_what_is_to_be_made_is_announced_before_it_is_locked(self, tmp_path: Path) -> None:
+        """So that whoever hears it can have it made by another process, and wait; what is there is not announced."""
+        heard: list[int] = []
+
+        def listen() -> None:
+            heard.append(len(heard))
+            if heard == [0]:
+                build_once(tmp_path, MADE_FROM, fill)  # as the other process, which needs the lock
+
+        with announced(listen):
+            build_once(tmp_path, MADE_FROM, never)
+            assert heard == [0, 1]
+            build_once(tmp_path, MADE_FROM, never)
+        build_once(tmp_path, {**MADE_FROM, "kind": "another"}, fill)
+        assert heard == [0, 1]
 
     def test_a_finished_directory_is_read_without_the_lock(self, tmp_path: Path) -> None:
         made = build_once(tmp_path, MADE_FROM, fill)

@@ -37,6 +37,7 @@ _FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ABSENT = "absent"  # in a seal: there was no file before the one that is being written
 _MOMENT_S = 1.0  # how long a lock is waited for in silence
+_listeners: list[Callable[[], object]] = []
 
 
 def digest(description: Any) -> str:
@@ -214,6 +215,22 @@ def _write_seal(path: Path, hashes: list[str]) -> None:
 # --- directories with a manifest --------------------------------------------------------------------------------------
 
 
+@contextmanager
+def announced(listener: Callable[[], object]) -> Iterator[None]:
+    """Within, `listener` is called whenever this process is about to make something that is kept, and was not there."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def announce() -> None:
+    """Tell those who listen (see `announced`) that something is going to be made; no lock is held yet."""
+    for listener in list(_listeners):
+        listener()
+
+
 def finish_directory(staged: Path, final: Path, description: Description) -> None:
     """Give a filled directory its manifest (what it is made from, a hash per file, a seal), sync it and rename it.
 
@@ -291,6 +308,7 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
     key, kind = digest(description), description.get("kind", "directory")
     final, staged = root / key, root / f".{key}.partial"
     if not is_intact(final):
+        announce()
         with locked(lock_of(final), f"the {kind}"):
             if not is_intact(final):  # another run may have finished it in between
                 if final.exists():
