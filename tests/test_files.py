@@ -1,6 +1,7 @@
 """Files are whole or absent: after an exception, a full disk, `kill -9`, damage, and with two processes at once."""
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -8,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -424,6 +426,54 @@ class TestManifest:
     def test_no_directory_has_none(self, tmp_path: Path) -> None:
         assert read_manifest(tmp_path / "nowhere") is None
         assert not is_intact(tmp_path / "nowhere")
+
+
+class TestHashes:
+    """A file is read again when it may have changed; the clock of these tests is far ahead of the files."""
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of the files that are read."""
+        seen: list[str] = []
+        digest_of = hashlib.file_digest
+        monkeypatch.setattr(files, "_hashes", {})
+        monkeypatch.setattr("time.time_ns", lambda: time.monotonic_ns() + 2**62)
+        monkeypatch.setattr(
+            "hashlib.file_digest", lambda file, kind: (seen.append(Path(file.name).name), digest_of(file, kind))[1]
+        )
+        return seen
+
+    def test_a_file_is_read_once_by_whatever_name(self, tmp_path: Path, read: list[str]) -> None:
+        (tmp_path / "a").write_text("one", encoding="utf-8")
+        (tmp_path / "b").hardlink_to(tmp_path / "a")
+        assert len({hash_file(tmp_path / name) for name in "abab"}) == 1
+        assert read == ["a"]
+
+    @pytest.mark.parametrize("how", ["replaced", "written", "with its old time"])
+    def test_one_that_was_changed_or_replaced_is_read_again(self, tmp_path: Path, read: list[str], how: str) -> None:
+        """Of the same size, and in the last case with a time that says nothing."""
+        path, other = tmp_path / "a", tmp_path / "b"
+        path.write_text("one", encoding="utf-8")
+        before, times = hash_file(path), path.stat()
+        time.sleep(0.02)  # more than a tick
+        if how == "replaced":
+            other.write_text("two", encoding="utf-8")
+            os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+            other.replace(path)
+        else:
+            path.write_text("two", encoding="utf-8")
+        if how == "with its old time":
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert hash_file(path) != before == hashlib.sha256(b"one").hexdigest()
+
+    def test_one_that_was_written_just_now_is_not_remembered(
+        self, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "a"
+        path.write_text("one", encoding="utf-8")
+        monkeypatch.setattr("time.time_ns", lambda: path.stat().st_mtime_ns + 10**9)
+        assert hash_file(path) == hash_file(path)
+        assert read == ["a", "a"]
 
 
 class TestBuildOnce:
