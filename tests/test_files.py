@@ -1,6 +1,7 @@
 """Files are whole or absent: after an exception, a full disk, `kill -9`, damage, and with two processes at once."""
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -8,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from aft.errors import AftError, ModelError, SettingsError, StoreError
 from aft.files import (
     MANIFEST,
     PATIENCE,
+    announced,
     build_once,
     check_seal,
     digest,
@@ -425,12 +428,76 @@ class TestManifest:
         assert not is_intact(tmp_path / "nowhere")
 
 
+class TestHashes:
+    """A file is read again when it may have changed; the clock of these tests is far ahead of the files."""
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of the files that are read."""
+        seen: list[str] = []
+        digest_of = hashlib.file_digest
+        monkeypatch.setattr(files, "_hashes", {})
+        monkeypatch.setattr("time.time_ns", lambda: time.monotonic_ns() + 2**62)
+        monkeypatch.setattr(
+            "hashlib.file_digest", lambda file, kind: (seen.append(Path(file.name).name), digest_of(file, kind))[1]
+        )
+        return seen
+
+    def test_a_file_is_read_once_by_whatever_name(self, tmp_path: Path, read: list[str]) -> None:
+        (tmp_path / "a").write_text("one", encoding="utf-8")
+        (tmp_path / "b").hardlink_to(tmp_path / "a")
+        assert len({hash_file(tmp_path / name) for name in "abab"}) == 1
+        assert read == ["a"]
+
+    @pytest.mark.parametrize("how", ["replaced", "written", "with its old time"])
+    def test_one_that_was_changed_or_replaced_is_read_again(self, tmp_path: Path, read: list[str], how: str) -> None:
+        """Of the same size, and in the last case with a time that says nothing."""
+        path, other = tmp_path / "a", tmp_path / "b"
+        path.write_text("one", encoding="utf-8")
+        before, times = hash_file(path), path.stat()
+        time.sleep(0.02)  # more than a tick
+        if how == "replaced":
+            other.write_text("two", encoding="utf-8")
+            os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+            other.replace(path)
+        else:
+            path.write_text("two", encoding="utf-8")
+        if how == "with its old time":
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert hash_file(path) != before == hashlib.sha256(b"one").hexdigest()
+
+    def test_one_that_was_written_just_now_is_not_remembered(
+        self, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "a"
+        path.write_text("one", encoding="utf-8")
+        monkeypatch.setattr("time.time_ns", lambda: path.stat().st_mtime_ns + 10**9)
+        assert hash_file(path) == hash_file(path)
+        assert read == ["a", "a"]
+
+
 class TestBuildOnce:
     def test_a_finished_directory_is_reused(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         made = build_once(tmp_path, MADE_FROM, fill)
         with caplog.at_level(logging.INFO):
             assert build_once(tmp_path, dict(reversed(MADE_FROM.items())), never) == made
         assert "Reusing" in caplog.text and "test" in caplog.text
+
+    def test_what_is_to_be_made_is_announced_before_it_is_locked(self, tmp_path: Path) -> None:
+        """So that whoever hears it can have it made by another process, and wait; what is there is not announced."""
+        heard: list[int] = []
+
+        def listen() -> None:
+            heard.append(len(heard))
+            if heard == [0]:
+                build_once(tmp_path, MADE_FROM, fill)  # as the other process, which needs the lock
+
+        with announced(listen):
+            build_once(tmp_path, MADE_FROM, never)
+            assert heard == [0, 1]
+            build_once(tmp_path, MADE_FROM, never)
+        build_once(tmp_path, {**MADE_FROM, "kind": "another"}, fill)
+        assert heard == [0, 1]
 
     def test_a_finished_directory_is_read_without_the_lock(self, tmp_path: Path) -> None:
         made = build_once(tmp_path, MADE_FROM, fill)

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,9 @@ _FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ABSENT = "absent"  # in a seal: there was no file before the one that is being written
 _MOMENT_S = 1.0  # how long a lock is waited for in silence
+_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
+_hashes: dict[tuple[int, ...], str] = {}  # of files, by their `_state`
+_listeners: list[Callable[[], object]] = []
 
 
 def digest(description: Any) -> str:
@@ -46,9 +50,25 @@ def digest(description: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; a process reads a file again only if it was changed or replaced.
+
+    That is told by device, inode, size and the times of the last changes. A file that was changed just now may change
+    again within one tick of the file system's clock, and is not remembered.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        state = _state(file.fileno())
+        known = _hashes.get(state)
+        if known is None:
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+            if _state(file.fileno()) == state and time.time_ns() - max(state[3:]) > _SETTLED_NS:
+                _hashes[state] = known
+    return known
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    """What changes when a file does; the times, in ns, are last."""
+    now = os.fstat(descriptor)
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 @contextmanager
@@ -214,6 +234,22 @@ def _write_seal(path: Path, hashes: list[str]) -> None:
 # --- directories with a manifest --------------------------------------------------------------------------------------
 
 
+@contextmanager
+def announced(listener: Callable[[], object]) -> Iterator[None]:
+    """Within, `listener` is called whenever this process is about to make something that is kept, and was not there."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def announce() -> None:
+    """Tell those who listen (see `announced`) that something is going to be made; no lock is held yet."""
+    for listener in list(_listeners):
+        listener()
+
+
 def finish_directory(staged: Path, final: Path, description: Description) -> None:
     """Give a filled directory its manifest (what it is made from, a hash per file, a seal), sync it and rename it.
 
@@ -291,6 +327,7 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
     key, kind = digest(description), description.get("kind", "directory")
     final, staged = root / key, root / f".{key}.partial"
     if not is_intact(final):
+        announce()
         with locked(lock_of(final), f"the {kind}"):
             if not is_intact(final):  # another run may have finished it in between
                 if final.exists():

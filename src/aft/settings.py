@@ -12,6 +12,7 @@ from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_lock import RunLockHook
 from aft.hooks.run_summary import RunSummaryHook
+from aft.hooks.side_by_side import SideBySideHook
 
 # No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -34,7 +35,7 @@ logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No n
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()
 _CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
-HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), RunLockHook(), *_CHECKS)
+HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), SideBySideHook(), RunLockHook(), *_CHECKS)
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

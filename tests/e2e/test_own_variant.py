@@ -32,7 +32,7 @@ def test_it_is_trained_compared_told_and_tracked_like_any_other(own: Any) -> Non
     """What the comparison shares with the one before is made no second time, VFT above all."""
     reporting = own.data / "08_reporting/smoke"
     before = {path: path.stat().st_mtime_ns for path in (reporting / "binary").iterdir()}
-    done = own.run("--pipelines=margins", env="local")
+    done = own.run("--pipelines=margins", "--params=parallel=1", env="local")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("Reusing") == 5  # base, vft and aft_bc, and the scores of these two
     assert {path: path.stat().st_mtime_ns for path in before} == before

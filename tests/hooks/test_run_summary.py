@@ -1,12 +1,12 @@
 import pandas as pd
 import pytest
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
 from aft.hooks import run_summary
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
-from aft.hooks.run_summary import RunSummaryHook, comparison_lines, stage_lines
-from aft.models.directory import ModelDirectory
+from aft.hooks.run_summary import RunSummaryHook, comparison_lines, next_lines, stage_lines
+from aft.models.directory import WARNINGS, ModelDirectory
 
 OFF = {"enabled": False, "tracking_uri": None, "experiment": "aft"}
 ON = {**OFF, "enabled": True}
@@ -28,6 +28,7 @@ COMPARISON = pd.DataFrame(
         "perplexity_of_positives": [1.234, 10.0],
     }
 )
+ALIGN = {"aft_dc": {"objective": {"term": "aft", "constraint": "detached"}, "note": "one", "source": "Eq. 7"}}
 FIGURES = {"accuracy": 0.3333, "accuracy_low": 0.3, "accuracy_high": 0.4, "auroc": 0.5}
 
 
@@ -75,6 +76,7 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
     monkeypatch.setattr(run_summary, "perf_counter", clock)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "made" / WARNINGS).write_text('["it degrades"]', encoding="utf-8")
 
     def make(seconds, result):
         def node(*_):
@@ -116,6 +118,7 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         }
     )
 
+    catalog["parameters"] = MemoryDataset({"align": ALIGN, "comparisons": {"mine": ["aft_dc"], "other": ["aft_dc"]}})
     tracking = MlflowTrackingHook()
     hook = RunSummaryHook(tracking)
 
@@ -123,7 +126,7 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
         tracking.missing = missing
         caplog.clear()
         with caplog.at_level("INFO", logger="aft.run"):
-            run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow)
+            run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow, env="smoke")
         return caplog.messages[-1]
 
     return told
@@ -137,6 +140,11 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "",
         *comparison_lines(COMPARISON),
         "",
+        "aft_dc leads with 100.0 % right answers.",
+        "aft_dc is 66.7 points above vft [-1.0, +70.0], not separable.",
+        "",
+        "Warning: it degrades",
+        "",
         "ingest         3.0 s",
         "evaluate  1 min 30 s",
         "",
@@ -147,6 +155,20 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "Models      data/models",
         "MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db",
         "Pipeline    kedro viz run",
+        "",
+        *next_lines("kedro run --env=smoke", ["data/mine/report.html"], 3, ["other"]),
+    ]
+
+
+def test_what_may_come_next_is_a_command_each():
+    assert next_lines("kedro run", ["a/report.html"], 1, ["ranking", "today"])[:-1] == [
+        "See the report      python -m webbrowser a/report.html",
+        "Another seed        kedro run --params=seed=1",
+        "Another comparison  kedro run --pipelines=ranking",
+    ]
+    assert [line.split("  ")[0] for line in next_lines("kedro run", [], 1, [])] == [
+        "Another seed",
+        "Your own questions",
     ]
 
 
@@ -155,6 +177,8 @@ def test_a_run_tells_only_what_it_wrote(run):
     run(["ingest", "evaluate"], ON)
     assert run(["ingest"], OFF).splitlines() == [
         "The run is complete.",
+        "",
+        "Warning: it degrades",
         "",
         "ingest  3.0 s",
         "",

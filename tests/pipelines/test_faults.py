@@ -38,8 +38,9 @@ def test_a_truth_value_is_a_setting_where_it_belongs(shipped):
 def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
     read = {name for pipeline in register_pipelines().values() for name in pipeline.inputs()}
     keys = {name.removeprefix("params:").split(".")[0] for name in read if name.startswith("params:")}
-    # The catalog reads those of the questions, the registry those of the comparisons.
-    assert keys | {"task", "test_sets", "comparisons", "compare"} == {*KINDS, "seed"}
+    # The catalog reads those of the questions, the registry those of the comparisons, a hook those of the machine.
+    read_by_others = {"task", "test_sets", "comparisons", "compare", "parallel", "threads"}
+    assert keys | read_by_others == {*KINDS, "seed"}
 
 
 @pytest.mark.parametrize(

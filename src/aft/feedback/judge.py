@@ -27,6 +27,7 @@ from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_ratin
 from aft.feedback.judge_settings import JudgeSettings
 from aft.feedback.judge_store import Answer, append, open_answers
 from aft.files import Description, digest, lock_of, locked, remove_leftovers, write_json
+from aft.progress import bar
 from aft.server import open_client, run, run_concurrently
 from aft.tasks import Question
 
@@ -114,15 +115,13 @@ class _Judge:
 
         At most `concurrency` are under way at a time, and no more are begun.
         """
-        from tqdm import tqdm
-
-        with tqdm(total=len(missing), desc="ratings", unit="rating", mininterval=1) as bar:
+        with bar("ratings", len(missing), "rating") as shown:
             async with open_client(self.settings) as client:
                 works = (
                     self._rate(client, answer, self.questions[question_id], response)
                     for answer, question_id, response in missing
                 )
-                await run_concurrently(works, self.settings.concurrency, bar.update)
+                await run_concurrently(works, self.settings.concurrency, shown.update)
 
     async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:
         while not answer.is_finished(self.settings.attempts):

@@ -22,6 +22,7 @@ from aft.errors import SettingsError
 from aft.pipelines.comparisons import SHAPING
 from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.faults import faults
+from aft.pipelines.parameters import MACHINE
 
 _PREFIX = "params:"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,79}")
@@ -89,7 +90,7 @@ def check_known(parameters: dict[str, Any]) -> None:
     unknown = [
         key
         for key in _keys(parameters)
-        if key.partition(".")[0] not in ("label", *SHAPING)  # it names folders in the catalog; these were checked whole
+        if key.partition(".")[0] not in ("label", *SHAPING, *MACHINE)  # it names folders; these were checked whole
         and not any(key == known or key.startswith(f"{known}.") for known in read)
     ]
     if unknown:

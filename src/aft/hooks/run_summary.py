@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from aft.hooks.mlflow_database import is_sqlite
 from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_settings
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
-from aft.pipelines.comparisons import dataset, measured
+from aft.pipelines.comparisons import dataset, measured, variants_of
+from aft.reporting.in_words import in_words
+from aft.training.run import kept_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aft.run")
 
 _COMPARISON, _REPORT, _ANSWERS, _FIGURE = "comparison", "report", "answers", "_figure"  # how names of datasets end
+_OWN = "kedro run --env=gsm8k --params=base_model.source=MODEL,task.settings.path=FOLDER"
 
 
 class RunSummaryHook:
@@ -46,7 +49,7 @@ class RunSummaryHook:
         self._figures_of: dict[str, Mapping[str, float]] = {}
         self._pages: dict[str, list[str]] = {_REPORT: [], _ANSWERS: []}
         self._figures: list[str] = []
-        self._models: list[str] = []
+        self._models: dict[str, ModelDirectory] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -73,18 +76,28 @@ class RunSummaryHook:
         elif what.endswith(_FIGURE):
             self._figures.append(dataset_name)
         elif isinstance(data, ModelDirectory):
-            self._models.append(dataset_name)
+            self._models[dataset_name] = data
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Log the summary as one message."""
         project = Path(run_params["project_path"])
         missing = self._tracking.missing
+        parameters: dict[str, Any] = catalog.load("parameters") if self._comparisons else {}
+        variants = variants_of(parameters.get("align", {}))
+        unconstrained = {name for name, variant in variants.items() if variant.family == "unconstrained"}
+        warnings = [told for model in self._models.values() for told in kept_warnings(model.path)]
         parts = [
-            *(comparison_lines(table) for table in self._comparisons.values()),
+            *(
+                part
+                for table in self._comparisons.values()
+                for part in (comparison_lines(table), in_words(table, BASELINE, unconstrained))
+            ),
+            [f"Warning: {told}" for told in dict.fromkeys(warnings)],
             accuracy_lines(self._measured_alone()),
             stage_lines(self._seconds),
             _aligned(self._places(project, catalog), str.ljust),
+            self._next(project, catalog, run_params["env"], parameters["comparisons"]) if self._comparisons else [],
             [f"Tracking incomplete: {missing_records(missing)}."] if missing else [],
         ]
         blocks = ["\n".join(lines) for lines in parts if lines]
@@ -122,6 +135,15 @@ class RunSummaryHook:
             rows.append(["MLflow", f"mlflow ui --backend-store-uri {uri}" if is_sqlite(uri) else uri])
         return [*rows, ["Pipeline", "kedro viz run"]]
 
+    def _next(self, project: Path, catalog: CatalogProtocol, env: str | None, comparisons: Iterable[str]) -> list[str]:
+        """What may come after a comparison."""
+        pages = [_relative(_path(catalog, name), project) for name in self._pages[_REPORT]]
+        others = [one for one in comparisons if not any(f".{one}." in name for name in self._pages[_REPORT])]
+        seeds = {
+            int(seed) for table in self._comparisons.values() for seed in " ".join(map(str, table["seeds"])).split()
+        }
+        return next_lines("kedro run" if env is None else f"kedro run --env={env}", pages, max(seeds) + 1, others)
+
 
 def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
     """The comparison as an aligned table: shares in percent, intervals in brackets, k as large as was measured."""
@@ -156,6 +178,17 @@ def stage_lines(seconds: Mapping[str, float]) -> list[str]:
     from aft.pipeline_registry import STAGES
 
     return _aligned([[stage, _duration(seconds[stage])] for stage in STAGES if stage in seconds], str.rjust)
+
+
+def next_lines(run: str, pages: Sequence[str], seed: int, others: Sequence[str]) -> list[str]:
+    """How to see the pages, and what to try next with the command `run`: a seed, the first of the other comparisons."""
+    rows = [
+        *(["See the report", f"python -m webbrowser {page}"] for page in pages),
+        ["Another seed", f"{run} --params=seed={seed}"],
+        *(["Another comparison", f"{run} --pipelines={name}"] for name in others[:1]),
+        ["Your own questions", _OWN],
+    ]
+    return _aligned(rows, str.ljust)
 
 
 def _aligned(rows: list[list[str]], justify: Callable[[str, int], str]) -> list[str]:

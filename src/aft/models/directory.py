@@ -25,6 +25,7 @@ from aft.files import (
     write_text,
     writing,
 )
+from aft.machine import use_threads
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
 from aft.models.environment import cleared, refuse_low_precision
@@ -220,6 +221,7 @@ def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
     """The model on the device that one process computes on: the first accelerator if there is one."""
     import torch
 
+    use_threads(model.num_parameters())
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
 

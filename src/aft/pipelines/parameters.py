@@ -90,6 +90,10 @@ class AlignedVariant(variants.Variant):
 
 
 _Folder = Annotated[str, Field(min_length=1)]
+_Auto = Literal["auto"] | Annotated[int, counted(most=1024)]
+MACHINE = ("parallel", "threads")
+"""The parameters that say what of this machine is used; no node reads them."""
+
 KINDS: dict[str, Any] = {
     "recipe": str,
     "task": TaskChoice,
@@ -105,6 +109,7 @@ KINDS: dict[str, Any] = {
     "comparisons": dict[str, list[str]],
     "compare": str,
     "evaluation": Evaluation,
+    **dict.fromkeys(MACHINE, _Auto),
     **dict.fromkeys(("model_cache", "sample_cache", "score_cache", "rating_cache"), _Folder),
 }
 """What each parameter must be, by its first key, but for `seed` and `label`. Kedro checks those with a class only."""

@@ -11,6 +11,7 @@ from aft.errors import DataError
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
+from aft.progress import bar
 from aft.sampling.room import with_room
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
 from aft.sampling.store import SampleStore, encode
@@ -47,8 +48,6 @@ def sample_responses(
     `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
     is no response at all.
     """
-    from tqdm import tqdm
-
     questions = with_room(source, questions, settings.max_new_tokens)
     server = sampler.server if sampler.engine == "server" else None
     store = SampleStore(root, _description(source, settings, seed, server))
@@ -64,11 +63,11 @@ def sample_responses(
 
             yield from make_on_cluster(rows.of, {number: blocks[number] for number in missing}, sampler.cluster)
 
-    with tqdm(total=len(questions), desc=label, unit="question", mininterval=1) as bar:
+    with bar(label, len(questions), "question") as shown:
         shards = store.fill(
             [_block_hash(block) for block in blocks],
             make,
-            report=lambda finished: bar.update(min(finished * size, len(questions)) - bar.n),
+            report=lambda finished: shown.update(min(finished * size, len(questions)) - shown.n),
         )
     if server is not None:
         _tell_missing(shards, len(questions) * (settings.samples + settings.greedy), server)

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.code import load_rooms, source_hash
-from aft.files import Description, digest, hash_file, lock_of, locked, remove_leftovers, write_atomically, write_json
+from aft.files import (
+    Description,
+    announce,
+    digest,
+    hash_file,
+    lock_of,
+    locked,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +54,12 @@ class SampleStore:
         `StoreError` if the disk is full, or the code is not that in memory (see `aft.code.load_rooms`). Another run
         that fills the store is waited for.
         """
+        shards = [self.directory / f"{i:05d}-{content}.parquet" for i, content in enumerate(contents)]
+        if not all(shard.is_file() for shard in shards):
+            announce()
         with locked(lock_of(self.directory), f"the samples in {self.directory}"):
             remove_leftovers(self.directory)
             write_json(self.directory / "description.json", self.description)
-            shards = [self.directory / f"{i:05d}-{content}.parquet" for i, content in enumerate(contents)]
             missing = [i for i, shard in enumerate(shards) if not is_finished(shard)]
             finished = len(shards) - len(missing)
             report(finished)

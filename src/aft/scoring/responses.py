@@ -8,6 +8,7 @@ from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import encode_prompt
+from aft.progress import bar
 from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
 
@@ -90,7 +91,6 @@ def _score(
 ) -> "np.ndarray":
     import numpy as np
     import torch
-    from tqdm import tqdm
 
     from aft.scoring.paths import choose_path, plan, score
 
@@ -106,10 +106,10 @@ def _score(
     order = sorted(range(len(groups)), key=lambda g: -groups[g].cost)
     scores = np.empty(len(tokens))
     half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
-    with half, tqdm(total=len(tokens), desc=label, unit="response", mininterval=1) as bar:
+    with half, bar(label, len(tokens), "response") as shown:
         for _, places in plan([groups[g] for g in order], path, token_budget):
             some = [order[place] for place in places]
             chosen = [row for g in some for row in numbers[g]]
             scores[chosen] = score(model, path, [groups[g] for g in some], token_budget).double().cpu().numpy()
-            bar.update(len(chosen))
+            shown.update(len(chosen))
     return scores

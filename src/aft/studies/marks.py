@@ -12,7 +12,7 @@ Mark = dict[str, str]  # the hash of everything that decides, by its name
 
 _BESIDE = (
     *("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache"),
-    *("comparisons", "compare"),
+    *("comparisons", "compare", "parallel", "threads"),
 )
 """Settings, by their first key, that change no variant's results: where they are made and kept, what is compared."""
 

@@ -24,12 +24,12 @@ from aft.files import write_json
 from aft.hooks.check_parameters import check_known
 from aft.hooks.mlflow_record import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
+from aft.machine import THREADS, shares_of, usual_jobs, visible_devices
 from aft.pipelines.comparisons import dataset, variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
 from aft.studies.cell import UNTRACKED
 from aft.studies.definition import Study
-from aft.studies.devices import shares_of, usual_jobs, visible_devices
 from aft.studies.marks import Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
 
@@ -109,7 +109,7 @@ class Workplace:
 
 
 def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> int:
-    """Run the cells that are not finished, `jobs` at a time; see `shares_of` for what each has of the machine.
+    """Run the cells that are not finished, `jobs` at a time: each has its GPUs, and one thread if there are others.
 
     Returns how many were run whose results are complete, but not their record in MLflow. Those are run once more when
     their results are asked for again, which then are found in the caches: another run in MLflow has all of them.
@@ -124,8 +124,9 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     started: list[subprocess.Popen[str]] = []
     gaps = 0
     shares: SimpleQueue[dict[str, str]] = SimpleQueue()  # one for each of the jobs: a cell has it as long as it runs
+    common = ({THREADS: "1"} if jobs > 1 else {}) | ({} if parent is None else {PARENT: parent})
     for share in shares_of(visible_devices(), jobs):
-        shares.put({**share, **({} if parent is None else {PARENT: parent})})
+        shares.put(share | common)
 
     def run(cell: Cell, missing: dict[str, Mark]) -> bool:
         share = shares.get()
@@ -202,7 +203,7 @@ def _run(
         "project": str(place.project),
         "env": place.env,
         "conf_source": place.conf_source,
-        "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label},
+        "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label, "parallel": 1},
         "to_outputs": [dataset(name, "metrics") for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
     }

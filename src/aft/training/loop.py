@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch  # noqa: TID253
 from accelerate import PartialState  # noqa: TID253
 from accelerate.utils import set_seed  # noqa: TID253
-from tqdm import tqdm
 
 from aft.errors import NumericalError, SettingsError
 from aft.models.directory import hide_weight_bars
+from aft.progress import bar
 from aft.scoring import head, paths
 from aft.scoring.groups import Group
 from aft.training import checkpoints
@@ -32,6 +32,7 @@ from aft.training.parallel import Parallel, choose, collectives
 from aft.training.settings import Sharding, TrainingSettings
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding
     monitor = DegradationMonitor(job.label, job.objective, warmup_steps(settings, total))
     for row in curve:  # what they gave reason to was logged then
         monitor.observe(row)
-    with _bar(job.label, len(curve), total) as bar:
+    with bar(job.label, total, "step", done=len(curve), silent=not collectives.is_first()) as shown:
         batches = batches_from(len(curve), costs, settings.batch_size, job.seed)
         for step, numbers in zip(range(len(curve) + 1, total + 1), batches, strict=False):
             began, batch = time.perf_counter(), [job.examples[number] for number in numbers]
@@ -85,7 +86,7 @@ def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding
             curve.append(row)
             for warning in monitor.observe(row):
                 logger.warning("%s", warning)
-            _show(bar, row)
+            _show(shown, row)
             if step % settings.checkpoint_every == 0 and step < total:  # in the end there is the finished model
                 checkpoints.save(directory, model, optimizer, schedule, parallel, curve)
     return Fitted(curve, monitor.warnings)
@@ -203,11 +204,6 @@ def _held_out_perplexity(model: "PreTrainedModel", job: Job, path: paths.Path) -
 
 def _autocast(model: "PreTrainedModel", settings: TrainingSettings) -> torch.autocast:
     return torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-
-
-def _bar(label: str, done: int, total: int) -> "tqdm[Any]":
-    silent = not collectives.is_first()
-    return tqdm(total=total, initial=done, desc=label, unit="step", mininterval=1, disable=silent)
 
 
 def _show(bar: "tqdm[Any]", row: Mapping[str, float]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aft.code import deciding, source_hash
 from aft.errors import ModelError, SettingsError
 from aft.files import Description, build_once, write_json
+from aft.machine import use_threads
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
 from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
@@ -149,6 +150,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
         check_installed()  # before weights are loaded
     _check_steps(len(job.examples), job.settings)
     model, tokenizer = load()
+    use_threads(model.num_parameters())
     _check_lengths(model, [*job.examples, *job.probe])
     if lora is not None:
         model = add_adapter(model, lora, job.seed)

@@ -1,8 +1,9 @@
-"""Which GPU a cell has while others run beside it; what the machine has is faked."""
+"""What one process has of the machine while others run beside it; what the machine has is faked."""
 
 import pytest
+import torch
 
-from aft.studies.devices import VISIBLE, shares_of, usual_jobs, visible_devices
+from aft.machine import SMALL, THREADS, VISIBLE, share_cores, shares_of, use_threads, usual_jobs, visible_devices
 
 
 @pytest.fixture(params=[4, 0])
@@ -38,7 +39,7 @@ def test_a_list_of_visible_devices_is_kept_to(named: str, devices: list[str], mo
 def test_there_are_as_many_jobs_as_gpus_suffice_for(
     processes: int, jobs: int, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setattr("aft.machine.cores", lambda: 7)
     assert usual_jobs(processes) == (jobs if gpus else 7)
 
 
@@ -53,6 +54,33 @@ def test_there_are_as_many_jobs_as_gpus_suffice_for(
     ],
 )
 def test_devices_are_dealt_in_turn(devices: list[str], jobs: int, shares: list[str | None]) -> None:
-    dealt = shares_of(devices, jobs)
-    assert [share.get(VISIBLE) for share in dealt] == shares
-    assert {share.get("OMP_NUM_THREADS") for share in dealt} == {"1" if jobs > 1 else None}
+    assert [share.get(VISIBLE) for share in shares_of(devices, jobs)] == shares
+
+
+@pytest.mark.parametrize(
+    ("explicit", "given", "processes", "weights", "threads"),
+    [
+        (None, None, 1, SMALL - 1, 1),
+        (None, None, 1, SMALL, 6),
+        (None, None, 4, SMALL, 1),
+        (None, None, 3, SMALL, 2),
+        (None, None, 9, SMALL, 1),
+        (None, 3, 2, 10, 3),
+        ("2", 3, 2, 10, None),
+        ("2", None, 1, 10, None),
+    ],
+)
+def test_a_small_model_has_one_thread_and_a_large_one_its_share_unless_someone_says(
+    explicit, given, processes, weights, threads, monkeypatch
+):
+    chosen = []
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    monkeypatch.setattr("aft.machine._all_threads", lambda: 6)
+    monkeypatch.delenv(THREADS)
+    if explicit:
+        monkeypatch.setenv(THREADS, explicit)
+    share_cores(processes, given)
+    use_threads(weights)
+    share_cores(1)
+    assert chosen == ([] if threads is None else [threads])
+    assert torch.get_num_threads() == 1

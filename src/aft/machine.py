@@ -1,0 +1,65 @@
+"""What there is to compute with, cores and GPUs, and the share of it that each of several processes has."""
+
+import os
+from functools import cache
+
+VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
+SMALL = 2_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
+_shared: dict[str, int | None] = {}
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as `VISIBLE` names them: by number, or as they are named there already."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        names = [name.strip() for name in named.split(",")]
+        return names[: next((at for at, name in enumerate(names) if name in ("", "-1")), None)]  # as CUDA reads it
+    import torch
+
+    return list(map(str, range(torch.cuda.device_count())))
+
+
+def usual_jobs(processes: int = 1) -> int:
+    """How many jobs run at once if nobody says: as many as GPUs suffice for, `processes` for each, else as cores."""
+    devices = visible_devices()
+    return max(1, len(devices) // processes) if devices else cores()
+
+
+def shares_of(devices: list[str], jobs: int) -> list[dict[str, str]]:
+    """The environment variable that gives each of so many jobs its GPUs, dealt in turn; none where there are none.
+
+    Of more jobs than GPUs several share one; of fewer, each has several.
+    """
+    count = len(devices)
+    return [{VISIBLE: ",".join(devices[job % count :: jobs])} if count else {} for job in range(jobs)]
+
+
+def share_cores(processes: int, threads: int | None = None) -> None:
+    """From here on so many processes, this one among them, compute on these cores at once; see `use_threads`."""
+    _shared.update(processes=processes, threads=threads)
+
+
+def use_threads(weights: int) -> None:
+    """Have torch compute with the threads that serve a model of so many weights: one if it is small, else all cores.
+
+    Cores that several processes share are dealt out. Where `share_cores` was given a number, or `THREADS` says one,
+    it is so many; the latter goes first.
+    """
+    import torch
+
+    if THREADS not in os.environ:
+        usual = 1 if weights < SMALL else max(1, _all_threads() // (_shared.get("processes") or 1))
+        torch.set_num_threads(_shared.get("threads") or usual)
+
+
+@cache
+def _all_threads() -> int:
+    """What torch takes if nobody says, asked before we do."""
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,37 @@
+"""What a comparison came to, in words: three sentences at most, from its table."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def in_words(comparison: pd.DataFrame, baseline: str, unconstrained: Collection[str]) -> list[str]:
+    """Who leads, by how much against the baseline and whether that is separable, and what the unconstrained did.
+
+    A difference is separable if its paired interval leaves out zero. `comparison` has a row per variant with `variant`,
+    `accuracy`, `difference` to the baseline and its interval `difference_low`, `difference_high`, all fractions in
+    [-1, 1]; the last sentence is left out where none of the `unconstrained` is among them.
+    """
+    rows = {str(row["variant"]): row for row in comparison.to_dict("records")}
+    most = max(row["accuracy"] for row in rows.values())
+    first = [name for name, row in rows.items() if row["accuracy"] == most]
+    verb = "leads" if len(first) == 1 else "lead together"
+    told = [f"{' and '.join(first)} {verb} with {100 * most:.1f} % right answers."]
+    if baseline in first:
+        told.append(f"No variant stands above {baseline}.")
+    else:
+        told.append(f"{_against(first[0], rows[first[0]], baseline)}.")
+    loose = [name for name in rows if name in unconstrained]
+    if loose:
+        told.append(f"Without a constraint, {'; '.join(_against(name, rows[name], baseline) for name in loose)}.")
+    return told
+
+
+def _against(name: str, row: Mapping[Any, Any], baseline: str) -> str:
+    """How far a variant stands above or below the baseline, with the interval, and whether that can be told apart."""
+    difference, low, high = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
+    where = "above" if difference > 0 else "below"
+    points = f"{abs(difference):.1f} points {where}" if round(abs(difference), 1) else "level with"
+    separable = "separable" if low > 0 or high < 0 else "not separable"
+    return f"{name} is {points} {baseline} [{low:+.1f}, {high:+.1f}], {separable}"
