@@ -36,7 +36,7 @@ def test_it_names_recipe_data_style_base_and_the_fingerprints(
 ) -> None:
     cache, questions, none = str(tmp_path / "cache"), to_table(pocket_questions), to_table([])
     with caplog.at_level("INFO", "aft"):
-        base = prepare_base_model(BaseModel(source=str(snapshot), prompt_style="chat"), [], cache)
+        base = prepare_base_model(BaseModel(source=str(snapshot), prompt_style="chat"), cache)
     told = next(re.findall("has the fingerprint ([0-9a-f]{16})", message)[0] for message in caplog.messages)
     model, _ = train_vft(base, questions, none, [], SETTINGS, 0, cache, Launch(), "gsm8k")
     if start == "vft":
