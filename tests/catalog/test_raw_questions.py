@@ -55,7 +55,7 @@ def test_the_catalog_may_point_at_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", [{}, {"family": "pocket", "setting": {}}, {"family": "pocket", "settings": 5}])
 def test_what_asks_no_questions_is_refused(asked: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"raw_questions is refused .*; it needs a family"):
+    with pytest.raises(SettingsError, match=r"raw_questions\.(family|setting|settings)\b"):
         load_questions(RawQuestionsDataset(asked=asked).load(), NO_SETS)
-    with pytest.raises(SettingsError, match=r"test_sets\.x is refused .*; it needs a family"):
+    with pytest.raises(SettingsError, match=r"test_sets\.x\.(family|setting|settings)\b"):
         load_questions({"family": "pocket", "settings": {"train": 1, "validation": 1, "test": 1}}, {"x": asked})

@@ -21,9 +21,8 @@ comparisons:
 
 @pytest.fixture
 def own(finished: Any, fresh: Any) -> Any:
-    """A finished smoke run, whose settings are those of this machine, with a variant and a comparison more."""
+    """A finished smoke run, and a variant and a comparison more in the settings of this machine."""
     shutil.copytree(finished.data, fresh.data)
-    shutil.copytree(fresh.folder / "conf/smoke", fresh.folder / "conf/local", dirs_exist_ok=True)
     (fresh.folder / "conf/local/parameters_own.yml").write_text(OWN, encoding="utf-8")
     return fresh
 
@@ -32,7 +31,7 @@ def test_it_is_trained_compared_told_and_tracked_like_any_other(own: Any) -> Non
     """What the comparison shares with the one before is made no second time, VFT above all."""
     reporting = own.data / "08_reporting/smoke"
     before = {path: path.stat().st_mtime_ns for path in (reporting / "binary").iterdir()}
-    done = own.run("--pipelines=margins", "--params=parallel=1", env="local")
+    done = own.run("--pipelines=margins", "--params=parallel=1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("Reusing") == 5  # base, vft and aft_bc, and the scores of these two
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -56,7 +55,7 @@ def check_record(project: Any) -> None:
     assert children["train aft_wide"].data.params["objective.beta"] == "0.4"
     assert "accuracy" in children["accuracy aft_wide"].data.metrics
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    assert parent.info.run_name == "margins@local seed 0"
+    assert parent.info.run_name == "margins@smoke seed 0"
     told = {file.path for file in client.list_artifacts(parent.info.run_id, "margins")}
     assert {f"margins/{name}" for name in ("comparison.csv", "report.html", "answers.html", "accuracy.png")} <= told
 
@@ -70,6 +69,6 @@ def check_record(project: Any) -> None:
 )
 def test_a_name_that_is_not_there_is_answered_in_a_sentence(own: Any, changed: str, told: str) -> None:
     (own.folder / "conf/local/parameters_wrong.yml").write_text(changed, encoding="utf-8")
-    done = own.run(env="local")
+    done = own.run()
     assert done.returncode == 1
     assert told in " ".join(done.stderr.splitlines()[-1:]) and "Traceback" not in done.stderr

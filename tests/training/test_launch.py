@@ -37,8 +37,8 @@ def on_this_path(monkeypatch):
 
 def test_a_job_is_read_as_it_was_written(tmp_path):
     settings = dataclasses.replace(SETTINGS, lora=LoraSettings(rank=2))
-    full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5])]
-    bare = [Example("held out", [5], [[7, 1]], [], [], [], [])]
+    full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5], [1.0, 0.0], [-1.0, -2.0])]
+    bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [])]
     job = Job(full, settings, AFT, 3, "label", bare, "# card")
     start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
     write_job(tmp_path / "job", job, start, "full")
