@@ -4,7 +4,7 @@ import os
 from functools import cache
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
-SMALL = 2_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
+SMALL = 1_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
 _shared: dict[str, int | None] = {}
 
 

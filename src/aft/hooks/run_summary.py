@@ -139,10 +139,9 @@ class RunSummaryHook:
         """What may come after a comparison."""
         pages = [_relative(_path(catalog, name), project) for name in self._pages[_REPORT]]
         others = [one for one in comparisons if not any(f".{one}." in name for name in self._pages[_REPORT])]
-        seeds = {
-            int(seed) for table in self._comparisons.values() for seed in " ".join(map(str, table["seeds"])).split()
-        }
-        return next_lines("kedro run" if env is None else f"kedro run --env={env}", pages, max(seeds) + 1, others)
+        seeds = [seed for table in self._comparisons.values() for told in table["seeds"] for seed in str(told).split()]
+        run = "kedro run" if env is None else f"kedro run --env={env}"
+        return next_lines(run, pages, max(map(int, seeds)) + 1, others)
 
 
 def comparison_lines(comparison: "pd.DataFrame") -> list[str]:

@@ -16,8 +16,8 @@ def in_words(comparison: pd.DataFrame, baseline: str, unconstrained: Collection[
     rows = {str(row["variant"]): row for row in comparison.to_dict("records")}
     most = max(row["accuracy"] for row in rows.values())
     first = [name for name, row in rows.items() if row["accuracy"] == most]
-    verb = "leads" if len(first) == 1 else "lead together"
-    told = [f"{' and '.join(first)} {verb} with {100 * most:.1f} % right answers."]
+    names = " and ".join(filter(None, (", ".join(first[:-1]), first[-1])))
+    told = [f"{names} {'leads' if len(first) == 1 else 'lead together'} with {100 * most:.1f} % right answers."]
     if baseline in first:
         told.append(f"No variant stands above {baseline}.")
     else:
