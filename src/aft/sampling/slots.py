@@ -5,7 +5,7 @@ the two parts go through one softmax, so the result is that of the whole row. Li
 buffers, and about in the order of their age, so that little is read beyond a row's own end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
