@@ -78,6 +78,8 @@ def choose(
     logits_N_V: torch.Tensor, uniform_N: torch.Tensor, greedy_N: torch.Tensor, settings: SamplingSettings
 ) -> torch.Tensor:
     """Tokens [N]: the most probable where greedy, elsewhere by temperature, then top-k, then top-p."""
+    if not settings.samples:
+        return logits_N_V.argmax(dim=-1)
     heated_N_V = logits_N_V
     if settings.temperature != 1:  # below the maximum, so that no temperature is too low
         temperature = max(settings.temperature, _COLDEST)

@@ -13,7 +13,7 @@ import torch  # noqa: TID253
 
 from aft.scoring.attention import Memory
 
-_COLUMNS = 16  # tokens per row that buffers begin with, and grow by at least: what is close together is read fast
+_COLUMNS = 16  # tokens per row that buffers begin with, and grow by at least
 _BLOCKS = 6  # blocks of rows whose attention is computed each up to its own longest row
 _SMALLEST = 8  # rows of a block at least
 
@@ -45,7 +45,7 @@ class Slots:
         self.disorder = 0  # row-tokens read in vain since the rows were sorted last
         self.prompts: _Buffers = {}
         self.own: _Buffers = {}
-        self.masks: dict[int | None, list[torch.Tensor]] = {}
+        self.masks: dict[int | None, list[torch.Tensor]] = {}  # what the layers of a step share, as the next two
         self.places: dict[tuple[int, int], torch.Tensor] = {}
         self.exchanges: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._renumber()
@@ -101,7 +101,9 @@ class Slots:
         for buffers in self.own.values():
             columns = buffers[0].shape[2]
             if columns < needed:
-                columns = min(columns + max(_COLUMNS, columns // 4), self.limit)
+                # A processor reads fast what lies close together; a GPU's allocator keeps memory of each size it had.
+                more = max(_COLUMNS, columns // 4) if self.device.type == "cpu" else columns
+                columns = min(columns + more, self.limit)
                 buffers[:] = [_grown(buffer[: self.rows], self.capacity, columns) for buffer in buffers]
 
     def advance(self) -> None:
@@ -177,7 +179,7 @@ class Slots:
         return (torch.cat(outputs) + from_prompts).reshape(len(query), 1, query.shape[1], -1)
 
     def _by_prompt(self, rows_R_G_r_X: torch.Tensor) -> torch.Tensor:
-        """Of rows, [prompts, G, cells * r, X]: those of a prompt side by side, another row's where one has ended."""
+        """Of rows, [prompts, G, cells * r, X]: those of a prompt side by side, any row's where one has ended."""
         _, heads, queries, size = rows_R_G_r_X.shape
         there, _ = self._exchange(heads)
         grid = rows_R_G_r_X.reshape(-1, queries * size).index_select(0, there)
@@ -253,18 +255,20 @@ def _empty(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 def _grown(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """A copy that has so many rows and columns at least."""
-    larger = buffer.new_zeros(
-        max(rows, buffer.shape[0]), buffer.shape[1], max(columns, buffer.shape[2]), buffer.shape[3]
-    )
-    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
+    """A copy that has so many rows and columns at least; zeros where it goes beyond."""
+    old_rows, heads, old_columns, size = buffer.shape
+    larger = buffer.new_empty(max(rows, old_rows), heads, max(columns, old_columns), size)
+    larger[:old_rows, :, :old_columns] = buffer
+    larger[:old_rows, :, old_columns:] = 0
+    larger[old_rows:] = 0
     return larger
 
 
 def _move(buffers: _Buffers, order: torch.Tensor) -> None:
     """Bring rows `order` to the front; only those that change their places are copied."""
-    places = (order != torch.arange(len(order))).nonzero().squeeze(1)
-    if len(places):
-        for buffer in (buffer for pair in buffers.values() for buffer in pair):
-            sources = order[places].to(buffer.device)
-            buffer.index_copy_(0, places.to(buffer.device), buffer.index_select(0, sources))
+    moved = (order != torch.arange(len(order))).nonzero().squeeze(1)
+    all_buffers = [buffer for pair in buffers.values() for buffer in pair]
+    if len(moved) and all_buffers:
+        places, sources = torch.stack([moved, order[moved]]).to(all_buffers[0].device)
+        for buffer in all_buffers:
+            buffer.index_copy_(0, places, buffer.index_select(0, sources))
