@@ -31,6 +31,6 @@ def test_the_site_shows_layers_variants_and_previews(finished, tmp_path, request
     assert graph["layers"] == ["raw", "prepared", "vft", "sampled", "labelled", "aligned", "evaluated", "reported"]
     boxes = {"vft", "align.rft", "align.aft", "align.aft_dc", "align.aft_bc", "align.compare.binary"}
     assert boxes <= set(graph["modular_pipelines"])
-    comparison = next(node["id"] for node in graph["nodes"] if node["name"] == "comparison")
+    comparison = next(node["id"] for node in graph["nodes"] if node["name"] == "align.compare.binary.comparison")
     preview = json.loads((site / "api/nodes" / comparison).read_text(encoding="utf-8"))["preview"]
     assert "aft_dc" in json.dumps(preview)
