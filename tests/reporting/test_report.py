@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import yaml
 
 from aft.alignment.variants import Variant
 from aft.pipelines.comparisons import variants_of
-from aft.reporting.report import NOTHING, PAPER_ADDRESS, html_report, leaves, shown
+from aft.reporting.report import NOTHING, PAPER_ADDRESS, Compared, MadeOf, html_report, leaves, shown
 
 VARIANTS = variants_of(
     yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
 )
 
 NAN = float("nan")
+COMPARED = tuple(field.name for field in fields(Compared))
 MALICIOUS = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"img", "meta", "br", "hr", "link", "input"}
 
@@ -101,7 +103,10 @@ def report(**changed) -> str:
         "hashes": {"models": {"vft": "3f9a"}},
         "version": "1.2.3",
     }
-    return html_report(**(arguments | changed))
+    given = arguments | changed
+    figures = given.pop("figures")
+    compared = Compared(**{name: given.pop(name) for name in COMPARED if name in given})
+    return html_report(compared, MadeOf(**given), figures)
 
 
 def test_the_page_is_well_formed_and_loads_nothing():

@@ -6,6 +6,7 @@ self-contained: no script, no file beside it, no connection.
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -32,61 +33,74 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str | Cell]]
 
 
-def html_report(
-    *,
-    recipe: str,
-    comparison: pd.DataFrame,
-    differences: pd.DataFrame,
-    variants: Mapping[str, Variant],
-    figures: Mapping[str, bytes],
-    feedback: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    hashes: Mapping[str, Any],
-    version: str,
-    warnings: Sequence[str] = (),
-    baseline: str = "vft",
-    level: float = 0.95,
-) -> str:
+@dataclass(frozen=True)
+class Compared:
+    """A comparison: the tables of `aft.evaluation.compare`, the variants configured, and the level of the intervals."""
+
+    recipe: str
+    comparison: pd.DataFrame
+    differences: pd.DataFrame
+    variants: Mapping[str, Variant]
+    baseline: str = "vft"
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What the compared models were made of, as nested mappings that are shown as they are.
+
+    `feedback` is the summary of the labelled samples, `hashes` are those of models and data, `warnings` sentences about
+    the trainings.
+    """
+
+    feedback: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    hashes: Mapping[str, Any]
+    version: str
+    warnings: Sequence[str] = ()
+
+
+def html_report(compared: Compared, made_of: MadeOf, figures: Mapping[str, bytes]) -> str:
     """The whole evaluation as one self-contained HTML page; the same arguments give the same text.
 
-    `comparison` and `differences` are the tables of `aft.evaluation.compare`, `variants` those configured, `figures`
-    PNG files by name, `feedback` the summary of the labelled samples, `settings` and `hashes` (of models and data)
-    nested mappings that are shown as they are, `warnings` sentences about the trainings, `level` that of the intervals.
-    All text is escaped.
+    `figures` are PNG files by name. All text is escaped.
     """
+    variants, baseline = compared.variants, compared.baseline
+    comparison = compared.comparison
     comparison = comparison.assign(marked=[marked(name, variants) for name in comparison["variant"]])
     best, headline = _headline(comparison, baseline)
     return render(
         "report.html.j2",
-        title=f"{recipe}: which variant reasons better?",
+        title=f"{compared.recipe}: which variant reasons better?",
         paper=PAPER_ADDRESS,
-        facts=_facts(recipe, comparison, baseline, level, version),
+        facts=_facts(compared, made_of.version),
         best=best,
         headline=headline,
-        warnings=warnings,
+        warnings=made_of.warnings,
         comparison=_comparison_table(comparison, baseline),
         by_k=_by_k(comparison),
         sets=_sets_table(comparison, baseline),
         figures={name: b64encode(data).decode("ascii") for name, data in figures.items()},
-        pairs=_differences_table(differences, variants),
-        feedback=[(path.replace("_", " "), shown(_amount(value))) for path, value in leaves(feedback)],
+        pairs=_differences_table(compared.differences, variants),
+        feedback=[(path.replace("_", " "), shown(_amount(value))) for path, value in leaves(made_of.feedback)],
         variants=[_described(name, variants) for name in comparison["variant"]],
-        settings=[(path, shown(value)) for path, value in leaves(settings)],
-        hashes=[(path, shown(value)) for path, value in leaves(hashes)],
-        version=version,
+        settings=[(path, shown(value)) for path, value in leaves(made_of.settings)],
+        hashes=[(path, shown(value)) for path, value in leaves(made_of.hashes)],
+        version=made_of.version,
     )
 
 
-def _facts(recipe: str, comparison: pd.DataFrame, baseline: str, level: float, version: str) -> dict[str, str]:
+def _facts(compared: Compared, version: str) -> dict[str, str]:
+    comparison = compared.comparison
     seeds = dict.fromkeys(seed for text in comparison["seeds"] for seed in str(text).split())
     return {
-        "recipe": recipe,
+        "recipe": compared.recipe,
         "variants": str(len(comparison)),
-        "baseline": baseline,
+        "baseline": compared.baseline,
         "seeds": ", ".join(seeds),
         "test questions": " / ".join(dict.fromkeys(f"{count:,}" for count in comparison["questions"])),
         **_unanswered(comparison),
-        "intervals": f"{100 * level:g} %",
+        "intervals": f"{100 * compared.level:g} %",
         "version": version,
     }
 

@@ -13,7 +13,7 @@ from aft.pipelines.recorded import recorded_parameters
 from aft.pipelines.tables import to_questions
 from aft.pipelines.training import seed_key
 from aft.reporting.answers import answers_page
-from aft.reporting.report import html_report
+from aft.reporting.report import Compared, MadeOf, html_report
 from aft.training.run import kept_warnings
 
 FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_figure")
@@ -35,13 +35,11 @@ def write_report(
     models["base_model"] = others["base_model"]
     data = {"train_questions": train_questions, "test_questions": test_questions}
     objectives = {variant: parameters["align"][variant]["objective"] for variant in comparison["variant"]}
-    return html_report(
-        recipe=recipe,
-        comparison=comparison,
-        differences=paired_differences,
-        variants=variants_of(parameters["align"]),
-        figures={name: others[name] for name in FIGURES},
-        feedback=feedback_summary,
+    compared = Compared(
+        *(recipe, comparison, paired_differences, variants_of(parameters["align"])), level=evaluation.level
+    )
+    made_of = MadeOf(
+        feedback_summary,
         settings={**recorded_parameters(parameters), "align": {name: _plain(one) for name, one in objectives.items()}},
         hashes={
             "models": {name: model.fingerprint for name, model in models.items()},
@@ -49,8 +47,8 @@ def write_report(
         },
         version=__version__,
         warnings=[sentence for model in models.values() for sentence in kept_warnings(model.path)],
-        level=evaluation.level,
     )
+    return html_report(compared, made_of, {name: others[name] for name in FIGURES})
 
 
 def write_answers(recipe: str, seed: int, test_questions: pd.DataFrame, **predictions: Partitions) -> str:
