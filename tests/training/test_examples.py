@@ -370,7 +370,9 @@ def untold(pocket_questions):
     return [first, *(dataclasses.replace(question, reference="") for question in others)]
 
 
-@pytest.mark.parametrize("objective", [AFT, Objective(term="aft", imitate="positives"), Objective(term="aft", imitate="best")])
+@pytest.mark.parametrize(
+    "objective", [AFT, Objective(term="aft", imitate="positives"), Objective(term="aft", imitate="best")]
+)
 def test_right_samples_stand_in_for_a_missing_reference(build, ids, references, untold, objective, caplog):
     """Each distinct one that ended; without any the question is left out, and counted."""
     cut = [4, 5, 6]
