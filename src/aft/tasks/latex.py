@@ -79,7 +79,7 @@ def check_installed() -> None:
         )
 
 
-@lru_cache(maxsize=100_000)  # samples repeat one another, and what takes the whole limit would take it again
+@lru_cache(maxsize=20_000)  # samples repeat one another, and what takes the whole limit would take it again
 def _compared(truth: str, answer: str) -> bool:
     return _WORKER.equal(truth, answer)
 
