@@ -176,6 +176,15 @@ def test_metrics_decide_results_and_pages_and_figures_do_not(
     assert identify() != before
 
 
+@pytest.mark.parametrize("field", ["prompt", "answer", "dataset"])
+def test_the_same_question_asked_or_checked_otherwise_is_another(
+    field: str, identify: Callable[..., str], pocket_questions: list[Question]
+) -> None:
+    """What the settings of a user's own questions decide."""
+    table = to_table(pocket_questions)
+    assert identify(test_questions=table.assign(**{field: "x"})) != identify(test_questions=table)
+
+
 def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:
     assert identify(model=made(tmp_path / "earlier", code="of before")) != identify()
 

@@ -17,10 +17,12 @@ from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.evaluate import nodes
 from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
+from aft.pipelines.training import NO_REFERENCES
 from aft.pipelines.vft_train.nodes import train_vft
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks import Question
 from aft.training.examples import Example
+from aft.training.run import kept_warnings
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 TRAINING = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=4, monitor_every=None)
@@ -55,8 +57,9 @@ def train(
         training: TrainingSettings = TRAINING,
         feedback: pd.DataFrame = feedback,
         validation: pd.DataFrame | None = None,
+        asked: list[Question] = pocket_questions[:4],
     ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-        tables = (to_table(pocket_questions[:4]), to_table([]) if validation is None else validation)
+        tables = (to_table(asked), to_table([]) if validation is None else validation)
         options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launch(), "recipe": "r"}
         if objective is None:
             return train_vft(pocket_directory, *tables, [], training, **options)
@@ -260,6 +263,34 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     assert identify(published, other)
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
         identify(published, other, dataclasses.replace(TRAINING, epochs=2))
+
+
+# --- no reference at all ----------------------------------------------------------------------------------------------
+
+
+def test_without_references_vft_is_the_base_model_and_says_so(
+    train: Train,
+    feedback: pd.DataFrame,
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is trained in its name, what stands there is evaluated like any other, and a variant can learn."""
+    untold = [dataclasses.replace(question, reference="") for question in pocket_questions[:4]]
+    vft, curve = train(asked=untold)
+    assert vft.fingerprint == pocket_directory.fingerprint and curve["seed_0"].empty
+    assert kept_warnings(vft.path) == [NO_REFERENCES] and NO_REFERENCES in caplog.text
+    published = publish(vft, tmp_path / "vft")
+    assert kept_warnings(published.path) == [NO_REFERENCES]
+    questions = to_table(pocket_questions[8:])
+    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
+    settings = (Objective(), SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, evaluation)
+    assert nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=0)
+    with pytest.raises(SettingsError, match="trained with another seed than is set now"):
+        nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=1)
+    aft, _ = train(Objective(term="aft"), asked=untold)
+    assert aft.made_from["start"] == pocket_directory.fingerprint != aft.fingerprint
 
 
 def test_held_out_groups_are_scored_under_the_token_budget_of_training(

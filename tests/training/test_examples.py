@@ -10,7 +10,7 @@ from aft.errors import DataError
 from aft.feedback.ratings import with_ratings
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import get_task
-from aft.training.examples import Example, build_examples, fingerprint, refuse_held_out
+from aft.training.examples import Example, build_examples, effective_objective, fingerprint, refuse_held_out
 from aft.training.settings import Objective
 
 VFT, RFT, AFT = Objective(), Objective(learn_positives=True), Objective(term="aft")
@@ -358,3 +358,46 @@ def test_arrays_and_lists_make_the_same_examples(objective, build, ids):
     rows = [row(ids[0], RIGHT, True), row(ids[0], WRONG, False)]
     arrays = [{**one, "token_ids": np.array(one["token_ids"]), "rank": np.int64(one["rank"])} for one in rows]
     assert fingerprint(build(arrays, objective)) == fingerprint(build(rows, objective))
+
+
+# --- questions without a reference ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def untold(pocket_questions):
+    """The first of three questions has a reference, the others have none."""
+    first, *others = pocket_questions[:3]
+    return [first, *(dataclasses.replace(question, reference="") for question in others)]
+
+
+@pytest.mark.parametrize(
+    "objective", [AFT, Objective(term="aft", imitate="positives"), Objective(term="aft", imitate="best")]
+)
+def test_right_samples_stand_in_for_a_missing_reference(build, ids, references, untold, objective, caplog):
+    """Each distinct one that ended; without any the question is left out, and counted."""
+    cut = [4, 5, 6]
+    rows = [row(ids[1], tokens, tokens != WRONG) for tokens in (RIGHT, WRONG, ALSO_RIGHT, RIGHT, cut)]
+    first, second = build([*rows, row(ids[2], WRONG, False)], objective, questions=untold)
+    assert (first.question_id, first.targets) == (ids[0], [references[0]])
+    assert second.question_id == ids[1]
+    assert second.targets == ([RIGHT] if objective.imitate == "best" else [RIGHT, ALSO_RIGHT])
+    assert "1 questions have neither a reference nor a right sample, and are left out." in caplog.text
+
+
+def test_rejection_sampling_alone_is_something_to_learn(build, ids, untold):
+    """One right sample of one question: as many examples as questions, and none of them is a reference."""
+    rows = [row(ids[1], RIGHT, True)]
+    examples = build(rows, RFT, questions=untold[1:])
+    assert [example.targets for example in examples] == [[RIGHT]]
+    assert effective_objective(RFT, examples, lambda: []) == RFT
+
+
+def test_with_neither_references_nor_right_samples_the_way_out_is_told(build, ids, untold):
+    with pytest.raises(DataError, match=r"no question has a reference or a right sample; draw more samples"):
+        build([row(ids[1], WRONG, False)], AFT, questions=untold[1:])
+
+
+def test_a_missing_reference_is_no_positive(build, ids, untold):
+    objective = Objective(term="aft", reference_as_positive=True)
+    second = build([row(ids[1], RIGHT, True), row(ids[1], WRONG, False)], objective, questions=untold)[1]
+    assert (second.candidates, second.ranks) == ([RIGHT, WRONG], [0, 1])

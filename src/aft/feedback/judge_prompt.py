@@ -51,7 +51,7 @@ _VALUE = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,4})?)(?:[ \t]?/[ \t]?10)?\.?")
 
 def candidate_hash(question: Question, response: str) -> str:
     """Hash of all that a rating depends on beside the judge: question, reference, response; 16 hexadecimal digits."""
-    return digest([question.question, question.choices, question.reference, response])
+    return digest([question.question, question.choices, _reference(question), response])
 
 
 def judge_messages(question: Question, response: str) -> list[dict[str, str]]:
@@ -61,8 +61,12 @@ def judge_messages(question: Question, response: str) -> list[dict[str, str]]:
     """
     asked = "\n".join([question.question, *(question.choices or ())])
     fence = f"====== {candidate_hash(question, response)} ======"
-    user = _USER.format(question=asked, reference=question.reference, response=response, fence=fence)
+    user = _USER.format(question=asked, reference=_reference(question), response=response, fence=fence)
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": user}]
+
+
+def _reference(question: Question) -> str:
+    return question.reference or f"(There is none. The final answer is {question.answer}.)"
 
 
 def read_rating(answer: str) -> float | None:

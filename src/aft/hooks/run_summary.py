@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aft.run")
 
 _COMPARISON, _REPORT, _ANSWERS, _FIGURE = "comparison", "report", "answers", "_figure"  # how names of datasets end
-_OWN = "kedro run --env=gsm8k --params=base_model.source=MODEL,task.settings.path=FOLDER"
+_OWN = "kedro run --env=own --params=base_model.source=MODEL,task.settings.path=FILE"
 
 
 class RunSummaryHook:

@@ -22,6 +22,7 @@ from aft.files import (
     is_intact,
     locked,
     read_manifest,
+    write_json,
     write_text,
     writing,
 )
@@ -277,14 +278,29 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     return published
 
 
-def standing_for(source: ModelDirectory, objective: Mapping[str, Any], cache: Path) -> ModelDirectory:
-    """A directory in `cache` with all files of `source`, made here: the same model, as what `objective` comes to.
+def standing_for(
+    source: ModelDirectory,
+    objective: Mapping[str, Any],
+    cache: Path,
+    *,
+    under: Mapping[str, Any] = {},
+    warnings: Sequence[str] = (),
+) -> ModelDirectory:
+    """A directory in `cache` with all files of `source`: the same model, as what `objective` comes to.
 
-    Its manifest says so under `stands_for`, beside what the model was made from.
+    Its manifest says so under `stands_for`, beside what the model was made from and, of a base model that was not
+    trained, `under` which settings it would have been. `warnings` are kept beside it, as those of a training.
     """
-    made_from = {**source.made_from, "fingerprint": source.fingerprint, "stands_for": dict(objective)}
-    files = [Path(name) for name in (read_manifest(source.path) or {})["files"]]
-    return ModelDirectory(_derived(source, files, made_from, cache), source.fingerprint)
+    stands_for = {"fingerprint": source.fingerprint, "stands_for": dict(objective)}
+    made_from = {**_given(source), **source.made_from, **under, **stands_for}
+    manifest = read_manifest(source.path)
+    files = [Path(name) for name in manifest["files"]] if manifest else _deciding(source.path)
+
+    def write_warnings(directory: Path) -> None:
+        if warnings:
+            write_json(directory / WARNINGS, list(warnings))
+
+    return ModelDirectory(_derived(source, files, made_from, cache, write_warnings), source.fingerprint)
 
 
 def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def questions(table: pd.DataFrame) -> pd.DataFrame:
-    """`questions` of one split: `QUESTION_COLUMNS`, ids and content hashes unique, nothing empty."""
+    """`questions` of one split: the fields of `Question`, ids unique; reference, prompt and choices may be empty."""
     import pandera.pandas as pa
 
     text = pa.Column(str, pa.Check.str_length(min_value=1))
-    columns = dict.fromkeys(
-        ("question_id", "dataset", "split", "question", "reference", "answer", "content_hash"), text
-    )
-    return _validated(
-        table, {**columns, "choices": pa.Column(object, nullable=True, required=True)}, unique=["question_id"]
-    )
+    columns = {
+        **dict.fromkeys(("question_id", "dataset", "split", "question", "answer", "content_hash"), text),
+        **dict.fromkeys(("reference", "prompt"), pa.Column(str)),
+        "choices": pa.Column(object, nullable=True),
+    }
+    return _validated(table, columns, unique=["question_id"])
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:

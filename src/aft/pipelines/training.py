@@ -1,5 +1,6 @@
 """What `vft_train` and `align_train` share: from tables to a trained model and its curve."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from aft.code import deciding
 from aft.models.directory import ModelDirectory, standing_for
 from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import by_id, to_questions
@@ -17,7 +19,13 @@ from aft.training.settings import Launch, Objective, TrainingSettings
 if TYPE_CHECKING:
     from aft.training.examples import Example
 
+logger = logging.getLogger(__name__)
+
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
+NO_REFERENCES = (
+    "No training question has a reference: VFT is skipped, and vft is the base model. The samples come from it, every "
+    "variant starts from it and imitates right samples alone (rejection sampling)."
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ def train_on(
     tokenizer = start.tokenizer()
 
     def references(of: list[Question]) -> "list[Example]":
-        return build_examples(of, [], tokenizer, Objective(), training.max_tokens)
+        told = [question for question in of if question.reference]
+        return build_examples(told, [], tokenizer, Objective(), training.max_tokens) if told else []
 
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
     effective = effective_objective(objective, examples, lambda: references(rows))
@@ -90,6 +99,19 @@ def train_on(
     if effective != objective:
         model = standing_for(model, asdict(objective), Path(model_cache))
     return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
+
+
+def without_references(
+    base_model: ModelDirectory, training: TrainingSettings, seed: int, model_cache: str
+) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
+    """The base model in place of VFT's, and a curve without a step, where no training question has a reference."""
+    from aft.training.run import CURVE_COLUMNS
+
+    logger.warning(NO_REFERENCES)
+    under = {"training": deciding(training), "seed": seed}
+    objective, cache = asdict(Objective()), Path(model_cache)
+    model = standing_for(base_model, objective, cache, under=under, warnings=[NO_REFERENCES])
+    return model, {seed_key(seed): pd.DataFrame(columns=list(CURVE_COLUMNS), dtype=float)}
 
 
 def with_reference_scores(

@@ -1,4 +1,7 @@
-"""Task families, found by name: a module each, but for the sets that are only evaluated on, which share a table."""
+"""Task families, found by name: a module each, but for the sets that are only evaluated on, which share a table.
+
+The questions of a user's own file belong to a family that is named by how their answers are checked.
+"""
 
 import importlib
 import pkgutil
@@ -7,12 +10,14 @@ from typing import Any, cast
 
 from aft.errors import SettingsError
 from aft.tasks.base import Question, Source, Task, content_hash
+from aft.tasks.checks import OWN
 from aft.tasks.evaluation_sets import EVALUATION_SETS
 
 __all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
 
 _NOT_FAMILIES = {
-    *("answers", "base", "calculator", "evaluation_sets", "multiple_choice", "near_duplicates", "rows", "run_on")
+    *("answers", "base", "calculator", "checks", "evaluation_sets", "latex", "math_worker", "multiple_choice"),
+    *("near_duplicates", "rows", "run_on"),
 }
 _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
@@ -31,7 +36,7 @@ def get_source(name: str) -> Source:
 
 
 def get_task(name: str) -> Task:
-    """The task family `name`: one of `task_names()`, or the dotted name of a module that satisfies `Task`.
+    """The task family `name`: one of `task_names()` or `OWN`, or the dotted name of a module that satisfies `Task`.
 
     Raises `SettingsError` if there is no such module, if it cannot be imported or if it lacks a name of the protocol.
     """
@@ -41,6 +46,8 @@ def get_task(name: str) -> Task:
 def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
     if name in EVALUATION_SETS:
         return EVALUATION_SETS[name]
+    if name in OWN:
+        return OWN[name]
     known = f"choose one of {', '.join(task_names())}, or give the dotted name of a module of your own"
     shipped = name in task_names()
     if not shipped and ("." not in name or not all(part.isidentifier() for part in name.split("."))):

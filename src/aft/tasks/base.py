@@ -25,9 +25,10 @@ class Question:
     split: str  # "train", "validation" or "test"
     question: str  # the text as asked
     choices: tuple[str, ...] | None  # the options of a multiple-choice question
-    reference: str  # the COT with its final answer, as trained on
+    reference: str  # the COT with its final answer, as trained on; empty if there is none
     answer: str  # the final answer in canonical form
     content_hash: str  # of question and choices; equal hashes are the same question
+    prompt: str = ""  # the whole prompt where settings make it; empty where the family alone does
 
 
 class Source(Protocol):

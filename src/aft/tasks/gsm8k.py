@@ -21,7 +21,7 @@ from aft.tasks.run_on import own_part
 
 HUB_DATASET = "openai/gsm8k"
 
-_PROMPT = (
+PROMPT = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{question}\n\n### Response:\n"
@@ -99,7 +99,7 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
 
 def prompt(question: Question) -> str:
     """Alpaca's template for an instruction without input; the response begins after its last line break."""
-    return _PROMPT.format(question=question.question)
+    return PROMPT.format(question=question.question)
 
 
 def extract_answer(response: str, *, strict: bool = True) -> str | None:

@@ -7,6 +7,7 @@ Text is untrusted: every function is total, and every pattern takes linear time,
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,9 +68,13 @@ _LONGEST_STATEMENT = 300  # characters after "the answer is" in which a named le
 
 
 def prompt(question: Question) -> str:
-    """The prompt of GSM8K, with each option on a line of its own after the question: "(A) 24"."""
-    options = "".join(f"\n({letter}) {text}" for letter, text in zip(LETTERS, question.choices or (), strict=False))
-    return gsm8k.prompt(replace(question, question=f"{question.question}{options}"))
+    """The prompt of GSM8K, with the options after the question."""
+    return gsm8k.prompt(replace(question, question=with_options(question.question, question.choices or ())))
+
+
+def with_options(question: str, choices: Sequence[str]) -> str:
+    """The question, and each of its options on a line of its own: "(A) 24"."""
+    return question + "".join(f"\n({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False))
 
 
 def extract_answer(response: str, *, strict: bool = True) -> str | None:

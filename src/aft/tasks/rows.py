@@ -1,15 +1,17 @@
-"""The rows of published data sets: read from a folder or the hub, checked field by field, drawn by seeded hashes.
+"""The rows of data sets: read from a folder or the hub, checked field by field, drawn by seeded hashes.
 
 A row comes with the words that name it in an error, such as "dev.json, line 3". Whatever is wrong with one, and a file
 that is not there, is a `DataError` that says where.
 """
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from aft.tasks.base import Question, content_hash
 logger = logging.getLogger(__name__)
 
 Row = tuple[str, Any]  # where it stands, and what stands there
+MEND = "mend it, or restore the published file"
 
 
 def json_lines(folder: str, name: str) -> Iterator[Row]:
@@ -36,14 +39,60 @@ def json_array(folder: str, name: str) -> Iterator[Row]:
     path, content = _content(folder, name)
     rows = _parsed(content, str(path))
     if not isinstance(rows, list):
-        raise DataError(f"{path} is not a JSON array; restore the published file.")
+        raise DataError(f"{path} is not a JSON array; {MEND}.")
     for number, row in enumerate(rows, start=1):
         yield f"{path}, item {number}", row
 
 
+def csv_rows(folder: str, name: str) -> Iterator[Row]:
+    """Each record of the CSV file `name` of a folder, by the names in its first line; it may be packed with gzip."""
+    path, content = _content(folder, name)
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line} is not UTF-8 text; {MEND}.") from error
+    done = 0  # lines
+    try:
+        names = reader.fieldnames or []
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}, line 1 names a field twice; {MEND}.")
+        done = reader.line_num
+        for row in reader:
+            done = reader.line_num
+            where = f"{path}, line {done - sum(str(cell).count(chr(10)) for cell in row.values())}"
+            if None in row or None in row.values():
+                raise DataError(f"{where} has another number of fields than line 1; {MEND}.")
+            yield where, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {done + 1} begins what is no CSV ({error}); {MEND}.") from error
+
+
+def parquet_rows(folder: str, name: str) -> Iterator[Row]:
+    """Each row of the Parquet file `name` of a folder, counted from 1."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = Path(folder) / name
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not Parquet ({message_of(error)}); {MEND}.") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {
+    ".jsonl": json_lines,
+    ".json": json_array,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+}
+
+
 def file_rows(folder: str, name: str) -> Iterator[Row]:
-    """Each row of the file `name` of a folder, which says what it is: lines of JSON (.jsonl), or an array (.json)."""
-    return json_lines(folder, name) if name.endswith(".jsonl") else json_array(folder, name)
+    """Each row of the file `name` of a folder, whose ending, one of `READERS`, says what it is."""
+    return READERS[Path(name).suffix](folder, name)
 
 
 def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Iterator[Row]:
@@ -64,7 +113,7 @@ def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Ite
 def field(row: Any, name: str, where: str) -> Any:
     """The field `name` of a row."""
     if not isinstance(row, dict) or name not in row:
-        raise DataError(f"{where} lacks the field '{name}'; restore the published file.")
+        raise DataError(f"{where} lacks the field '{name}'; {MEND}.")
     return row[name]
 
 
@@ -76,11 +125,11 @@ def text_field(row: Any, name: str, where: str) -> str:
 def checked_text(value: Any, what: str, where: str) -> str:
     """`value`, text that is not blank and that a table can hold, without the white space at its ends."""
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where} has no text in {what}; restore the published file.")
+        raise DataError(f"{where} has no text in {what}; {MEND}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell but no table can hold
-        raise DataError(f"{where} is not Unicode text ({error}); restore the published file.") from error
+        raise DataError(f"{where} is not Unicode text ({error}); {MEND}.") from error
     return value.strip()
 
 
@@ -90,7 +139,7 @@ def number_question(*, question_id: str, question: str, answer: Any, where: str)
     stated = repr(answer) if isinstance(answer, int | float) else answer
     canonical = canonical_number(stated) if isinstance(stated, str) else None
     if canonical is None:
-        raise DataError(f"{where} has the answer {str(answer)[:40]!r}, which is no number; restore the published file.")
+        raise DataError(f"{where} has the answer {str(answer)[:40]!r}, which is no number; {MEND}.")
     return Question(
         question_id=question_id,
         dataset=question_id.partition("/")[0],
@@ -145,11 +194,11 @@ def _content(folder: str, name: str) -> tuple[Path, bytes]:
         content = path.read_bytes()
         return path, gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore the published file.") from error
+        raise DataError(f"{path} cannot be read ({error}); {MEND}.") from error
 
 
 def _parsed(content: bytes, where: str) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))  # some programs begin a file with a byte order mark
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error}); restore the published file.") from error
+        raise DataError(f"{where} is not JSON ({error}); {MEND}.") from error

@@ -9,7 +9,7 @@ import pandas as pd
 
 from aft.errors import DataError
 from aft.files import digest
-from aft.models.tokens import encode_prompt, encode_response
+from aft.models.tokens import encode_prompt, encode_response, end_token
 from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
 from aft.training.settings import Objective
@@ -69,27 +69,38 @@ def build_examples(
     A question whose candidates have nothing to tell apart (`Term.contrast`), or under ranking feedback lack a rating,
     keeps its targets only. A term that needs reference scores reads each row's `reference_score`, one that needs
     behaviour scores its `sum_logprob`. Under `learn_positives` (RFT) every distinct correct sample becomes an example
-    of its own beside the reference; under `imitate: positives` one more target of its question. Raises `DataError` for
-    feedback on an unknown question, for feedback that is empty or without any rating or score where the objective needs
-    it, and if no example is left.
+    of its own beside the reference; under `imitate: positives` one more target of its question. A question without a
+    reference has its distinct correct samples for targets; if there are none, it is left out and counted. Raises
+    `DataError` for feedback on an unknown question, for feedback that is empty or without any rating or score where the
+    objective needs it, and if no example is left.
     """
     groups = _by_question(questions, feedback, objective)
+    end = end_token(tokenizer)
     examples: list[Example] = []
-    too_long = 0
+    too_long = untold = 0
     for question in questions:
         prompt = encode_prompt(tokenizer, get_task(question.dataset).prompt(question))
-        reference = encode_response(tokenizer, question.reference)
+        references = [encode_response(tokenizer, question.reference)] if question.reference else []
         rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
         too_long += len(groups[question.question_id]) - len(rows)
-        if len(prompt) + len(reference) > max_tokens:
+        positives = _positives(references, rows, objective, end)
+        if any(len(prompt) + len(reference) > max_tokens for reference in references):
             too_long += 1
+        elif not references and not positives:
+            untold += 1
         elif objective.learn_positives:
-            positives = _positives(reference, rows, objective)
             examples += [Example(question.question_id, prompt, [target]) for target in positives]
         else:
-            examples.append(_ranked_example(question, prompt, reference, rows, objective))
+            examples.append(_ranked_example(question, prompt, references, positives, rows, objective, end))
     if too_long:
         logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
+    if untold:
+        logger.warning("%d questions have neither a reference nor a right sample, and are left out.", untold)
+    if not examples and untold:
+        raise DataError(
+            "No training example is left: no question has a reference or a right sample; draw more samples "
+            "(sampling.samples), or take a stronger base model or an easier task."
+        )
     if not examples:
         raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
     return examples
@@ -100,8 +111,8 @@ def effective_objective(
 ) -> Objective:
     """The objective that these examples leave: plain VFT, with a warning, if they hold nothing beyond the references.
 
-    `references` gives the examples of plain VFT on the same questions. Raises `DataError` if the loss would be 0
-    whatever the weights: nothing to rank, and no weight on what is imitated.
+    `references` gives the examples of plain VFT on the same questions, none if these have no reference. Raises
+    `DataError` if the loss would be 0 whatever the weights: nothing to rank, and no weight on what is imitated.
     """
     questions = {example.question_id for example in examples}
     if objective.term != "none":
@@ -109,7 +120,7 @@ def effective_objective(
         by_rating = objective.kind.contrast == "ranks" and objective.feedback == "ranking"
         lacking = "samples of different ratings" if by_rating else "right and wrong samples"
     else:
-        extra = not objective.learn_positives or len(examples) > len(questions)
+        extra = not objective.learn_positives or len(examples) > len(questions) or len(examples) > len(references())
         lacking = "a right sample that differs from the reference"
     if extra:
         return objective
@@ -173,35 +184,40 @@ def _tokens_of(row: _Row) -> list[int]:
     return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
 
 
-def _positives(reference: list[int], rows: list[_Row], objective: Objective) -> list[list[int]]:
+def _positives(references: list[list[int]], rows: list[_Row], objective: Objective, end: int) -> list[list[int]]:
     """The reference and every distinct right sample (rejection sampling); under ranking feedback the top-rated ones.
 
-    A sample that was cut would teach not to end, and is none of them.
+    A sample that was cut, without the token `end`, would teach not to end, and is none of them.
     """
-    end = reference[-1]
     positives = [row for row in rows if row["is_correct"] and _tokens_of(row)[-1] == end]
     if objective.feedback == "ranking":
         positives = [row for row in positives if _rank_of(row, objective) == 0]
     if objective.distinct_equations:
         positives = [row for row in positives if row["distinct_equations"]]
-    return list(map(list, sorted({tuple(target) for target in (reference, *map(_tokens_of, positives))})))
+    return list(map(list, sorted({tuple(target) for target in (*references, *map(_tokens_of, positives))})))
 
 
 def _ranked_example(
-    question: Question, prompt: list[int], reference: list[int], rows: list[_Row], objective: Objective
+    question: Question,
+    prompt: list[int],
+    references: list[list[int]],
+    positives: list[list[int]],
+    rows: list[_Row],
+    objective: Objective,
+    end: int,
 ) -> Example:
     samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
     rewards = [float(row["is_correct"]) for row in rows]
     has_positive = objective.feedback == "ranking" or any(rewards)
-    targets = [reference]
-    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] == reference[-1]]
+    targets = references or positives
+    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] == end]
     if objective.imitate == "positives":
-        targets = _positives(reference, rows, objective)
+        targets = positives
     elif objective.imitate == "best" and ended and has_positive:
         targets = [samples[min(ended)[1]]]  # the first of the best that ended: a cut one would teach not to end
-    if objective.reference_as_positive and reference not in samples:
+    if objective.reference_as_positive and references and references[0] not in samples:
         below = 0 if has_positive else 1  # without a right sample, rank 0 is the wrong ones'
-        samples, ranks, rewards = [*samples, reference], [*(rank + below for rank in ranks), 0], [*rewards, 1.0]
+        samples, ranks, rewards = [*samples, *references], [*(rank + below for rank in ranks), 0], [*rewards, 1.0]
     needs, contrast = objective.kind.needs, objective.kind.contrast
     if contrast and len(set(ranks if contrast == "ranks" else rewards)) < 2:  # the term is 0 whatever their scores
         return Example(question.question_id, prompt, targets)

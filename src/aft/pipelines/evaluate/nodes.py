@@ -68,7 +68,8 @@ def identify(
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
-    asked = [table[["question_id", "content_hash"]].to_numpy().tolist() for table in (test_questions, other_questions)]
+    told = ["question_id", "dataset", "content_hash", "prompt", "answer"]
+    asked = [table[told].to_numpy().tolist() for table in (test_questions, other_questions)]
     code = [load_rooms(*ROOMS), model.made_from.get("code")]
     held = [_shared(labelling.ratings_file, is_model=False), _shared(sample_from, is_model=True)]
     return digest([vft, sample_from, settings, held, asked, code])

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.training import Origin, Questions, train_on
+from aft.pipelines.training import Origin, Questions, train_on, without_references
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 
@@ -18,7 +18,9 @@ def train_vft(
     launch: Launch,
     recipe: str,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """The VFT model and its training curve."""
+    """The VFT model and its training curve; the base model where there is no reference to learn from."""
+    if (train_questions["reference"] == "").all():
+        return without_references(base_model, training, seed, model_cache)
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
     return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch, origin)
