@@ -124,7 +124,8 @@ def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., 
     usual = {
         **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
         **{"training": TRAINING, "objective": Objective(), "sampling": SamplingSettings(samples=4)},
-        **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None, "seed": 3},
+        **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None},
+        **{"candidates_from": None, "seed": 3},
         "evaluation": Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1]),
     }
     return lambda **changes: nodes.identify(**{**usual, **changes})
