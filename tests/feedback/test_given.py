@@ -14,6 +14,7 @@ LABELLED = pd.DataFrame(
         "question_id": ["a", "a", "a", "b", "b"],
         "sample_index": [0, 1, 2, 0, 1],
         "response": ["x", "y", "x", "x", "z"],
+        "finish_reason": "stop",
         "token_ids": [[1], [2], [1], [1], [3]],
         "is_correct": [True, False, True, False, False],
         "given_label": pd.array([True, True, None, False, None], dtype="boolean"),

@@ -15,12 +15,12 @@ _EXAMPLES = 5  # rows with another label than ours that a summary names
 def with_given_labels(labelled: pd.DataFrame, *, use: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The labelled candidates, with the given labels as `is_correct` if they are to be used, and how both compare.
 
-    A response of a question that is said to be both right and wrong has no given label, and is counted. Without the
-    column `given_label` (sampled candidates) nothing is compared.
+    A response of a question, ended or cut, that is said to be both right and wrong has no given label, and is counted.
+    Without the column `given_label` (sampled candidates) nothing is compared.
     """
     if "given_label" not in labelled:
         return labelled, {}
-    same = labelled.groupby(["question_id", "response"])["given_label"]
+    same = labelled.groupby(["question_id", "response", "finish_reason"])["given_label"]
     contradictory = labelled["given_label"].notna() & (same.transform("nunique") > 1)
     given = labelled["given_label"].mask(contradictory)
     told = labelled[given.notna()]
