@@ -146,6 +146,17 @@ def test_seeds_with_other_ratings_in_one_file_are_not_compared(
     assert (identities[0] == identities[1]) == equal
 
 
+@pytest.mark.parametrize(("name", "equal"), [("rollouts.jsonl", False), ("rollouts_{seed}.jsonl", True)])
+def test_seeds_with_other_rollouts_in_one_file_are_not_compared(
+    name: str, equal: bool, identify: Callable[..., str], tmp_path: Path
+) -> None:
+    identities = []
+    for response in "ab":
+        (tmp_path / name.replace("{seed}", "3")).write_text(response, encoding="utf-8")
+        identities.append(identify(candidates_from=str(tmp_path / name)))
+    assert (identities[0] == identities[1]) == equal
+
+
 @pytest.mark.parametrize(("name", "equal"), [("sampler", False), ("seed_{seed}", True)])
 def test_seeds_that_sampled_from_other_models_in_one_folder_are_not_compared(
     name: str, equal: bool, identify: Callable[..., str], pocket_directory: ModelDirectory, tmp_path: Path
