@@ -45,6 +45,7 @@ def read(folder: Path, *rows: Any, name: str = "rows.jsonl") -> list[Rollout]:
         ({"messages": IN_PARTS}, {"Two.": None}),
         ({"prompt": ASKED, "responses": ["Two.", "Three."], "scores": [1.0, 0.0]}, {"Two.": True, "Three.": False}),
         ({"prompt": "How many?", "responses": ["Two.", "Three."], "rewards": [-1, 1]}, {"Two.": False, "Three.": True}),
+        ({"prompt": "How many?", "text": "other", "responses": ["Two."], "labels": [True]}, {"Two.": True}),
         ({"input": "How many?", "output": "Two.", "score": 0.4, "step": 3}, {"Two.": False}),
         (
             {"prompt": "How many?", "outputs": [{"text": "Two.", "index": 0}, {"text": "No."}]},

@@ -103,7 +103,7 @@ def test_token_ids_are_made_as_sampling_leaves_them(
         row,
         {**row, "finish_reason": "length"},
         {**row, "token_ids": whole, "sum_logprob": -2.5, "source_model": "org/name"},
-        {**row, "token_ids": whole[:-1]},
+        {**row, "response": " #### 7", "token_ids": whole[:-1]},
         {**row, "token_ids": [3, 10**6]},
         {**row, "token_ids": [*whole[:-2], *whole]},
     )

@@ -32,7 +32,7 @@ SEVERAL = ("responses", "completions", "outputs")
 
 _CUT = ("length", "max_tokens", "abort")  # reasons of a response that did not end by itself
 _OF_ALL = {"question_id", "source_model", "model", *FIELDS["asked"]}  # of a row with several responses
-_OF_EACH = {name for names in FIELDS.values() for name in names} - _OF_ALL
+_OF_EACH = {name for names in FIELDS.values() for name in names} - {*_OF_ALL, *FIELDS["response"]}
 _Value = TypeVar("_Value")
 
 

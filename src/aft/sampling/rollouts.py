@@ -177,4 +177,7 @@ def _given_ids(one: Rollout, tokenizer: "PreTrainedTokenizerBase", known: frozen
     end = end_token(tokenizer)
     body = list(one.token_ids[:-1] if one.token_ids[-1] == end else one.token_ids)
     ids = [*body, end] if one.is_finished else body
-    return ids if ids and end not in body and decode_response(tokenizer, ids) == one.response else None
+    if not ids or end in body:
+        return None
+    # Engines and tokenizers differ in whether the blank that a response begins with is part of its text.
+    return ids if decode_response(tokenizer, ids).strip() == one.response.strip() else None
