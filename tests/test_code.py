@@ -195,7 +195,7 @@ def test_every_other_setting_decides(settings, changes):
         (SamplerSettings(), "9029cc0415719602"),
         (SamplerSettings("server", ServerSettings(URL, "m"), ClusterSettings(2)), "0e8ade2783776493"),
         (JudgeSettings(URL, "m"), "c8583dea90c6acc7"),
-        (Labelling(openai=JudgeSettings(URL, "m")), "59a6c28143bf578a"),
+        (Labelling(openai=JudgeSettings(URL, "m")), "3f1a404976145868"),
         (PocketBase(Corpus(), Architecture(), TrainingSettings(**USUAL)), "c2091c87d232e7ab"),
     ],
     ids=lambda value: type(value).__name__,

@@ -4,7 +4,7 @@ from kedro.framework.project import configure_project
 
 
 def main() -> None:
-    """Run the command that the arguments name: run, studies, models or cache."""
+    """Run the command that the arguments name: run, studies, models, cache or feedback."""
     configure_project("aft")
     from aft.cli import cli  # which imports the project's settings
 

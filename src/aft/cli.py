@@ -11,6 +11,7 @@ from kedro.framework.cli.utils import KedroCliError
 
 from aft.cache_cli import cache
 from aft.errors import AftError
+from aft.feedback_cli import feedback
 from aft.project import at_workplace, in_project
 from aft.studies.cli import studies
 from aft.user_errors import check_runner
@@ -102,3 +103,4 @@ cli.add_command(run)
 cli.add_command(studies)
 cli.add_command(models)
 cli.add_command(cache)
+cli.add_command(feedback)

@@ -303,7 +303,7 @@ def test_a_parquet_file_without_a_column_is_refused(tmp_path, column, complaint)
 
 def test_a_parquet_row_without_a_rating_is_refused_with_its_number(tmp_path):
     table = TABLE.assign(rating=TABLE["rating"].mask(TABLE["rating"] == 1.0))
-    with pytest.raises(DataError, match="row 3 has the rating nan"):
+    with pytest.raises(DataError, match="row 3 has the rating None"):
         read_ratings(write(tmp_path, ".parquet", table), ROWS)
 
 

@@ -12,9 +12,16 @@ from aft.hooks.check_inputs import CheckInputsHook
 from aft.pipelines.parameters import Labelling
 
 
-def check(made: str, sample_from: str | None = None, ratings_file: str | None = None, judge: Any = "file") -> None:
+def check(
+    made: str,
+    sample_from: str | None = None,
+    ratings_file: str | None = None,
+    judge: Any = "file",
+    candidates_from: str | None = None,
+) -> None:
     labelling = Labelling(judge=judge if ratings_file else "none", ratings_file=ratings_file)
     parameters = {"params:seed": 3, "params:sample_from": sample_from, "params:labelling": labelling}
+    parameters["params:candidates_from"] = candidates_from
     catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
     node = Node(lambda *_: None, list(parameters), made, name="node")
     CheckInputsHook().before_pipeline_run(Pipeline([node]), catalog)
@@ -32,6 +39,16 @@ def test_ratings_of_an_unknown_kind_are_refused_before_anything_runs(tmp_path: P
     (tmp_path / "ratings.xlsx").touch()
     with pytest.raises(DataError, match=r"ratings\.xlsx is of no known kind; it must end in \.csv, \.jsonl, \.parquet"):
         check("feedback", ratings_file=str(tmp_path / "ratings.xlsx"))
+
+
+def test_own_rollouts_are_looked_for_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^candidates_from is '/nosuch\.jsonl', but must be a file that ends in"):
+        check("candidates", candidates_from="/nosuch.jsonl")
+    (tmp_path / "rows_3.csv").touch()
+    check("candidates", candidates_from=str(tmp_path / "rows_{seed}.csv"))
+    with pytest.raises(SettingsError, match=r"^sample_from and candidates_from are set"):
+        check("candidates", candidates_from=str(tmp_path), sample_from=str(tmp_path))
+    check("feedback", candidates_from="/nosuch")
 
 
 def test_what_the_run_does_not_read_is_left_alone() -> None:

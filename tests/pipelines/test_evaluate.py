@@ -124,7 +124,8 @@ def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., 
     usual = {
         **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
         **{"training": TRAINING, "objective": Objective(), "sampling": SamplingSettings(samples=4)},
-        **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None, "seed": 3},
+        **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None},
+        **{"candidates_from": None, "seed": 3},
         "evaluation": Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1]),
     }
     return lambda **changes: nodes.identify(**{**usual, **changes})
@@ -142,6 +143,17 @@ def test_seeds_with_other_ratings_in_one_file_are_not_compared(
             f"question_id,sample_index,rating\nq,0,{rating}\n", encoding="utf-8"
         )
         identities.append(identify(labelling=labelling))
+    assert (identities[0] == identities[1]) == equal
+
+
+@pytest.mark.parametrize(("name", "equal"), [("rollouts.jsonl", False), ("rollouts_{seed}.jsonl", True)])
+def test_seeds_with_other_rollouts_in_one_file_are_not_compared(
+    name: str, equal: bool, identify: Callable[..., str], tmp_path: Path
+) -> None:
+    identities = []
+    for response in "ab":
+        (tmp_path / name.replace("{seed}", "3")).write_text(response, encoding="utf-8")
+        identities.append(identify(candidates_from=str(tmp_path / name)))
     assert (identities[0] == identities[1]) == equal
 
 

@@ -91,7 +91,10 @@ def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
         ("evaluation.ks=4", "evaluation.ks is 4: it should be a valid list."),
         ("evaluation.ks=[a]", "evaluation.ks.0 is 'a': it must be a whole number from 1"),
         ("evaluation.resamples=1e30", "evaluation.resamples is 1e+30"),
-        ("labelling.judge=chatgpt", "labelling.judge is 'chatgpt': it should be 'none', 'steps', 'openai' or 'file'."),
+        (
+            "labelling.judge=chatgpt",
+            "labelling.judge is 'chatgpt': it should be 'none', 'steps', 'openai', 'file' or 'given'.",
+        ),
         ("labelling.judge=file", "labelling.judge is 'file': set labelling.ratings_file"),
         ("labelling.judge=openai", "labelling.judge is 'openai': set labelling.openai.base_url and model."),
         ("align.vft.objective.term=aft", "align.vft.objective.term: vft is the baseline"),

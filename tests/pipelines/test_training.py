@@ -249,8 +249,9 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
 
     def identify(model: ModelDirectory, objective: Objective, training: TrainingSettings = TRAINING) -> str:
         questions = to_table(pocket_questions[8:])
-        settings = (training, objective, SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, evaluation)
-        return nodes.identify(model, publish(vft, tmp_path / "vft"), questions, questions, *settings, seed=0)
+        settings = (training, objective, SamplingSettings(samples=1), SamplerSettings(), Labelling())
+        inputs = (model, publish(vft, tmp_path / "vft"), questions, questions, *settings)
+        return nodes.identify(*inputs, sample_from=None, candidates_from=None, evaluation=evaluation, seed=0)
 
     published = publish(same, tmp_path / "aft")
     assert identify(published, objective) == identify(own, objective)

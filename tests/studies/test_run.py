@@ -38,7 +38,7 @@ PARAMS: dict[str, Any] = {
     "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), TrainingSettings(1, 0.1, 1))),
     "training": TrainingSettings(epochs=4, learning_rate=0.1, batch_size=1),
     "launch": Launch(),
-    "sample_from": "round/seed_{seed}/aft",
+    **{"sample_from": "round/seed_{seed}/aft", "candidates_from": "rollouts_{seed}"},
     "sampling": SamplingSettings(samples=6),
     "sampler": SamplerSettings("server", ServerSettings("http://a/v1", "m")),
     "labelling": Labelling(judge="file", ratings_file="ratings_{seed}.csv", openai=JudgeSettings("http://a/v1", "m")),
@@ -71,6 +71,7 @@ class Place:
             shutil.copytree(model, project / name)
         for seed in (0, 1):
             (project / f"ratings_{seed}.csv").write_text("question_id,sample_index,rating\n", encoding="utf-8")
+            (project / f"rollouts_{seed}").mkdir()
 
     @contextmanager
     def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
@@ -139,6 +140,11 @@ def test_other_questions_in_the_same_folder_run_all_again(
 
 def test_other_ratings_of_a_seed_run_that_seed_again(place: Place) -> None:
     (place.project / "ratings_1.csv").write_text("question_id,sample_index,rating\nq,0,7\n", encoding="utf-8")
+    assert place.run() == ALL[1:]
+
+
+def test_other_rollouts_of_a_seed_run_that_seed_again(place: Place) -> None:
+    (place.project / "rollouts_1" / "more.jsonl").write_text("{}\n", encoding="utf-8")
     assert place.run() == ALL[1:]
 
 

@@ -1,13 +1,8 @@
 """Ratings of responses, by whoever gave them, and the ranking that follows from them."""
 
-import csv
-import json
 import logging
 import math
-import re
-from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aft.errors import DataError
+from aft.records import Fields, number_in, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +18,6 @@ RATING_COLUMNS = ("question_id", "sample_index", "rating")
 RESPONSE = "response"  # the column that may stand beside them
 _ENDINGS = (".csv", ".jsonl", ".parquet")
 _PLACES = 6  # means of the same ratings in another order may differ in their last bits, and must stay ties
-
-_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
-
-_Fields = tuple[Sequence[str], Sequence[Any]]  # the names and the values of a row, of which there may be more or fewer
-_Row = tuple[str, _Fields]  # the words that name a row in an error, and its fields
 
 
 def with_ratings(feedback: pd.DataFrame, ratings: pd.Series) -> pd.DataFrame:
@@ -98,9 +89,8 @@ def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
     if not path.is_file():
         raise DataError(f"There is no ratings file {path}; give the path of one.")
     check_ending(path)
-    rows = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[path.suffix]
     names: tuple[str, ...] = ()  # of the fields that are read, as the first row has them
-    for where, fields in rows(path):
+    for where, fields in read_rows(path):
         row = _checked(where, fields)
         names = names or tuple(row)
         if tuple(row) != names:
@@ -108,7 +98,7 @@ def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
                 f"{where} has a response where others have none, or none where others have one; give all rows one, or "
                 "none."
             )
-        question_id, index, rating = row["question_id"], _number(row["sample_index"]), _number(row["rating"])
+        question_id, index, rating = row["question_id"], number_in(row["sample_index"]), number_in(row["rating"])
         if not isinstance(question_id, str):
             raise DataError(f"{where} has the question_id {_short(question_id)}, which is no text.")
         if index is None or not index.is_integer():
@@ -126,7 +116,7 @@ def _parsed(path: Path) -> Iterator[tuple[tuple[str, int], float, str | None]]:
         )
 
 
-def _checked(where: str, fields: _Fields) -> dict[str, Any]:
+def _checked(where: str, fields: Fields) -> dict[str, Any]:
     """The fields of a row that are read, always in the same order; all are there, once, and under their own names."""
     names, values = fields
     there = names[: len(values)]
@@ -149,57 +139,5 @@ def _checked(where: str, fields: _Fields) -> dict[str, Any]:
     return {name: row[name] for name in read if name in row}
 
 
-def _number(value: Any) -> float | None:
-    """The finite number that a field holds, also as text; else None."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, str | int | float | Decimal | np.number):
-        return None
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return None  # Python reads 1_0 and the digits of every script as well
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _short(value: Any) -> str:
     return repr(value)[:40]
-
-
-def _csv_rows(path: Path) -> Iterator[_Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for row in reader:
-                if row[1:] or "".join(row).strip():
-                    yield f"{path}, line {reader.line_num}", (header, row)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} is no CSV in UTF-8 after line {reader.line_num} ({error}); write it again."
-            ) from error
-
-
-def _json_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            # As tuples of pairs: a dictionary would keep one of two fields of one name without a word.
-            row = json.loads(line.decode(), object_pairs_hook=tuple)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON ({error}); write it again.") from error
-        pairs = row if isinstance(row, tuple) else ()
-        yield where, ([name for name, _ in pairs], [value for _, value in pairs])
-
-
-def _parquet_rows(path: Path) -> Iterator[_Row]:
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is no Parquet file that can be read ({reason}); write it again.") from error
-    names = [str(name) for name in table.columns]
-    for number, values in enumerate(table.itertuples(index=False, name=None), start=1):
-        yield f"{path}, row {number}", (names, values)

@@ -8,6 +8,7 @@ from kedro.pipeline import Pipeline
 
 from aft.errors import SettingsError
 from aft.feedback.ratings import check_ending
+from aft.sampling.rollout_files import rollout_files
 
 
 class CheckInputsHook:
@@ -17,11 +18,17 @@ class CheckInputsHook:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Raise `SettingsError` naming the parameter whose model or file does not exist.
 
-        Raises `DataError` for a file of ratings of no known kind.
+        Raises `DataError` for a file of ratings, or files of responses, of no known kind.
         """
         made = pipeline.all_outputs()
         if "candidates" in made:
-            folder, seed = catalog.load("params:sample_from"), catalog.load("params:seed")
+            folder, given, seed = (
+                catalog.load(f"params:{name}") for name in ("sample_from", "candidates_from", "seed")
+            )
+            if given is not None and folder is not None:
+                raise SettingsError("sample_from and candidates_from are set, but candidates come from one; unset one.")
+            if given is not None:
+                rollout_files(Path(given.replace("{seed}", str(seed))))
             if folder is not None and not _is_file(f"{folder}/config.json", seed):
                 raise SettingsError(
                     f"sample_from is {folder!r:.80}, but there is no model; give a model's folder ({{seed}} in it "

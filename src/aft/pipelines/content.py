@@ -11,7 +11,7 @@ from aft.models.directory import open_model
 from aft.pipelines.recorded import leaves
 
 MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
-_NAMES_A_PATH = re.compile(r"(.*[._])?(filepath|path|file|folder|cache)")
+_NAMES_A_PATH = re.compile(r"(.*[._])?(filepath|path|file|folder|cache|candidates_from)")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

@@ -53,7 +53,8 @@ class Labelling:
     """How sampled responses become feedback."""
 
     deduplicate: bool = True
-    judge: Literal["none", "steps", "openai", "file"] = "none"
+    given_labels: Literal["check", "use"] = "check"  # of responses that were drawn elsewhere
+    judge: Literal["none", "steps", "openai", "file", "given"] = "none"
     ratings_file: str | None = None
     openai: JudgeSettings | None = None
 
@@ -101,7 +102,7 @@ KINDS: dict[str, Any] = {
     "base_model": BaseModel,
     "training": TrainingSettings,
     "launch": Launch,
-    "sample_from": Annotated[str | None, Field(min_length=1)],
+    **dict.fromkeys(("sample_from", "candidates_from"), Annotated[str | None, Field(min_length=1)]),
     "sampling": SamplingSettings,
     "sampler": SamplerSettings,
     "labelling": Labelling,

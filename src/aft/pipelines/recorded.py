@@ -8,7 +8,7 @@ from typing import Any
 
 RECORDED = (
     *("seed", "label", "task", "test_sets", "base_model", "training", "launch", "sample_from", "sampling", "sampler"),
-    *("labelling", "evaluation"),
+    *("candidates_from", "labelling", "evaluation"),
 )
 """The parameters that are recorded, by their first key; all others stay out, whatever they hold."""
 

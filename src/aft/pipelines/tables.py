@@ -28,7 +28,10 @@ def questions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
-    """Sampled responses: one row per question and sample index, token ids and log-probability as generated."""
+    """Sampled responses: one row per question and sample index, token ids and log-probability as generated.
+
+    Responses that were drawn elsewhere (`candidates_from`) have the last two columns, and may lack a log-probability.
+    """
     import pandera.pandas as pa
 
     columns = {
@@ -37,11 +40,13 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
         "seed": pa.Column(int),
         "response": pa.Column(str),
         "finish_reason": pa.Column(str, pa.Check.isin(["stop", "length"])),
-        "sum_logprob": pa.Column(float, pa.Check.le(0.0)),
+        "sum_logprob": pa.Column(float, pa.Check.le(0.0), nullable=True),
         "n_tokens": pa.Column(int, pa.Check.ge(1)),
         "model_fingerprint": pa.Column(str),
         "settings_hash": pa.Column(str),
         "token_ids": pa.Column(object),
+        "given_label": pa.Column("boolean", nullable=True, required=False),
+        "given_rating": pa.Column(float, nullable=True, required=False),
     }
     return _validated(table, columns, unique=["question_id", "sample_index"])
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOCAL = SamplerSettings()
-_COLUMNS = {  # of the candidates table, also where there is no response
+COLUMNS = {  # of the candidates table, also where there is no response
     **{"question_id": "str", "sample_index": "int64", "seed": "int64", "response": "str", "token_ids": "object"},
     **{"finish_reason": "str", "sum_logprob": "float64", "n_tokens": "int64"},
     **{"model_fingerprint": "str", "settings_hash": "str"},
@@ -149,7 +149,7 @@ class _Rows:
             for question, responses in zip(block, self._responses(requests), strict=True)
             for response in responses
         ]
-        return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
     def _responses(self, requests: Sequence["Request"]) -> list[list["Response"]]:
         from aft.sampling.engine import generate

@@ -42,6 +42,7 @@ def changed(mark: Mark, before: Any) -> list[str]:
 
 def _paths(params: Mapping[str, Any], seed: int) -> Iterator[tuple[str, str]]:
     """Dotted key and path of every file and folder that the settings name."""
-    asked = {name: params[name] for name in ("task", "test_sets", "labelling", "sample_from", "base_model")}
+    names = ("task", "test_sets", "labelling", "sample_from", "candidates_from", "base_model")
+    asked = {name: params[name] for name in names}
     for key, value in paths_of(asked):
         yield key, value.replace("{seed}", str(seed))

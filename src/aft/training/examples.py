@@ -244,7 +244,8 @@ def _behaviour_score(row: _Row, objective: Objective) -> float:
     if not _is_given(row.get("sum_logprob")):
         raise DataError(
             f"A sample of {row['question_id']} has no log-probability under the model that it was sampled from, which "
-            f"the term {objective.term} needs: sample with sample_cots, or choose another term."
+            f"the term {objective.term} needs: sample with sample_cots, give sum_logprob with candidates_from, or "
+            "choose another term."
         )
     return float(row["sum_logprob"]) / len(row["token_ids"])
 

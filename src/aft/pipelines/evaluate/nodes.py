@@ -31,8 +31,8 @@ Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and mus
 _Input = TypeVar("_Input")
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
 ROOMS = (  # whose code decides a variant's results: all that make or judge a model
-    *("alignment", "evaluation", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks"),
-    "training",
+    *("alignment", "evaluation", "feedback", "models", "pipelines", "records.py", "sampling", "scoring", "server.py"),
+    *("tasks", "training"),
 )
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
@@ -48,6 +48,7 @@ def identify(
     sampler: SamplerSettings,
     labelling: Labelling,
     sample_from: str | None,
+    candidates_from: str | None,
     evaluation: Evaluation,
     seed: int,
 ) -> str:
@@ -71,8 +72,9 @@ def identify(
     told = ["question_id", "dataset", "content_hash", "prompt", "answer"]
     asked = [table[told].to_numpy().tolist() for table in (test_questions, other_questions)]
     code = [load_rooms(*ROOMS), model.made_from.get("code")]
-    held = [_shared(labelling.ratings_file, is_model=False), _shared(sample_from, is_model=True)]
-    return digest([vft, sample_from, settings, held, asked, code])
+    files = [_shared(path, is_model=False) for path in (labelling.ratings_file, candidates_from)]
+    held = [*files, _shared(sample_from, is_model=True)]
+    return digest([vft, sample_from, candidates_from, settings, held, asked, code])
 
 
 def _shared(path: str | None, *, is_model: bool) -> str | None:

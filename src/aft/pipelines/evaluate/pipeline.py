@@ -11,7 +11,7 @@ from aft.pipelines.evaluate import nodes, report
 
 _SETTINGS = (  # what measuring a variant reads that all share
     *("seed", "sample_cache", "score_cache", "evaluation", "training", "sampling", "sampler", "labelling"),
-    "sample_from",
+    *("sample_from", "candidates_from"),
 )
 
 
@@ -34,7 +34,7 @@ def _variant(name: str) -> Pipeline:
                 [
                     *("model", "vft_model", "test_questions", "other_questions", "params:training", "params:objective"),
                     *("params:sampling", "params:sampler", "params:labelling", "params:sample_from"),
-                    *("params:evaluation", "params:seed"),
+                    *("params:candidates_from", "params:evaluation", "params:seed"),
                 ],
                 "identity",
                 name=f"identify_{name}",

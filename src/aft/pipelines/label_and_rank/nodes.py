@@ -9,6 +9,7 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.feedback.equations import mark_distinct_equations
+from aft.feedback.given import given_ratings, with_given_labels
 from aft.feedback.judge import rate_with_server
 from aft.feedback.label import label_responses, rank_binary, summarise
 from aft.feedback.ratings import read_ratings, with_ratings
@@ -29,10 +30,11 @@ def label_and_rank(
         raise DataError("There is no sampled response to label; run sample_cots with samples of at least 1.")
     questions = by_id(train_questions)
     labelled = label_responses(check_candidates(candidates), questions)
+    labelled, compared = with_given_labels(labelled, use=labelling.given_labels == "use")
     feedback = mark_distinct_equations(rank_binary(labelled, labelling.deduplicate), questions)
-    ratings, judged = _ratings(feedback, questions, labelling, seed, Path(rating_cache))
+    ratings, judged = _ratings(feedback, candidates, questions, labelling, seed, Path(rating_cache))
     feedback = with_ratings(feedback, ratings)
-    summary = {**summarise(feedback, questions), "judge": labelling.judge, **judged}
+    summary = {**summarise(feedback, questions), **compared, "judge": labelling.judge, **judged}
     logger.info(
         "Feedback: %(positives)d right and %(negatives)d wrong distinct responses, %(questions_with_both)d of "
         "%(questions)d questions have both kinds; %(duplicates)d duplicates, %(parse_failures)d without an answer.",
@@ -46,7 +48,12 @@ def label_and_rank(
 
 
 def _ratings(
-    feedback: pd.DataFrame, questions: Mapping[str, Question], labelling: Labelling, seed: int, cache: Path
+    feedback: pd.DataFrame,
+    candidates: pd.DataFrame,
+    questions: Mapping[str, Question],
+    labelling: Labelling,
+    seed: int,
+    cache: Path,
 ) -> tuple[pd.Series, dict[str, Any]]:
     """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
     match labelling.judge:
@@ -54,6 +61,8 @@ def _ratings(
             return pd.Series(float("nan"), index=feedback.index), {}
         case "steps":
             return rate_steps(feedback, questions), {}
+        case "given":
+            return given_ratings(candidates, feedback), {}
         case "file":
             if labelling.ratings_file is None:
                 raise SettingsError("labelling.judge is 'file': set labelling.ratings_file to the ratings' file.")

@@ -1,5 +1,6 @@
-"""Sampling: k chains of thought per question (rollouts), through the store."""
+"""Sampling: k chains of thought per question (rollouts), through the store, or those that a file has."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +19,22 @@ def sample_cots(
     sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
+    candidates_from: str | None = None,
+    held_out: Collection[str] = (),
 ) -> list[Path]:
     """The shards with k responses of the VFT model, or of another one, to every training question.
 
-    Finished shards are kept. Raises `SettingsError` if `sample_from` is no path, `ModelError` if it leads to no model.
+    With `candidates_from` nothing is sampled: they hold the responses in that file or folder, without those to
+    questions whose content hash is `held_out`. Finished shards are kept. Raises `SettingsError` if `sample_from` is no
+    path, `ModelError` if it leads to no model, and what `import_responses` raises.
     """
+    from aft.sampling.rollouts import import_responses
     from aft.sampling.run import sample_responses
 
     questions = to_questions(train_questions)
+    if candidates_from is not None:
+        path = Path(candidates_from.replace("{seed}", str(seed)))
+        return import_responses(vft_model, path, questions, held_out, Path(sample_cache), sampling.block_size)
     model = vft_model if sample_from is None else _other_model(sample_from, seed)
     label = "sample from vft" if sample_from is None else f"sample from {model.path.name}"
     return sample_responses(model, questions, sampling, seed, Path(sample_cache), label, sampler)

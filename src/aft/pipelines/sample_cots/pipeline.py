@@ -1,4 +1,4 @@
-"""The VFT model answers every training question k times."""
+"""The VFT model answers every training question k times, or its answers come from a file."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -19,6 +19,8 @@ def create_pipeline() -> Pipeline:
                     "params:sampler",
                     "params:seed",
                     "params:sample_cache",
+                    "params:candidates_from",
+                    "held_out_hashes",
                 ],
                 outputs="candidates",
                 name="sample_cots",
