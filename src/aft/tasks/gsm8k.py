@@ -115,9 +115,9 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
 
     Strict: the number, with at most a unit, on the line of the *first* `####`. The first, because a model
     that does not stop at its answer goes on with further questions and answers; for the same reason nothing
-    counts from the next "Question:" on (see `own_part`), and nothing in thoughts (see `after_thoughts`). Flexible, where the strict reading finds nothing: the
-    first of the number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and,
-    without such a marker, the last number. A marker that nothing follows is none.
+    counts from the next "Question:" on (see `own_part`), and nothing in thoughts (see `after_thoughts`). Flexible,
+    where the strict reading finds nothing: the first of the number after `####`, in the last LaTeX box, after the last
+    "answer is", "Answer:" or "A:", and, without such a marker, the last number. A marker that nothing follows is none.
     """
     own = own_part(after_thoughts(response))
     marked = _MARKED.search(own)
