@@ -14,6 +14,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-
 _SECTIONS = {
     "objective": "Objective",
     "training": "Training",
+    "chat": "Chat prompt",
     "corpus": "Corpus",
     "architecture": "Architecture",
 }
@@ -34,8 +35,8 @@ _FACTS = {
 def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {}) -> str:
     """The README of a model made from what its manifest names; metrics and licence are not known here and left out.
 
-    `provenance` holds what stands on the card only: recipe, data, prompt_style, base, base_fingerprint, and base_model,
-    the base model's name on the hub; a name that is none, such as a folder's, is left out.
+    `provenance` holds what stands on the card only: recipe, data, prompt_style, chat, base, base_fingerprint, and
+    base_model, the base model's name on the hub; a name that is none, such as a folder's, is left out.
     """
     base = str(provenance.get("base_model", ""))
     objective, training = made_from.get("objective") or {}, made_from.get("training") or {}
@@ -53,8 +54,8 @@ def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {})
     facts = [(title, known[name]) for name, title in _FACTS.items() if known.get(name) is not None]
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
-        if made_from.get(name):
-            lines += [f"## {title}", "", *_table(_leaves(made_from[name]))]
+        if known.get(name):
+            lines += [f"## {title}", "", *_table(_leaves(known[name]))]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

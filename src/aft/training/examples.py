@@ -2,16 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aft.errors import DataError
+from aft.errors import DataError, SettingsError
 from aft.files import digest
-from aft.models.tokens import encode_prompt, encode_response
+from aft.models.tokens import encode_question, encode_response, unscored_tokens
 from aft.scoring.groups import Group
-from aft.tasks import Question, get_task
+from aft.tasks import Question
 from aft.training.settings import Objective
 
 if TYPE_CHECKING:
@@ -34,16 +34,23 @@ class Example:
     ratings: Sequence[float] = field(default_factory=tuple)
     rewards: Sequence[float] = field(default_factory=tuple)  # 1 = right, 0 = wrong
     behaviour_scores: Sequence[float] = field(default_factory=tuple)  # under the model that sampled
+    # Of the targets, then the candidates: first tokens that are read only, neither imitated nor scored; () = none.
+    unscored: Sequence[int] = field(default_factory=tuple)
 
     @property
     def group(self) -> Group:
         """What is scored for this example: its targets, then its candidates."""
-        return Group(self.prompt, [*self.targets, *self.candidates])
+        return Group(self.prompt, [*self.targets, *self.candidates], self.unscored)
+
+    @property
+    def target_lengths(self) -> list[int]:
+        """Tokens of the targets that are imitated."""
+        return self.group.lengths[: len(self.targets)]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of the candidates."""
-        return list(map(len, self.candidates))
+        """Tokens of the candidates that are scored."""
+        return self.group.lengths[len(self.targets) :]
 
 
 def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
@@ -71,13 +78,13 @@ def build_examples(
     behaviour scores its `sum_logprob`. Under `learn_positives` (RFT) every distinct correct sample becomes an example
     of its own beside the reference; under `imitate: positives` one more target of its question. Raises `DataError` for
     feedback on an unknown question, for feedback that is empty or without any rating or score where the objective needs
-    it, and if no example is left.
+    it, and if no example is left, `SettingsError` for behaviour scores where thoughts are not to be learnt.
     """
     groups = _by_question(questions, feedback, objective)
     examples: list[Example] = []
     too_long = 0
     for question in questions:
-        prompt = encode_prompt(tokenizer, get_task(question.dataset).prompt(question))
+        prompt = encode_question(tokenizer, question)
         reference = encode_response(tokenizer, question.reference)
         rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
         too_long += len(groups[question.question_id]) - len(rows)
@@ -92,7 +99,20 @@ def build_examples(
         logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
     if not examples:
         raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
-    return examples
+    return [_with_unscored(tokenizer, example, objective) for example in examples]
+
+
+def _with_unscored(tokenizer: "PreTrainedTokenizerBase", example: Example, objective: Objective) -> Example:
+    """The example, told which tokens are read only."""
+    unscored = [unscored_tokens(tokenizer, response) for response in example.group.responses]
+    if not any(unscored):
+        return example
+    if example.behaviour_scores:
+        raise SettingsError(
+            f"The term {objective.term} reads the log-probabilities of whole samples, thoughts included: set "
+            "base_model.chat.learn_thoughts to true, or choose another term."
+        )
+    return replace(example, unscored=unscored)
 
 
 def effective_objective(
@@ -240,6 +260,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
             [
                 *(e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings, e.reference_scores),
                 *(e.rewards, e.behaviour_scores),
+                *([list(e.unscored)] if e.unscored else []),
             ]
             for e in examples
         ]

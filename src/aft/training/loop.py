@@ -196,7 +196,7 @@ def _held_out_perplexity(model: "PreTrainedModel", job: Job, path: paths.Path) -
     It draws no random number and costs a forward pass without a graph: per token a third of a training step at the
     most, so that a probe of as many tokens as a batch, every 20 steps, adds less than a fiftieth to the time.
     """
-    groups = [Group(example.prompt, example.targets) for example in job.probe]
+    groups = [example.group for example in job.probe]
     with head.evaluating(model), _autocast(model, job.settings):
         scores_R = paths.score(model, path, groups, job.settings.token_budget)
     return scores_R.double().neg().exp().mean().item()
