@@ -31,17 +31,25 @@ def known_tokens(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
 
 
 def encode_question(tokenizer: "PreTrainedTokenizerBase", question: Question) -> list[int]:
-    """Token ids of the prompt that asks a question, as the tokenizer's style and settings of the chat want it.
+    """Token ids of the prompt that asks a question, as the tokenizer's style and settings of the chat want it."""
+    return encode_prompt(tokenizer, *_texts(tokenizer, question))
 
-    Questions of examples are put as the question itself is: into the prompt of its task, or alone.
-    """
+
+def render_question(tokenizer: "PreTrainedTokenizerBase", question: Question) -> str:
+    """The same prompt as text: what a chat template makes of it, or, in the style "plain", the prompt of the task."""
+    text, examples = _texts(tokenizer, question)
+    return str(_chat(tokenizer, text, examples, tokenize=False)) if prompt_style(tokenizer) == "chat" else text
+
+
+def _texts(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[str, list[tuple[str, str]]]:
+    """What is asked, and the examples before it: each question in the prompt of the task, or alone."""
     chat = chat_settings(tokenizer)
 
     def text(one: Question) -> str:
         return _question_alone(one) if chat.question_only else get_task(one.dataset).prompt(one)
 
     examples = [(text(replace(question, question=turn.question, choices=None)), turn.answer) for turn in chat.examples]
-    return encode_prompt(tokenizer, text(question), examples)
+    return text(question), examples
 
 
 def _question_alone(question: Question) -> str:
@@ -59,11 +67,16 @@ def encode_prompt(
     what is answered), and all that opens the answer belongs to the prompt.
     """
     if prompt_style(tokenizer) == "chat":
-        chat = chat_settings(tokenizer)
-        options = {**chat.chat_template_kwargs, "add_generation_prompt": True, "return_dict": False}
-        return list(tokenizer.apply_chat_template(conversation(chat, examples, text), **options))  # type: ignore[arg-type]
+        return list(_chat(tokenizer, text, examples, return_dict=False))
     ids = list(tokenizer(text)["input_ids"])  # type: ignore[arg-type]
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _chat(tokenizer: "PreTrainedTokenizerBase", text: str, examples: Sequence[tuple[str, str]], **options: bool) -> Any:
+    """What the chat template makes of a prompt."""
+    chat = chat_settings(tokenizer)
+    given: dict[str, Any] = {**chat.chat_template_kwargs, "add_generation_prompt": True, **options}
+    return tokenizer.apply_chat_template(conversation(chat, examples, text), **given)
 
 
 def encode_response(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
