@@ -89,9 +89,10 @@ def greedy_by_set(others: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFra
 
 def sampled_accuracy(rows: pd.DataFrame) -> pd.Series:
     """Of each question, the share of its samples that are right: 0 without a response; nothing if none has samples."""
-    sampled = rows[rows["sample_index"] != GREEDY]
-    shares = sampled.groupby("question_id")["is_correct"].mean().astype(float)
-    return shares if shares.empty else shares.reindex(sorted(set(rows["question_id"])), fill_value=0.0)
+    is_greedy = rows["sample_index"] == GREEDY
+    shares = rows[~is_greedy].groupby("question_id")["is_correct"].mean().astype(float)
+    unanswered = rows.loc[is_greedy & rows["score"].isna(), "question_id"]
+    return shares if shares.empty else shares.reindex(sorted({*shares.index, *unanswered}), fill_value=0.0)
 
 
 def samples_per_question(rows: pd.DataFrame) -> int:
