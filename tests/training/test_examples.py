@@ -38,7 +38,11 @@ def references(pocket_tokenizer, pocket_questions):
 
 def row(question_id, token_ids, is_correct, rank=None):
     rank = (0 if is_correct else 1) if rank is None else rank
-    return {"question_id": question_id, "token_ids": token_ids, "is_correct": is_correct, "rank": rank}
+    reason = "stop" if len(token_ids) and token_ids[-1] == END else "length"
+    return {
+        **{"question_id": question_id, "token_ids": token_ids, "is_correct": is_correct, "rank": rank},
+        "finish_reason": reason,
+    }
 
 
 def test_vft_imitates_the_reference_of_each_question(build, ids, references):

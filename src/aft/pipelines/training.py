@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft.code import deciding
+from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
 from aft.models.directory import ModelDirectory, standing_for
-from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import by_id, to_questions
 from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -44,7 +44,7 @@ class Origin:
     recipe: str
     base_model: ModelDirectory
 
-    def provenance(self, questions: Sequence[Question], style: PromptStyle) -> dict[str, Any]:
+    def provenance(self, questions: Sequence[Question], style: PromptStyle, chat: ChatSettings) -> dict[str, Any]:
         """What the card of a model trained on these questions says; it is in no key of a cache, see `model_card`."""
         made_from = self.base_model.made_from
         counts = Counter(question.dataset for question in questions)
@@ -52,6 +52,7 @@ class Origin:
             "recipe": self.recipe,
             "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
             "prompt_style": style,
+            "chat": chat.told,
             "base": made_from.get("name") or made_from.get("kind"),
             "base_fingerprint": made_from.get("fingerprint", self.base_model.fingerprint),  # as it was given
             "base_model": made_from.get("name"),
@@ -93,7 +94,7 @@ def train_on(
         *(start, examples, training, effective, seed, Path(model_cache), label),
         probe=probe,
         launch=launch,
-        provenance=origin.provenance(rows, prompt_style(tokenizer)),
+        provenance=origin.provenance(rows, prompt_style(tokenizer), chat_settings(tokenizer)),
     )
     model = trained.directory
     if effective != objective:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aft.errors import DataError
 from aft.files import digest, hash_file
 from aft.models.directory import ModelDirectory
-from aft.models.tokens import decode_response, encode_prompt, encode_response, end_token, known_tokens
+from aft.models.tokens import decode_response, encode_question, encode_response, end_token, known_tokens
 from aft.sampling.rollout_files import Rollout, read_rollouts, rollout_files
 from aft.sampling.room import named
 from aft.sampling.run import COLUMNS
@@ -114,7 +114,7 @@ def by_question(
 def _prompts(question: Question, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """The task's prompt, and what the model reads of it, with and without special tokens, as engines write it."""
     prompt = get_task(question.dataset).prompt(question)
-    ids = encode_prompt(tokenizer, prompt)
+    ids = encode_question(tokenizer, question)
     return [prompt, *(str(tokenizer.decode(ids, skip_special_tokens=plain)) for plain in (False, True))]
 
 

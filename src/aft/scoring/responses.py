@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import encode_prompt
+from aft.models.tokens import encode_question, unscored_tokens
 from aft.progress import bar
 from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
@@ -62,7 +62,8 @@ def score_responses(
     }
 
     def build(directory: Path) -> None:
-        scores = _score(source, keys["question_id"].tolist(), tokens, prompts, label, weights, precision, token_budget)
+        ids = keys["question_id"].tolist()
+        scores = _score(source, ids, tokens, questions, label, weights, precision, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()
         if len(broken):
             raise NumericalError(
@@ -83,7 +84,7 @@ def _score(
     source: ModelDirectory,
     question_ids: list[str],
     tokens: list[list[int]],
-    prompts: Mapping[str, str],
+    questions: Mapping[str, Question],
     label: str,
     weights: str,
     precision: str,
@@ -99,7 +100,11 @@ def _score(
     rows: dict[str, list[int]] = {}
     for row, question_id in enumerate(question_ids):
         rows.setdefault(question_id, []).append(row)
-    groups = [Group(encode_prompt(tokenizer, prompts[i]), [tokens[row] for row in rows[i]]) for i in rows]
+    unscored = [unscored_tokens(tokenizer, ids) for ids in tokens]
+    groups = [
+        Group(encode_question(tokenizer, questions[i]), [tokens[row] for row in own], [unscored[row] for row in own])
+        for i, own in rows.items()
+    ]
     numbers = list(rows.values())
     path = choose_path(model, "auto")
     # Prompts of like length side by side, the longest first: if they fit into memory, all do.

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft.errors import DataError
-from aft.models.tokens import decode_response, end_token, prompt_style
+from aft.models.chat import prompt_style
+from aft.models.tokens import decode_response, end_token
 from aft.tasks import Question, get_task
 from aft.training.examples import Example, build_examples
 from aft.training.settings import Objective

@@ -17,6 +17,7 @@ from accelerate import PartialState  # noqa: TID253
 from accelerate.utils import set_seed  # noqa: TID253
 
 from aft.errors import NumericalError, SettingsError
+from aft.machine import warn_of_slowness
 from aft.models.directory import hide_weight_bars
 from aft.progress import bar
 from aft.scoring import head, paths
@@ -96,6 +97,7 @@ def _prepare(model: "PreTrainedModel", job: Job, sharding: Sharding) -> paths.Pa
     """Put the model where it is trained and choose the path on which its responses are scored."""
     hide_weight_bars()
     settings, device = job.settings, PartialState(cpu=not torch.cuda.is_available()).device
+    warn_of_slowness(str(device), half=settings.precision == "bfloat16", recomputes=settings.gradient_checkpointing)
     model.to(device)  # type: ignore[arg-type]
     model.train()
     path = paths.choose_path(model, settings.scoring)
@@ -196,7 +198,7 @@ def _held_out_perplexity(model: "PreTrainedModel", job: Job, path: paths.Path) -
     It draws no random number and costs a forward pass without a graph: per token a third of a training step at the
     most, so that a probe of as many tokens as a batch, every 20 steps, adds less than a fiftieth to the time.
     """
-    groups = [Group(example.prompt, example.targets) for example in job.probe]
+    groups = [example.group for example in job.probe]
     with head.evaluating(model), _autocast(model, job.settings):
         scores_R = paths.score(model, path, groups, job.settings.token_budget)
     return scores_R.double().neg().exp().mean().item()
