@@ -28,6 +28,7 @@ _NAMES = {
     "perplexity_of_positives": "perplexity of positives",
     "auroc": "AUROC",
 }
+_TUNED = {"chosen": "chosen on validation", "trials": "trainings to choose", "epochs": "epochs of each seed"}
 _SOURCES = {"paper": "the paper's", "implied": "implied", "own": "ours"}
 _PLAIN = {"perplexity_of_positives", "auroc"}  # shown as they are, not in percent
 TABLE, ORDERINGS, TEXT, FIGURE, SUMMARY = "table.csv", "orderings.csv", "study.md", "figure.png", "study.json"
@@ -179,6 +180,8 @@ def _results(page: StudyPage, table: pd.DataFrame) -> list[dict[str, str]]:
         cells = {"variant": f"`{variant}`" + (" \\*" if page.variants[variant].extension else "")}
         if table["value"].notna().any():
             cells[page.x_label] = "" if x is None else f"{x:g}"
+        if "trials" in table:
+            cells |= {heading: str(row[name]) for name, heading in _TUNED.items()}
         cells |= {_heading(name): _figure(row, name) for name in page.figures}
         for name, values in page.paper.items() if page.figure != "votes" else ():
             value = values.get((variant, x), values.get((variant, None)))

@@ -1,5 +1,6 @@
 """What a study is, as `studies.yml` says it."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import field
@@ -34,6 +35,19 @@ class Sweep:
 
 
 @dataclass(config=_STRICT, frozen=True)
+class Tuning:
+    """How the variants are tuned: each has its grid, of as many settings as any other's, and all have these seeds."""
+
+    seeds: list[Seed]  # which no study is run under
+    grid: dict[str, dict[str, list[Value]]]  # by variant: dotted keys (objective.… is the variant's own) and values
+
+    def settings(self, variant: str) -> list[dict[str, Any]]:
+        """All combinations of the values in a variant's grid."""
+        keys = self.grid[variant]
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+
+
+@dataclass(config=_STRICT, frozen=True)
 class Ordering:
     """A claim about which of two results is higher; a result is `variant` or `variant@value` of the sweep."""
 
@@ -57,6 +71,7 @@ class Study:
     baselines: list[str] = field(default_factory=list)  # variants outside the sweep, shown beside it
     rounds: str | None = None  # iterative: each round samples from this variant's model of the round before
     n_rounds: Annotated[int, Field(strict=True, ge=1)] = 1
+    tuning: Tuning | None = None  # each variant is tuned on validation, and tested under the settings chosen for it
     figure: Literal["accuracy", "sweep", "pilot", "votes"] = "accuracy"
     figures: list[str] = field(default_factory=lambda: ["accuracy"])  # columns of the table
     paper: dict[str, dict[str, Value]] = field(default_factory=dict)  # the paper's values: column, then row
@@ -87,11 +102,29 @@ class Study:
                 f"The study '{self.title}' has no {foreign[0]} beside which the paper's value could stand; there are "
                 f"{', '.join(rows)}."
             )
-        self._check_params()
+        if self.tuning is not None:
+            self._check_tuning(self.tuning)
+            for grid in self.tuning.grid.values():
+                self._check_keys([*self.params, *grid])
+        self._check_keys([*self.params, *([self.sweep.parameter] if self.sweep else [])])
 
-    def _check_params(self) -> None:
+    def _check_tuning(self, tuning: Tuning) -> None:
+        """Every variant has the same budget, and the seeds of its trials are not those of its test."""
+        if self.sweep is not None or self.rounds is not None or tuning.grid.keys() != {*self.variants}:
+            raise SettingsError(
+                f"The study '{self.title}' is tuned: it needs a grid for each of its variants, and no sweep or rounds."
+            )
+        counts = {name: len(tuning.settings(name)) for name in self.variants}
+        if len({*counts.values()}) > 1 or not all(counts.values()):
+            raise SettingsError(
+                f"The study '{self.title}' has grids of unequal numbers of settings, or none: "
+                f"{', '.join(f'{name} {count}' for name, count in counts.items())}; give each variant as many."
+            )
+        if not tuning.seeds or {*tuning.seeds} & {*self.seeds}:
+            raise SettingsError(f"The study '{self.title}' needs seeds to tune with, and others to test with.")
+
+    def _check_keys(self, keys: list[str]) -> None:
         """The settings can be put into one tree, beside the seed and the label that each run is given."""
-        keys = [*self.params, *([self.sweep.parameter] if self.sweep else [])]
         for key in keys:
             clash = [other for other in keys if other.startswith(f"{key}.")]
             if not all(key.split(".")) or key.split(".")[0] in ("seed", "label") or clash or keys.count(key) > 1:
@@ -180,5 +213,12 @@ def read_studies(content: dict[str, Any], variants: Collection[str]) -> dict[str
         if unknown:
             raise SettingsError(
                 f"The study '{study.title}' names {', '.join(unknown)}, but the variants are {', '.join(variants)}."
+            )
+    tuned = {seed for study in studies.values() if study.tuning for seed in study.tuning.seeds}
+    for study in studies.values():
+        if tuned & {*study.seeds}:
+            raise SettingsError(
+                f"The study '{study.title}' has the seed {min(tuned & {*study.seeds})}, under which a study is tuned: "
+                "such a seed is used for nothing else."
             )
     return studies
