@@ -18,7 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _AT_K = re.compile(r"(?:maj_at|pass_at|best_of)_([0-9]+)")
 _FIGURES = (
     *("accuracy", "parse_failures", "auroc", "calibration_error", "perplexity_of_positives", "assessment_accuracy"),
-    *("assessment_accuracy_micro", "paper_assessment_accuracy"),
+    *("assessment_accuracy_micro", "paper_assessment_accuracy", "training_steps", "training_tokens"),
+    "training_seconds",
 )
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Value = Annotated[int, Strict()] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -73,6 +74,7 @@ class Study:
     n_rounds: Annotated[int, Field(strict=True, ge=1)] = 1
     tuning: Tuning | None = None  # each variant is tuned on validation, and tested under the settings chosen for it
     figure: Literal["accuracy", "sweep", "pilot", "votes"] = "accuracy"
+    over_seconds: bool = False  # the figure of a sweep has the seconds of training as x, in place of the swept value
     figures: list[str] = field(default_factory=lambda: ["accuracy"])  # columns of the table
     paper: dict[str, dict[str, Value]] = field(default_factory=dict)  # the paper's values: column, then row
     paper_source: str | None = None  # where in the paper
@@ -93,6 +95,10 @@ class Study:
             raise SettingsError(f"The study '{self.title}' has n_rounds, but no rounds: name their variant.")
         if (self.baselines or self.figure == "pilot") and self.sweep is None:
             raise SettingsError(f"The study '{self.title}' has baselines or the figure pilot, which need a sweep.")
+        if self.over_seconds and (self.figure != "sweep" or self.baselines):
+            raise SettingsError(
+                f"The study '{self.title}' has over_seconds, which needs the figure sweep, no baselines."
+            )
         if self.figure == "sweep" and self.sweep is None and self.rounds is None:
             raise SettingsError(f"The study '{self.title}' has the figure sweep, which needs a sweep or rounds.")
         rows = dict.fromkeys((*self.results, *names))
@@ -157,6 +163,7 @@ class Study:
             paper={figure: {_place(row): at for row, at in rows.items()} for figure, rows in self.paper.items()},
             paper_source=self.paper_source,
             **({"x_label": self.sweep.label, "log_x": self.sweep.log} if self.sweep else {}),
+            over_seconds=self.over_seconds,
         )
 
     def check_reported(self, ks: list[int], sets: list[str]) -> None:

@@ -92,7 +92,7 @@ def fit_weights(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            row["tokens_per_s"] = row.pop("tokens") / (time.perf_counter() - began)
+            row["tokens_per_s"] = row["tokens"] / (time.perf_counter() - began)
             if job.probe and settings.monitor_every and step % settings.monitor_every == 0:
                 row["held_out_perplexity"] = _held_out_perplexity(model, job, path)
             curve.append(row)

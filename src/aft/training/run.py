@@ -35,8 +35,8 @@ ALONE = Launch()
 CURVE = "training_curve.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
-    *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
-    *selection.COLUMNS,
+    *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding"),
+    *("tokens", "tokens_per_s", *selection.COLUMNS),
 )
 
 
