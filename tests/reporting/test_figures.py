@@ -233,6 +233,20 @@ def test_smoothing_is_stated(n_steps, said):
     assert said in training_curves_figure(make_curves(n_steps), VARIANTS).get_supxlabel()
 
 
+def test_where_epochs_were_selected_a_panel_shows_their_accuracies_and_rings_the_best(lines):
+    """Of every variant, those without scored groups included; of equals the earlier one."""
+    curves = make_curves(10)
+    curves["validation_accuracy"] = curves["step"].map({30: 0.2, 60: 0.5, 90: 0.5})
+    fig = training_curves_figure(curves, VARIANTS)
+    assert titles(fig)[:-1] == ["aft_dc", "aft_bc"] and titles(fig)[-1] == "validation accuracy, %"
+    assert [len(lines(fig.axes[-1], name)) for name in ("_validation", "_selected")] == [6, 6]
+    for line in lines(fig.axes[-1], "_validation"):
+        assert np.asarray(line.get_xdata()).tolist() == [30, 60, 90]
+    assert {(*line.get_xdata(), *line.get_ydata()) for line in lines(fig.axes[-1], "_selected")} == {(60, 50.0)}
+    without = training_curves_figure(curves.assign(validation_accuracy=np.nan), VARIANTS)
+    assert titles(without) == ["aft_dc", "aft_bc"]
+
+
 def test_smoothing_is_a_centred_mean(lines):
     """A single step 1 lower, in a window of 4 of 100 steps, is seen by four points, each 1/4 lower."""
     curves = make_curves()

@@ -12,12 +12,14 @@ import pandas as pd
 from aft.code import deciding
 from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
 from aft.models.directory import ModelDirectory, standing_for
+from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import by_id, to_questions
 from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
     from aft.training.examples import Example
+    from aft.training.selection import Exam
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,11 @@ def train_on(
     model_cache: str,
     launch: Launch,
     origin: Origin,
+    evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
+
+    Where epochs are selected, they answer the validation questions as variants answer those of `evaluation`, greedily.
 
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
     under a manifest that says for which objective it stands.
@@ -88,11 +93,13 @@ def train_on(
 
     examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
     effective = effective_objective(objective, examples, lambda: references(rows))
+    exam = _exam(start, questions.validation, evaluation) if training.select == "validation" else None
     held_out = to_questions(watched(questions.validation))
     probe, label = references(held_out) if held_out else [], f"train {effective.label}"
     trained = train(
         *(start, examples, training, effective, seed, Path(model_cache), label),
         probe=probe,
+        exam=exam,
         launch=launch,
         provenance=origin.provenance(rows, prompt_style(tokenizer), chat_settings(tokenizer)),
     )
@@ -113,6 +120,16 @@ def without_references(
     objective, cache = asdict(Objective()), Path(model_cache)
     model = standing_for(base_model, objective, cache, under=under, warnings=[NO_REFERENCES])
     return model, {seed_key(seed): pd.DataFrame(columns=list(CURVE_COLUMNS), dtype=float)}
+
+
+def _exam(start: ModelDirectory, validation: pd.DataFrame, evaluation: Evaluation) -> "Exam":
+    """All validation questions whose prompts leave room for an answer."""
+    from aft.sampling.room import with_room
+    from aft.training.selection import Exam
+
+    asked = evaluation.sampling
+    questions = with_room(start, to_questions(validation), asked.max_new_tokens)
+    return Exam(questions, asked.max_new_tokens, asked.batch_rows)
 
 
 def with_reference_scores(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from aft.alignment.terms import TERMS, Pairwise, Pointwise, Ranking, Term, constants_of
 from aft.bounds import LARGEST, Bounds, Count, NotNegative, Positive, ShareBelowOne, counted
 from aft.checked import checked
-from aft.code import How
+from aft.code import Added, How
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
 
@@ -38,11 +38,17 @@ class TrainingSettings:
     max_grad_norm: Positive = 1.0  # the gradient is scaled down to this norm
     max_tokens: Count = 512  # prompt + response; longer ones are left out, and counted
     max_steps: Count | None = None  # stop after so many optimiser steps; None = all epochs
+    select: Added[Literal["last", "validation"]] = "last"  # whose weights become the model, see aft.training.selection
+    patience: Added[Count | None] = None  # stop after so many epochs without a better one; None = never
     checkpoint_every: How[Count] = 200  # optimiser steps between two checkpoints
     monitor_every: How[Count | None] = 20  # score 64 validation references every so many steps; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: How[bool] = False  # trade time for memory
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.select == "last":
+            raise SettingsError("patience counts epochs that validation judges: set select to validation, too.")
 
 
 @checked

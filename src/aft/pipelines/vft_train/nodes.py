@@ -3,6 +3,7 @@
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
+from aft.pipelines.parameters import Evaluation
 from aft.pipelines.training import Origin, Questions, train_on, without_references
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -17,10 +18,12 @@ def train_vft(
     model_cache: str,
     launch: Launch,
     recipe: str,
+    evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve; the base model where there is no reference to learn from."""
     if (train_questions["reference"] == "").all():
         return without_references(base_model, training, seed, model_cache)
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch, origin)
+    how = (training, Objective(), seed, model_cache, launch, origin, evaluation)
+    return train_on(base_model, questions, pd.DataFrame(), *how)
