@@ -168,7 +168,8 @@ def test_a_save_keeps_all_that_the_model_says(name: str, directory: ModelDirecto
     ids = torch.arange(30)[None] * 7 % len(tokenizer)
     with torch.no_grad():
         assert torch.equal(loaded(ids).logits, made(ids).logits)
-    assert end_tokens(directory.tokenizer(), loaded) == set(map(tokenizer.convert_tokens_to_ids, FAMILIES[name].ends))
+    ends = end_tokens(directory.tokenizer(), loaded.generation_config)
+    assert ends == directory.end_tokens() == set(map(tokenizer.convert_tokens_to_ids, FAMILIES[name].ends))
     again = directory.tokenizer()
     assert again.get_vocab() == tokenizer.get_vocab() and (again.pad_token is None) == (not FAMILIES[name].pads)
     assert loaded.config.vocab_size == len(known_tokens(again)) + FAMILIES[name].padded

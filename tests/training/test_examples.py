@@ -38,11 +38,7 @@ def references(pocket_tokenizer, pocket_questions):
 
 def row(question_id, token_ids, is_correct, rank=None):
     rank = (0 if is_correct else 1) if rank is None else rank
-    reason = "stop" if len(token_ids) and token_ids[-1] == END else "length"
-    return {
-        **{"question_id": question_id, "token_ids": token_ids, "is_correct": is_correct, "rank": rank},
-        "finish_reason": reason,
-    }
+    return {"question_id": question_id, "token_ids": token_ids, "is_correct": is_correct, "rank": rank}
 
 
 def test_vft_imitates_the_reference_of_each_question(build, ids, references):
@@ -51,6 +47,15 @@ def test_vft_imitates_the_reference_of_each_question(build, ids, references):
     assert [example.targets for example in examples] == [[reference] for reference in references]
     assert all(example.candidates == () == example.ranks for example in examples)
     assert build([row(ids[0], WRONG, False)], VFT) == examples, "feedback is nothing to plain maximum likelihood"
+
+
+def test_a_sample_that_ends_with_another_end_of_the_models_is_whole(pocket_tokenizer, pocket_questions, ids):
+    """Under rejection sampling; a model may end a response with any of several tokens."""
+    other = [7, 8, 9]  # the model that drew it ends with 9
+    feedback, objective = [row(ids[0], other, True)], Objective(learn_positives=True)
+    cut = build_examples(pocket_questions[:1], feedback, pocket_tokenizer, objective, 512)
+    whole = build_examples(pocket_questions[:1], feedback, pocket_tokenizer, objective, 512, {END, 9})
+    assert (len(cut), [example.targets for example in whole].count([other])) == (1, 1)
 
 
 def test_prompts_begin_and_responses_end(build, pocket_tokenizer, pocket_questions):

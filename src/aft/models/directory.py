@@ -31,6 +31,7 @@ from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
 from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, PromptStyle, chat_settings, check_chat, prompt_style
 from aft.models.environment import cleared, refuse_low_precision
+from aft.models.tokens import end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -121,6 +122,16 @@ class ModelDirectory:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"The tokenizer in {self.path} has no end-of-sequence token; set eos_token in its config.")
         return tokenizer
+
+    def end_tokens(self) -> frozenset[int]:
+        """The ids of all tokens with which the model may end a response."""
+        from transformers import GenerationConfig
+
+        try:
+            generation = GenerationConfig.from_pretrained(self.path, local_files_only=True)
+        except OSError:  # there is none: then the model's configuration tells
+            generation = GenerationConfig.from_model_config(self.config())
+        return end_tokens(self.tokenizer(), generation)
 
 
 def open_model(path: Path) -> ModelDirectory:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
-from aft.models.chat import chat_settings, conversation, prompt_style
+from aft.models.chat import Messages, chat_settings, conversation, prompt_style
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -18,9 +18,9 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(tokenizer.eos_token_id)  # type: ignore[arg-type]
 
 
-def end_tokens(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> frozenset[int]:
-    """The ids of all tokens with which a response may end: the tokenizer's, and those that the model names itself."""
-    named: Any = model.generation_config.eos_token_id  # type: ignore[union-attr]
+def end_tokens(tokenizer: "PreTrainedTokenizerBase", generation: "GenerationConfig | None") -> frozenset[int]:
+    """The ids of all tokens with which a response may end: the tokenizer's, and those of the model's own settings."""
+    named: Any = None if generation is None else generation.eos_token_id
     more = named if isinstance(named, list) else [] if named is None else [named]
     return frozenset({end_token(tokenizer), *more})
 
@@ -39,6 +39,12 @@ def render_question(tokenizer: "PreTrainedTokenizerBase", question: Question) ->
     """The same prompt as text: what a chat template makes of it, or, in the style "plain", the prompt of the task."""
     text, examples = _texts(tokenizer, question)
     return str(_chat(tokenizer, text, examples, tokenize=False)) if prompt_style(tokenizer) == "chat" else text
+
+
+def messages_of(tokenizer: "PreTrainedTokenizerBase", question: Question) -> Messages:
+    """The conversation that asks a question in the style "chat"."""
+    text, examples = _texts(tokenizer, question)
+    return conversation(chat_settings(tokenizer), examples, text)
 
 
 def _texts(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[str, list[tuple[str, str]]]:

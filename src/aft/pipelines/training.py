@@ -91,7 +91,8 @@ def train_on(
         told = [question for question in of if question.reference]
         return build_examples(told, [], tokenizer, Objective(), training.max_tokens) if told else []
 
-    examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
+    told = feedback.to_dict("records")
+    examples = build_examples(rows, told, tokenizer, objective, training.max_tokens, start.end_tokens())
     effective = effective_objective(objective, examples, lambda: references(rows))
     exam = _exam(start, questions.validation, evaluation) if training.select == "validation" else None
     held_out = to_questions(watched(questions.validation))

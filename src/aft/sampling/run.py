@@ -160,5 +160,5 @@ class _Rows:
             return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
-        self.ends = end_tokens(self.tokenizer, self.model)
+        self.ends = end_tokens(self.tokenizer, self.model.generation_config)
         return generate(self.model, requests, self.settings, self.seed, self.ends, known_tokens(self.tokenizer))

@@ -32,7 +32,11 @@ def main() -> None:
         try:
             one, other = (
                 math_verify.parse(
-                    rf"\boxed{{{text}}}", latex, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True
+                    rf"\boxed{{{text}}}",
+                    latex,
+                    fallback_mode="no_fallback",
+                    parsing_timeout=None,  # type: ignore[arg-type]  # it has no other word for none
+                    raise_on_error=True,
                 )
                 for text in answers
             )

@@ -1,7 +1,7 @@
 """Training examples: a question, the responses to imitate (SFT) and the group of responses to rank."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.files import digest
-from aft.models.tokens import encode_question, encode_response, unscored_tokens
+from aft.models.tokens import encode_question, encode_response, end_token, unscored_tokens
 from aft.scoring.groups import Group
 from aft.tasks import Question
 from aft.training.settings import Objective
@@ -70,6 +70,7 @@ def build_examples(
     tokenizer: "PreTrainedTokenizerBase",
     objective: Objective,
     max_tokens: int,
+    ends: Collection[int] | None = None,
 ) -> list[Example]:
     """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
 
@@ -80,8 +81,9 @@ def build_examples(
     reference has its distinct correct samples for targets; if there are none, it is left out and counted. Raises
     `DataError` for feedback on an unknown question, for feedback that is empty or without any rating or score where the
     objective needs it, and if no example is left, `SettingsError` for behaviour scores where thoughts are not to be
-    learnt.
+    learnt. `ends` are the tokens that end a response, None for the tokenizer's alone.
     """
+    ends = {end_token(tokenizer)} if ends is None else ends
     groups = _by_question(questions, feedback, objective)
     examples: list[Example] = []
     too_long = untold = 0
@@ -90,7 +92,7 @@ def build_examples(
         references = [encode_response(tokenizer, question.reference)] if question.reference else []
         rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
         too_long += len(groups[question.question_id]) - len(rows)
-        positives = _positives(references, rows, objective)
+        positives = _positives(references, rows, objective, ends)
         if any(len(prompt) + len(reference) > max_tokens for reference in references):
             too_long += 1
         elif not references and not positives:
@@ -98,7 +100,7 @@ def build_examples(
         elif objective.learn_positives:
             examples += [Example(question.question_id, prompt, [target]) for target in positives]
         else:
-            examples.append(_ranked_example(question, prompt, references, positives, rows, objective))
+            examples.append(_ranked_example(question, prompt, references, positives, rows, objective, ends))
     if too_long:
         logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
     if untold:
@@ -204,17 +206,14 @@ def _tokens_of(row: _Row) -> list[int]:
     return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
 
 
-def _ended(row: _Row) -> bool:
-    """Whether the model ended a sample by itself: it may know several tokens that end."""
-    return row["finish_reason"] == "stop"
-
-
-def _positives(references: list[list[int]], rows: list[_Row], objective: Objective) -> list[list[int]]:
+def _positives(
+    references: list[list[int]], rows: list[_Row], objective: Objective, ends: Collection[int]
+) -> list[list[int]]:
     """The reference and every distinct right sample (rejection sampling); under ranking feedback the top-rated ones.
 
-    A sample that was cut would teach not to end, and is none of them.
+    A sample that was cut, with none of the `ends` last, would teach not to end, and is none of them.
     """
-    positives = [row for row in rows if row["is_correct"] and _ended(row)]
+    positives = [row for row in rows if row["is_correct"] and _tokens_of(row)[-1] in ends]
     if objective.feedback == "ranking":
         positives = [row for row in positives if _rank_of(row, objective) == 0]
     if objective.distinct_equations:
@@ -229,12 +228,13 @@ def _ranked_example(
     positives: list[list[int]],
     rows: list[_Row],
     objective: Objective,
+    ends: Collection[int],
 ) -> Example:
     samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
     rewards = [float(row["is_correct"]) for row in rows]
     has_positive = objective.feedback == "ranking" or any(rewards)
     targets = references or positives
-    ended = [(rank, number) for number, rank in enumerate(ranks) if _ended(rows[number])]
+    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] in ends]
     if objective.imitate == "positives":
         targets = positives
     elif objective.imitate == "best" and ended and has_positive:

@@ -49,10 +49,11 @@ def examine(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", exam
     began, questions = time.perf_counter(), {one.question_id: one for one in exam.questions}
     settings = SamplingSettings(samples=0, greedy=True, max_new_tokens=exam.max_new_tokens, batch_rows=exam.batch_rows)
     requests = [Request(name, encode_question(tokenizer, one)) for name, one in questions.items()]
+    ends = end_tokens(tokenizer, model.generation_config)
     with evaluating(model):
-        answers = generate(model, requests, settings, 0, end_tokens(tokenizer, model), known_tokens(tokenizer))
+        answers = generate(model, requests, settings, 0, ends, known_tokens(tokenizer))
     rows = [
-        (name, decode_response(tokenizer, response.token_ids), response.finish_reason)
+        (name, decode_response(tokenizer, response.token_ids, ends), response.finish_reason)
         for name, (response,) in zip(questions, answers, strict=True)
     ]
     labelled = label_responses(pd.DataFrame(rows, columns=["question_id", "response", "finish_reason"]), questions)
