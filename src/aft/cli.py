@@ -62,7 +62,7 @@ def _run(**options: Any) -> Any:
 
 @click.group()
 def models() -> None:
-    """What can be done with a finished model."""
+    """Models beside a run: push one, convert one."""
 
 
 @models.command("push")
@@ -111,6 +111,19 @@ def write_harness_task(model_dir: Path, folder: Path, questions: Path | None, ma
         f"lm_eval run --model hf --model_args pretrained={model_dir},dtype=float32{more} "
         f"--include_path {folder} --tasks {name} --log_samples --output_path {folder}"
     )
+
+
+@models.command("from-gguf")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Write the model in the GGUF FILE into the new FOLDER, in Hugging Face format: a base model."""
+    from aft.models.gguf import convert
+
+    try:
+        click.echo(f"Written: {convert(file, folder).fingerprint} in {folder}")
+    except AftError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @models.command("pretrain-pocket")

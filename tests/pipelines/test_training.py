@@ -268,6 +268,32 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
         identify(published, other, dataclasses.replace(TRAINING, epochs=2))
 
 
+def test_an_objective_without_any_weight_stands_for_the_model_that_it_starts_from(
+    train: Train, pocket_directory: ModelDirectory, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    """The base model as a row: not trained, whatever the samples are, and refused under other settings or seeds."""
+    objective = Objective(vft_weight=0.0)
+    base, curve = train(objective, feedback=pd.DataFrame())
+    assert base.fingerprint == pocket_directory.fingerprint and curve["seed_0"].empty
+    published = publish(base, tmp_path / "base")
+    questions = to_table(pocket_questions[8:])
+    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
+    settings = (SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
+
+    def identify(training: TrainingSettings, asked: Objective, seed: int = 0) -> str:
+        return nodes.identify(published, base, questions, questions, training, asked, *settings, seed=seed)
+
+    assert identify(TRAINING, objective)
+    longer = dataclasses.replace(TRAINING, epochs=2)
+    for name, other in (
+        ("training", lambda: identify(longer, objective)),
+        ("objective", lambda: identify(TRAINING, Objective())),
+        ("seed", lambda: identify(TRAINING, objective, 1)),
+    ):
+        with pytest.raises(SettingsError, match=f"trained with another {name} than is set now"):
+            other()
+
+
 # --- no reference at all ----------------------------------------------------------------------------------------------
 
 

@@ -78,8 +78,10 @@ def train_on(
     Where epochs are selected, they answer the validation questions as variants answer those of `evaluation`, greedily.
 
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
-    under a manifest that says for which objective it stands.
+    under a manifest that says for which objective it stands; one that learns nothing gets `start`.
     """
+    if not objective.learns:
+        return untrained(start, objective, training, seed, model_cache)
     from aft.training.examples import build_examples, effective_objective, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
 
@@ -110,16 +112,20 @@ def train_on(
     return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
-def without_references(
-    base_model: ModelDirectory, training: TrainingSettings, seed: int, model_cache: str
+def untrained(
+    start: ModelDirectory,
+    objective: Objective,
+    training: TrainingSettings,
+    seed: int,
+    model_cache: str,
+    *,
+    warnings: Sequence[str] = (),
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """The base model in place of VFT's, and a curve without a step, where no training question has a reference."""
+    """`start` itself as the model of an objective that has nothing to learn, and a curve without a step."""
     from aft.training.run import CURVE_COLUMNS
 
-    logger.warning(NO_REFERENCES)
     under = {"training": deciding(training), "seed": seed}
-    objective, cache = asdict(Objective()), Path(model_cache)
-    model = standing_for(base_model, objective, cache, under=under, warnings=[NO_REFERENCES])
+    model = standing_for(start, asdict(objective), Path(model_cache), under=under, warnings=warnings)
     return model, {seed_key(seed): pd.DataFrame(columns=list(CURVE_COLUMNS), dtype=float)}
 
 

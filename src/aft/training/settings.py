@@ -69,7 +69,7 @@ class Objective:
     # sample, each of which weighs the same. RFT takes the same responses, but as training examples of their own: it
     # draws them apart, takes more steps for it, and a token weighs the same in it.
     imitate: Literal["reference", "best", "positives"] = "reference"
-    vft_weight: NotNegative = 1.0  # of the VFT term
+    vft_weight: NotNegative = 1.0  # of the VFT term; 0 without an alignment term = nothing is learnt
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
     # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
@@ -106,13 +106,19 @@ class Objective:
                 "vft_reduction: pro weighs by the groups of an alignment term: set term, or another reduction.",
             ),
             (
-                self.vft_weight == 0 and (self.term == "none" or self.weight == 0),
-                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one.",
+                self.vft_weight == 0 and (self.learn_positives if self.term == "none" else self.weight == 0),
+                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one. "
+                "(vft_weight 0 alone stands for the model that training would start from.)",
             ),
         ]
         for contradicts, message in contradictions:
             if contradicts:
                 raise SettingsError(message)
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn; if not, it stands for the model that training would start from."""
+        return self.vft_weight > 0 or self.term != "none"
 
     @property
     def kind(self) -> Term:
