@@ -39,7 +39,8 @@ def on_this_path(monkeypatch):
 def test_a_job_is_read_as_it_was_written(tmp_path, pocket_questions):
     settings = dataclasses.replace(SETTINGS, lora=LoraSettings(rank=2))
     full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5], [1.0, 0.0], [-1.0, -2.0])]
-    bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [])]
+    full = [dataclasses.replace(full[0], unscored=[1, 0, 0])]
+    bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [], [])]
     choices = dataclasses.replace(pocket_questions[0], choices=("1", "2"))
     exam = Exam([choices, pocket_questions[1]], max_new_tokens=5, batch_rows=2)
     job = Job(full, settings, AFT, 3, "label", bare, "# card", exam)

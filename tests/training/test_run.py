@@ -221,7 +221,7 @@ def test_a_base_model_of_the_hub_is_named_on_the_card_but_is_no_other_one(start,
     base = publish(open_model(snapshot), tmp_path / "base")
     named, plain = train_from(base, "named"), train_from(pocket_directory, "plain")
     assert named.name == plain.name
-    assert 'base_model: "owner/tiny"' in (named / "README.md").read_text(encoding="utf-8")
+    assert "base_model: owner/tiny\n" in (named / "README.md").read_text(encoding="utf-8")
     assert "owner/tiny" not in (plain / "README.md").read_text(encoding="utf-8")
 
 
