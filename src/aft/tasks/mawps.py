@@ -141,9 +141,9 @@ def _to_learn(settings: Settings, test: list[Question]) -> list[Question]:
             len(others),
             title,
         )
-    return without_repeats(told, {question.content_hash for question in test}, f"questions of {_WITH_EQUATIONS} left")[
-        0
-    ]
+    tested_hashes = {question.content_hash for question in test}
+    kept, _ = without_repeats(told, tested_hashes, f"questions of {_WITH_EQUATIONS} left")
+    return kept
 
 
 class _Part(NamedTuple):
