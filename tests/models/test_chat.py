@@ -14,7 +14,7 @@ from aft.errors import ModelError, SettingsError
 from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, Turn, chat_settings, check_chat
 from aft.models.directory import ModelDirectory, in_prompt_style, open_model, save_model
 from aft.models.pocket import Architecture, build_model
-from aft.models.tokens import encode_question, encode_response, unscored_tokens
+from aft.models.tokens import encode_question, encode_response, messages_of, unscored_tokens
 from aft.pipelines.parameters import BaseModel
 from aft.pipelines.training import Origin
 from aft.scoring.responses import score_responses
@@ -92,6 +92,14 @@ def test_examples_are_asked_as_the_question_is(pocket_questions: list[Question])
     assert all(f"<|im_start|>user\n{prompt}<|im_end|>" in whole for prompt in prompts)
     options = asked(chatting(chat=ChatSettings(question_only=True)), replace(question, choices=("one", "two")))
     assert f"<|im_start|>user\n{question.question}\n(A) one\n(B) two<|im_end|>" in options
+
+
+def test_an_example_stands_in_the_prompt_that_a_file_of_questions_brings() -> None:
+    """Its own question, not once more the one that is asked."""
+    own = ("Three?", None, "", "3", "0", "Solve: Three? Go.")
+    question = Question("jsonl/1", "jsonl/number/hashes", "train", *own)
+    messages = messages_of(chatting(chat=ChatSettings(examples=[Turn("Two?", "#### 2")])), question)
+    assert [one["content"] for one in messages] == ["Solve: Two? Go.", "#### 2", "Solve: Three? Go."]
 
 
 def test_they_are_part_of_the_model(given: ModelDirectory, pocket_questions: list[Question], tmp_path: Path) -> None:

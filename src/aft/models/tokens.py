@@ -6,8 +6,9 @@ from dataclasses import replace
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
-from aft.models.chat import Messages, chat_settings, conversation, prompt_style
+from aft.models.chat import Messages, Turn, chat_settings, conversation, prompt_style
 from aft.tasks import Question, get_task
+from aft.tasks.multiple_choice import with_options
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -54,8 +55,13 @@ def _texts(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[st
     def text(one: Question) -> str:
         return _question_alone(one) if chat.question_only else get_task(one.dataset).prompt(one)
 
-    examples = [(text(replace(question, question=turn.question, choices=None)), turn.answer) for turn in chat.examples]
-    return text(question), examples
+    asked = with_options(question.question, question.choices or ())  # as it stands in a prompt of the question's own
+
+    def example(turn: Turn) -> Question:
+        prompt = question.prompt.replace(asked, turn.question)
+        return replace(question, question=turn.question, choices=None, prompt=prompt)
+
+    return text(question), [(text(example(turn)), turn.answer) for turn in chat.examples]
 
 
 def _question_alone(question: Question) -> str:

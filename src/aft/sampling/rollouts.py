@@ -70,9 +70,10 @@ def by_question(
     """The responses of each question, by its id: joined by id, else by the text of the question or its prompt.
 
     Those to `held_out` questions, by content hash whatever their id, and those that match no question are left out and
-    counted in the log. Raises `DataError` if a row's id and text are of two questions, and if no row is left.
+    counted in the log, as those are whose id is known and whose text does not hold that question. Raises `DataError` if
+    a row's id and text are of two questions, and if no row is left.
     """
-    known = {question.question_id for question in questions}
+    known = {question.question_id: _plain(question.question) for question in questions}
     asking: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         for text in (question.question, *_prompts(question, tokenizer)):
@@ -82,7 +83,7 @@ def by_question(
     joined: dict[str, list[Rollout]] = defaultdict(list)
     n_held_out, unmatched = 0, list[str]()
     for rollout in rollouts:
-        own, text = {rollout.question_id} & known, rollout.asked or ""
+        own, text = {rollout.question_id} & known.keys(), rollout.asked or ""
         asked = asking.get(content_hash(text), set()) if text else set()
         if any(content_hash(one) in held_out for one in _unwrapped(text, frames)):
             n_held_out += 1
@@ -90,6 +91,8 @@ def by_question(
             raise DataError(
                 f"{rollout.where} has the id of {rollout.question_id} and asks {min(asked)}; mend one of the two."
             )
+        elif own and text and not asked and known[str(rollout.question_id)] not in _plain(text):
+            unmatched.append(rollout.question_id or "")  # the id names another question where it was drawn
         elif len(own or asked) == 1:
             joined[str(*(own or asked))].append(rollout)
         else:
@@ -109,6 +112,11 @@ def by_question(
         *(path, n_joined, len(joined), len(questions), n_held_out, len(unmatched), first or "none"),
     )
     return dict(joined)
+
+
+def _plain(text: str) -> str:
+    """Without case, and with single blanks."""
+    return " ".join(text.casefold().split())
 
 
 def _prompts(question: Question, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
