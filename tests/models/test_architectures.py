@@ -199,7 +199,8 @@ def test_greedy_answers_are_those_of_generate(
     for end in tokenizer.convert_tokens_to_ids(list(FAMILIES[name].ends)):  # type: ignore[union-attr]
 
         def favour(_: Any, __: Any, logits: torch.Tensor, end: int = end) -> None:
-            logits[..., end] = logits.amax(-1) + logits[..., 5].sign()
+            favoured = (logits[..., 5] > 0) | (logits.argmax(-1) % 2 == 1)  # here and there
+            logits[..., end] = logits.amax(-1) + torch.where(favoured, 1.0, -1.0)
 
         def loaded(source: ModelDirectory, dtype: str = "float32", favour: Any = favour) -> Any:
             model = load(source, dtype)
