@@ -100,7 +100,7 @@ def write_harness_task(model_dir: Path, folder: Path, questions: Path | None, ma
     try:
         model = open_model(model_dir)
         asked = questions_beside(model, questions)
-        name = f"aft_{asked[0].dataset.rpartition('.')[2]}"
+        name = f"aft_{asked[0].dataset.rpartition('.')[2].partition('/')[0]}"
         path = write_task(model, asked, folder, name=name, max_new_tokens=max_new_tokens)
         # A chat template, which the prompts have had, writes the beginning-of-sequence token itself.
         more = ",add_bos_token=False" if prompt_style(model.tokenizer()) == "chat" else ""

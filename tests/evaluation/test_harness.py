@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from aft.cli import cli
+from aft.errors import DataError
 from aft.evaluation.harness import write_task
 from aft.models.chat import CHAT_KEY, STYLE_KEY
 from aft.models.directory import ModelDirectory, open_model, publish
@@ -69,6 +71,22 @@ def test_the_pattern_finds_the_answer(
         task, _ = written(pocket_directory, questions, tmp_path / str(expected))
         found = re.search(task["filter_list"][0]["filter"][0]["regex_pattern"], response)
         assert (found[1] if found else None) == expected
+
+
+@pytest.mark.parametrize("dataset", ["math", "jsonl/number/boxed", "jsonl/text/hashes", "jsonl/math/hashes"])
+def test_answers_that_the_pattern_cannot_find_are_refused(
+    dataset: str, pocket_directory: ModelDirectory, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"would mark every answer to {dataset} wrong"):
+        written(pocket_directory, [replace(pocket_questions[0], dataset=dataset, prompt="Solve.")], tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["jsonl/number/hashes", "jsonl/choice/hashes"])
+def test_own_questions_behind_hashes_are_asked(
+    dataset: str, pocket_directory: ModelDirectory, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    _, rows = written(pocket_directory, [replace(pocket_questions[0], dataset=dataset, prompt="Solve.")], tmp_path)
+    assert rows[0]["prompt"] == "Solve."
 
 
 def test_the_command_finds_the_questions_beside_the_model(

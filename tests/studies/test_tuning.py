@@ -1,7 +1,7 @@
 """Tuning: as many trials for every variant, judged on validation alone, under seeds that nothing else is run under."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from aft.pipelines.comparisons import dataset
 from aft.pipelines.training import seed_key
 from aft.studies.definition import Study, Tuning, read_studies
 from aft.studies.run import Workplace
-from aft.studies.tuning import check_selects, choose, final_points, told, trial_cells, trials_of
+from aft.studies.tuning import check_selects, choose, final_points, selected, told, trial_cells, trials_of
 from aft.training.selection import ACCURACY
 
 LR, BETA = "training.learning_rate", "objective.beta"
@@ -138,3 +138,13 @@ def test_a_seed_of_trials_is_used_by_no_other_study() -> None:
     plain = {"title": "Plain", "question": "Q", "variants": ["vft"], "seeds": [3, 104]}
     with pytest.raises(SettingsError, match="'Plain' has the seed 104, under which a study is tuned"):
         read_studies({"one": TUNED, "two": plain}, VARIANTS)
+
+
+def test_a_variant_that_is_not_trained_cannot_be_tuned():
+    """Its curve has no step; a sentence, not a traceback after all the trials."""
+    curves = {"seed_5": lambda: pd.DataFrame({"validation_accuracy": []})}
+    context = SimpleNamespace(catalog=SimpleNamespace(load=lambda name: curves))
+    place: Any = SimpleNamespace(context=lambda *given: nullcontext(context))
+    point: Any = SimpleNamespace(label="x", params={})
+    with pytest.raises(SettingsError, match=r"^base is not trained, so that nothing of it can be tuned"):
+        selected(place, point, "base", [5])

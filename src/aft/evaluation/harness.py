@@ -1,11 +1,13 @@
 """A task of EleutherAI's lm-evaluation-harness that asks a finished model what AFT asks it."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from aft.errors import DataError
 from aft.files import write_text
 from aft.models.directory import ModelDirectory
 from aft.models.tokens import render_question
@@ -13,6 +15,8 @@ from aft.tasks import Question
 
 # The answer after the first `####` that stands after the last thought: a number, or the letter of an option.
 _NUMBER, _LETTER = r"\$?(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])", r"\(?([A-E])(?![A-Za-z])"
+# The families that answer so; of questions from a file, their check and marker.
+_NUMBER_OR_LETTER = re.compile(r"(?!math$|jsonl/).*|jsonl/(number|choice)/hashes")
 _MARKED = r"####[ \t]*{}(?![\s\S]*</think>)"
 
 
@@ -23,8 +27,15 @@ def write_task(
 
     Prompts are those of the model's style, its chat template already applied: the harness must neither apply one nor
     add a beginning-of-sequence token to it. An answer is compared as text, but for thousands commas, where the task
-    family's own check knows more spellings.
+    family's own check knows more spellings. Raises `DataError` for questions whose answers stand behind no `####`, or
+    are neither numbers nor letters: all would be marked wrong.
     """
+    others = sorted({one.dataset for one in questions if not _NUMBER_OR_LETTER.fullmatch(one.dataset)})
+    if others:
+        raise DataError(
+            f"lm-evaluation-harness would mark every answer to {others[0]} wrong: the task reads numbers and letters "
+            "behind #### only. Evaluate with AFT, or write a task by hand."
+        )
     tokenizer = model.tokenizer()
     rows = [{"prompt": render_question(tokenizer, one), "answer": one.answer} for one in questions]
     file = (folder / f"{name}.jsonl").absolute()

@@ -62,6 +62,8 @@ def selected(place: Workplace, point: Point, variant: str, seeds: Sequence[int])
     with place.context(point.label, seeds[0], point.params) as context:
         curves = context.catalog.load(dataset(variant, CURVE))
     tables = [curves[seed_key(seed)]() for seed in seeds]
+    if any(table.empty for table in tables):
+        raise SettingsError(f"{variant} is not trained, so that nothing of it can be tuned; leave it out of the study.")
     return [table.loc[table[ACCURACY].idxmax()] for table in tables]
 
 
