@@ -160,7 +160,12 @@ def _explained(error: "APIError", connection: Connection, key: str, what: str, c
         silence = f"{connection.timeout_s:g} s"
         return StoreError(f"{server} was silent for {silence}; raise timeout_s, or see to it; {again}.")
     if isinstance(error, openai.APIConnectionError):
-        return StoreError(f"{server} cannot be reached; start it or correct base_url; {again}.")
+        if type(error.__cause__).__name__ == "ConnectError":  # of httpx or httpx2, whichever the client stands on
+            return StoreError(
+                f"{server} cannot be reached: nothing answers there; start it, wait until it has loaded its model, or "
+                f"correct base_url; {again}."
+            )
+        return StoreError(f"{server} hung up when asked for {what}; its own log says why; start it again; {again}.")
     if isinstance(error, openai.AuthenticationError):  # what the server says of it would name part of the key
         fault = "is not set" if key == _NO_KEY else "holds one that it refuses"
         return SettingsError(

@@ -105,6 +105,7 @@ class JudgeServer:
         self.usage = True  # whether answers tell their tokens
         self.error: dict[str, Any] | None = None  # what an error says; None: what a careless server would
         self.rewrite: Callable[[dict[str, Any]], object] = lambda answer: answer  # what a hostile one does to answers
+        self.models: list[dict[str, Any]] | None = None  # what it lists of its models; None: it has no such list
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -144,6 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+    def do_GET(self) -> None:
+        models = self.server.judge.models
+        known = models is not None and self.path == "/v1/models"
+        self._send(200 if known else 404, json.dumps({"object": "list", "data": models}).encode())
 
     def do_POST(self) -> None:
         judge = self.server.judge

@@ -483,7 +483,7 @@ def test_a_candidate_that_is_longer_than_the_judges_context_is_unrated_and_the_o
         ("400", DataError, r"refuses the request for a candidate of a with 400 \(no luck"),
         ("429", StoreError, r"still answers 429 after 0 retries \(no luck .*\); wait, or lower concurrency"),
         ("500", StoreError, "still answers 500 after 0 retries"),
-        ("drop", StoreError, "cannot be reached; start it or correct base_url"),
+        ("drop", StoreError, "hung up when asked for .*; its own log says why; start it again"),
         ("slow", StoreError, r"was silent for 0\.5 s; raise timeout_s"),
     ],
 )
@@ -512,7 +512,9 @@ def test_a_lasting_fault_is_one_sentence_and_finished_ratings_are_kept(
 
 def test_a_server_that_is_not_there(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     server.stop()
-    with pytest.raises(StoreError, match=f"The judge at {server.url} cannot be reached; start it"):
+    with pytest.raises(
+        StoreError, match=f"The judge at {server.url} cannot be reached: nothing answers there; start it"
+    ):
         rate_with_server(FEEDBACK, QUESTIONS, replace(settings, concurrency=4, retries=1), tmp_path)
 
 

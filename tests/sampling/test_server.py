@@ -138,9 +138,11 @@ class TestTokens:
         assert "1 of 6 responses are left out" in caplog.text
 
     def test_of_a_text_that_was_cut_have_no_end(self, server: Any, sample: Run, pocket_completions: Any) -> None:
-        ids = encode_response(pocket_completions.tokenizer, "finds 2: 5 + 2")[:-1]
+        text = "finds 2:" + " 5 + 2" * 7
+        ids = encode_response(pocket_completions.tokenizer, text)[:-1]
+        assert len(ids) == SETTINGS.max_new_tokens
         logprobs = {"token_logprobs": [-0.5] * len(ids)}
-        server.say = lambda body: {"text": "finds 2: 5 + 2", "finish_reason": "length", "logprobs": logprobs}
+        server.say = lambda body: {"text": text, "finish_reason": "length", "logprobs": logprobs}
         assert [row.tolist() for row in sample(server)["token_ids"]] == [ids] * REQUESTS
 
     def test_of_a_text_with_half_a_character_are_not_to_be_had(self, server: Any, sample: Run) -> None:
@@ -176,7 +178,7 @@ class TestFaults:
         first, second = start_server(), start_server()
         first.plan = lambda number, _: (first.http.socket.close(), "drop")[1] if number == PER_BLOCK + 2 else None
         with pytest.raises(
-            StoreError, match=r"cannot be reached; .*; finished shards are kept, run the same"
+            StoreError, match=r"cannot be reached: nothing answers .*; finished shards are kept, run the same"
         ) as caught:
             sample(first, retries=1)
         assert "\n" not in str(caught.value) and sample.finished == 1
@@ -186,6 +188,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("fault", "kind", "told"),
         [
+            ("drop", StoreError, r"hung up when asked for a response to pocket/train/\S+; its own log says why"),
             ("429", StoreError, "still answers 429 after 0 retries"),
             ("500", StoreError, "still answers 500 after 0 retries"),
             ("401", SettingsError, "the environment variable OPENAI_API_KEY holds one that it refuses"),
@@ -282,9 +285,43 @@ class TestLeftOut:
         assert_equal(table, local[PER_BLOCK:].reset_index(drop=True))
         assert tables.candidates(table).equals(table)
         assert (
-            "6 of 6 responses are left out (pocket/train/00000, pocket/train/00001): the server refuses" in caplog.text
+            "6 of 6 responses are left out (pocket/train/00000, pocket/train/00001): their prompts leave" in caplog.text
         )
         assert server.requests == REQUESTS  # a refusal is not asked for again
+
+    def test_a_question_without_room_in_the_context_that_the_server_tells(
+        self, server: Any, sample: Run, pocket_completions: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is not asked at all: responses would be cut where the context ends."""
+        prompts = [encode_prompt(pocket_completions.tokenizer, pocket.prompt(q)) for q in sample.questions]
+        longest = max(map(len, prompts))
+        long = sum(len(prompt) == longest for prompt in prompts)
+        server.models = [{"id": "other", "max_model_len": 1}, {"id": "pocket", "max_model_len": longest + 24 - 1}]
+        assert len(sample(server)) == server.requests == (4 - long) * 3
+        assert "their prompts leave no room for max_new_tokens in the server's context" in caplog.text
+
+    @pytest.mark.parametrize("listed", [[], [{"id": "pocket", "max_model_len": "64"}], [3], [{"id": "else"}]], ids=str)
+    def test_a_list_of_models_that_tells_no_context_changes_nothing(
+        self, listed: list[Any], server: Any, sample: Run, local: pd.DataFrame
+    ) -> None:
+        server.models = listed
+        assert_equal(sample(server), local)
+
+    def test_a_response_that_the_server_cut_sooner_than_asked(
+        self, server: Any, sample: Run, local: pd.DataFrame, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It would be kept as one that had all its tokens; of equal length are only those that had."""
+
+        def cut(choice: dict[str, Any], fault: str | None) -> dict[str, Any]:
+            if choice["finish_reason"] == "stop":
+                return choice
+            logprobs = {"token_logprobs": choice["logprobs"]["token_logprobs"][:-1]}
+            return {**choice, "token_ids": choice["token_ids"][:-1], "logprobs": logprobs}
+
+        server.change = cut
+        ended = local[local["finish_reason"] == "stop"].reset_index(drop=True)
+        assert_equal(sample(server), ended)
+        assert "the server cut them before max_new_tokens (vLLM: --max-model-len)" in caplog.text
 
     @pytest.mark.parametrize("finished", [False, True])
     def test_everything_is_one_sentence(self, finished: bool, server: Any, sample: Run) -> None:
@@ -309,6 +346,30 @@ def test_whatever_a_server_answers_is_a_response_or_is_asked_for_again(server: A
         assert type(response.sum_logprob) is float and -math.inf < response.sum_logprob <= 0
         assert response.token_ids and {*response.token_ids} <= {*tokenizer.get_vocab().values()}
         decode_response(tokenizer, response.token_ids).encode()
+
+
+class TestComparedWithTheModelsOwn:
+    @pytest.mark.parametrize(("off", "told"), [(0.0, False), (1e-4, False), (5e-3, True), (-1.0, True)])
+    def test_log_probabilities_of_the_first_question(
+        self, off: float, told: bool, server: Any, sample: Run, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nats per token: float32 elsewhere is 5e-6 away, bfloat16 7e-3."""
+
+        def shifted(choice: dict[str, Any], fault: str | None) -> dict[str, Any]:
+            logprobs = [min(0.0, one - abs(off)) for one in choice["logprobs"]["token_logprobs"]]
+            return {**choice, "logprobs": {"token_logprobs": logprobs}}
+
+        server.change = shifted
+        sample(server)
+        assert ("nats per token away from those of the model" in caplog.text) is told
+        assert ("(vLLM: --dtype float32)" in caplog.text) is told
+
+    def test_a_model_that_would_fill_the_memory_is_not_read(
+        self, server: Any, sample: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.sysconf", lambda name: 1)
+        monkeypatch.setattr(ModelDirectory, "model", lambda *_: pytest.fail("read"))
+        sample(server)
 
 
 def test_no_key_is_needed_where_none_is_wanted(server: Any, sample: Run) -> None:

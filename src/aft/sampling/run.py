@@ -124,6 +124,7 @@ class _Rows:
         self.settings_hash = digest(deciding(settings))
         self.model: Any = None
         self.tokenizer: Any = None
+        self.compared = False  # a server's log-probabilities with the model's own
         self.ends: frozenset[int] | None = None  # that the model has; a server's end is the tokenizer's
 
     def of(self, block: Sequence[Question]) -> "pd.DataFrame":
@@ -154,10 +155,15 @@ class _Rows:
 
     def _responses(self, requests: Sequence["Request"]) -> list[list["Response"]]:
         from aft.sampling.engine import generate
+        from aft.sampling.served import compare_with_own
         from aft.sampling.server import ask_server
 
         if self.server is not None:
-            return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
+            answers = ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
+            if not self.compared:
+                self.compared = True
+                compare_with_own(self.source, requests[0], answers[0], self.settings.precision)
+            return answers
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
         self.ends = end_tokens(self.tokenizer, self.model.generation_config)

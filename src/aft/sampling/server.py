@@ -7,8 +7,8 @@ are left out, and so are those with tokens that the tokenizer does not know, whi
 those that the server refuses as longer than its context.
 
 Each response has the seed that it has in the local engine; but a server batches as it likes, so that its samples cannot
-be had again bit by bit. That it serves the very weights of the model's folder is not checked. Log-probabilities count
-as those at temperature 1 before any filter: vLLM's are, unless it was started with another `--logprobs-mode`.
+be had again bit by bit. Log-probabilities count as those at temperature 1 before any filter: vLLM's are, unless it was
+started with another `--logprobs-mode`. `served` compares some with those of the model's folder.
 """
 
 import logging
@@ -46,7 +46,8 @@ class LeftOut(Enum):
 
     NO_TOKEN_IDS = "the server does not tell their tokens, and their texts do not either"
     UNKNOWN_TOKENS = "they hold tokens that the tokenizer does not know"
-    TOO_LONG = "the server refuses them as longer than its context (vLLM: --max-model-len)"
+    TOO_LONG = "their prompts leave no room for max_new_tokens in the server's context (vLLM: --max-model-len)"
+    CUT = "the server cut them before max_new_tokens (vLLM: --max-model-len)"
 
 
 def ask_server(
@@ -68,6 +69,7 @@ def ask_server(
     async def ask_all() -> None:
         async with open_client(server) as client:
             completions = _CompletionClient(client, server, tokenizer, settings)
+            completions.room = await completions.context()
 
             async def ask(number: int, index: int) -> None:
                 seed = response_seed(run_seed, requests[number].question_id, index)
@@ -114,9 +116,28 @@ class _CompletionClient:
     ) -> None:
         self.client, self.server, self.tokenizer, self.settings = client, server, tokenizer, settings
         self.end, self.known = end_token(tokenizer), known_tokens(tokenizer)
+        self.room: int | None = None  # tokens of prompt and response that the server takes, if it tells
+
+    async def context(self) -> int | None:
+        """How many tokens of prompt and response the server takes, as vLLM's list of models tells; else None."""
+        from openai import APIStatusError
+
+        async def listed() -> bytes:
+            try:
+                return (await self.client.models.with_raw_response.list()).http_response.content
+            except APIStatusError:  # it has no such list; what else it lacks shows with the first response
+                return b""
+
+        content = await send(listed(), self.server, self.client.api_key, "the list of its models", _CONTEXT)
+        models = at(read_json(content or b""), "data")
+        served = [one for one in models if at(one, "id") == self.server.model] if isinstance(models, list) else []
+        told = at(served, 0, "max_model_len")
+        return told if type(told) is int and told > 0 else None
 
     async def ask(self, request: Request, index: int, seed: int) -> Response | LeftOut:
         """One response, or why there is none. Answers that are none are asked for again, like faults."""
+        if self.room is not None and len(request.prompt) + self.settings.max_new_tokens > self.room:
+            return LeftOut.TOO_LONG
         choice: Any = None
         for _ in range(self.server.retries + 1):
             # Raw: see the judge's client; a body may be anything.
@@ -168,6 +189,8 @@ class _CompletionClient:
             return None
         if not self.known.issuperset(ids):
             return LeftOut.UNKNOWN_TOKENS
+        if reason == "length" and len(ids) < self.settings.max_new_tokens:
+            return LeftOut.CUT
         return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))
 
     def _token_ids(self, choice: Any, reason: str, drawn: int) -> list[int] | None:
@@ -194,7 +217,9 @@ class _CompletionClient:
             told = reason[:40] if isinstance(reason, str) else type(reason).__name__
             return f"no single response that ended or was cut, finish_reason {told!r}"
         if not _are_logprobs(at(choice, "logprobs", "token_logprobs")):
-            return "no log-probabilities of the tokens, logprobs.token_logprobs"
+            return (
+                "no log-probabilities of the tokens, logprobs.token_logprobs; llama.cpp's server can judge, not sample"
+            )
         if reason == "stop" and isinstance(ids, list) and ids[-1:] != [self.end]:
             return f"it stopped at another token than {self.end}, the tokenizer's end: generation_config.json names it"
         return "token ids that are not those of the text or of this tokenizer"
