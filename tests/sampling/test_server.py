@@ -349,11 +349,11 @@ def test_whatever_a_server_answers_is_a_response_or_is_asked_for_again(server: A
 
 
 class TestComparedWithTheModelsOwn:
-    @pytest.mark.parametrize(("off", "told"), [(0.0, False), (1e-4, False), (5e-3, True), (-1.0, True)])
+    @pytest.mark.parametrize(("off", "told"), [(0.0, False), (1e-5, False), (6e-4, True), (-1.0, True)])
     def test_log_probabilities_of_the_first_question(
         self, off: float, told: bool, server: Any, sample: Run, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nats per token: float32 elsewhere is 5e-6 away, bfloat16 7e-3."""
+        """Nats per token: vLLM in float32 is 1e-6 away, in bfloat16 6e-4."""
 
         def shifted(choice: dict[str, Any], fault: str | None) -> dict[str, Any]:
             logprobs = [min(0.0, one - abs(off)) for one in choice["logprobs"]["token_logprobs"]]
