@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from aft.models.tokens import encode_prompt, encode_response
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.tables import candidates, to_table
 from aft.sampling.settings import SamplerSettings, SamplingSettings
-from aft.tasks import Question, content_hash, gsm8k, pocket
+from aft.tasks import Question, content_hash, gsm8k, multiple_choice, pocket
 
 Import = Callable[..., pd.DataFrame]
 
@@ -81,6 +82,35 @@ def test_rows_of_held_out_questions_are_left_out_and_counted(
     assert table["response"].tolist() == ["#### 1"]
     assert "1 responses to 1 of 6 training questions; left out are 2 to validation or test questions" in caplog.text
     assert "and 2 that match no question ('mine/17', 'Who?')" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["ecqa", "aqua_rat", "jsonl/choice/hashes", "mawps"])
+def test_questions_with_options_or_of_mawps_are_known_by_what_is_asked(
+    family: str, imported: Import, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the prompt of the family or as they stand in it, under the id of a training question, too.
+
+    As they stand in it is how they are exported for a model whose chat prompts are the question only.
+    """
+
+    def asking(number: int) -> Question:
+        choices = None if family == "mawps" else ("pot", f"{number} mm")
+        text = f"Tom has {number} pens . Where are they ?"
+        question = Question(f"{family}/{number}", family, "", text, choices, "#### A", "A", content_hash(text, choices))
+        return replace(question, prompt=multiple_choice.prompt(question))
+
+    train, secret = asking(1), asking(2)
+    bare = multiple_choice.with_options(secret.question, secret.choices or ())
+    table = imported(
+        {"question_id": train.question_id, "prompt": multiple_choice.prompt(train), "response": "#### A"},
+        {"question_id": train.question_id, "prompt": multiple_choice.prompt(secret), "response": "#### B"},
+        {"question": f"{bare} ", "response": "#### C"},
+        {"question": multiple_choice.with_options(train.question, train.choices or ()), "response": "#### D"},
+        asked=[train],
+        held_out=(secret,),
+    )
+    assert table["response"].tolist() == ["#### A", "#### D"]
+    assert "left out are 2 to validation or test questions, and 0 that match no question" in caplog.text
 
 
 def test_without_any_training_question_the_first_ids_are_told(imported: Import) -> None:

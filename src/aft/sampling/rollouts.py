@@ -16,6 +16,7 @@ from aft.sampling.room import named
 from aft.sampling.run import COLUMNS
 from aft.sampling.store import SampleStore, encode
 from aft.tasks import Question, content_hash, get_task
+from aft.tasks.multiple_choice import with_options, without_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,15 +78,15 @@ def by_question(
     asking: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         for text in (question.question, *_prompts(question, tokenizer)):
-            asking[content_hash(text)].add(question.question_id)
+            asking[_hash(text)].add(question.question_id)
         asking[question.content_hash].add(question.question_id)
     frames = _frames(questions, tokenizer)
     joined: dict[str, list[Rollout]] = defaultdict(list)
     n_held_out, unmatched = 0, list[str]()
     for rollout in rollouts:
         own, text = {rollout.question_id} & known.keys(), rollout.asked or ""
-        asked = asking.get(content_hash(text), set()) if text else set()
-        if any(content_hash(one) in held_out for one in _unwrapped(text, frames)):
+        asked = asking.get(_hash(text), set()) if text else set()
+        if any(_hash(one) in held_out for one in _unwrapped(text, frames)):
             n_held_out += 1
         elif own and asked and not own & asked:
             raise DataError(
@@ -114,6 +115,11 @@ def by_question(
     return dict(joined)
 
 
+def _hash(text: str) -> str:
+    """The content hash of the question that a text is, with its options as prompts have them."""
+    return content_hash(*without_options(text))
+
+
 def _plain(text: str) -> str:
     """Without case, and with single blanks."""
     return " ".join(text.casefold().split())
@@ -127,14 +133,18 @@ def _prompts(question: Question, tokenizer: "PreTrainedTokenizerBase") -> list[s
 
 
 def _frames(questions: Sequence[Question], tokenizer: "PreTrainedTokenizerBase") -> set[tuple[str, str]]:
-    """What stands before and after a question in the prompts of its family; nothing is one of these."""
+    """What stands before and after a question and its options in its family's prompts; nothing is one of these."""
     families = {question.dataset: question for question in questions}
-    cut = [text.partition(one.question) for one in families.values() for text in _prompts(one, tokenizer)]
+    cut = [
+        text.partition(with_options(one.question, one.choices or ()))
+        for one in families.values()
+        for text in _prompts(one, tokenizer)
+    ]
     return {("", ""), *((before, after) for before, found, after in cut if found)}
 
 
 def _unwrapped(text: str, frames: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """What may be the question in a text, which may be a prompt."""
+    """What may be the question, with its options, in a text, which may be a prompt."""
     for before, after in frames:
         if text.startswith(before) and text.endswith(after):
             yield text[len(before) : len(text) - len(after)]
