@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -86,6 +87,16 @@ def padded_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer:
             weights.mul_(10 if weights.dim() > 1 else 1)
     save_model(model, pocket_tokenizer, directory)
     return open_model(directory)
+
+
+@pytest.fixture(scope="session")
+def two_ends(tmp_path_factory: pytest.TempPathFactory, pocket_directory: ModelDirectory) -> ModelDirectory:
+    """The pocket model, which names one more token that ends a response: the one that pads."""
+    folder = Path(shutil.copytree(pocket_directory.path, tmp_path_factory.mktemp("ends") / "model"))
+    tokenizer = pocket_directory.tokenizer()
+    named = {"eos_token_id": [end_token(tokenizer), tokenizer.pad_token_id]}
+    (folder / "generation_config.json").write_text(json.dumps(named), encoding="utf-8")
+    return open_model(folder)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from aft.models.directory import ModelDirectory
 from aft.models.tokens import encode_prompt, encode_response
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.tables import candidates, to_table
+from aft.sampling.rollouts import import_responses
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks import Question, content_hash, gsm8k, multiple_choice, pocket
 
@@ -156,6 +157,21 @@ def test_token_ids_are_made_as_sampling_leaves_them(
     assert table["finish_reason"].tolist() == ["stop", "length", *["stop"] * 4]
     assert table["sum_logprob"].dropna().tolist() == [-2.5]
     assert table["model_fingerprint"].tolist() == ["unknown", "unknown", "org/name", *["unknown"] * 3]
+
+
+def test_token_ids_may_end_with_any_end_of_the_model(
+    two_ends: ModelDirectory, tmp_path: Path, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are kept, as those of the local engine are; an end within the response still makes them foreign."""
+    question, tokenizer = pocket_questions[0], two_ends.tokenizer()
+    *body, end = encode_response(tokenizer, "#### 7")
+    (other,) = two_ends.end_tokens() - {end}
+    row, path = {"question_id": question.question_id, "response": "#### 7"}, tmp_path / "rows.jsonl"
+    rows = [row | {"token_ids": ids} for ids in ([*body, other], [other, *body, end])]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    (shard,) = import_responses(two_ends, path, [question], (), tmp_path / "cache", 2)
+    assert [list(ids) for ids in pd.read_parquet(shard)["token_ids"]] == [[*body, other], [*body, end]]
+    assert "1 responses have token ids of another tokenizer" in caplog.text
 
 
 def test_shards_are_kept_by_content(

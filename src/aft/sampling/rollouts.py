@@ -46,7 +46,7 @@ def import_responses(
 
     Raises what `read_rollouts` and `by_question` raise.
     """
-    tokenizer = source.tokenizer()
+    tokenizer, ends = source.tokenizer(), source.end_tokens()
     joined = by_question(read_rollouts(path), questions, held_out, tokenizer, path)
     files = {file.name: hash_file(file) for file in rollout_files(path)}
     description = {"kind": "own rollouts", "model": source.fingerprint, "files": files}
@@ -56,7 +56,7 @@ def import_responses(
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
         for number in missing:
-            yield number, encode(_table(blocks[number], tokenizer, digest(description)))
+            yield number, encode(_table(blocks[number], tokenizer, ends, digest(description)))
 
     return store.fill([_block_hash(block) for block in blocks], make)
 
@@ -156,7 +156,10 @@ def _block_hash(block: Mapping[str, Sequence[Rollout]]) -> str:
 
 
 def _table(
-    block: Mapping[str, Sequence[Rollout]], tokenizer: "PreTrainedTokenizerBase", settings_hash: str
+    block: Mapping[str, Sequence[Rollout]],
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: frozenset[int],
+    settings_hash: str,
 ) -> "pd.DataFrame":
     """The candidates table of one block."""
     import pandas as pd
@@ -164,7 +167,7 @@ def _table(
     known, rows, foreign = known_tokens(tokenizer), [], 0
     for question_id, rollouts in block.items():
         for index, one in enumerate(rollouts):
-            ids = _given_ids(one, tokenizer, known)
+            ids = _given_ids(one, tokenizer, known, ends)
             foreign += one.token_ids is not None and ids is None
             ids = ids or encode_response(tokenizer, one.response)[: None if one.is_finished else -1]
             rows.append(
@@ -188,14 +191,16 @@ def _table(
     return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
 
 
-def _given_ids(one: Rollout, tokenizer: "PreTrainedTokenizerBase", known: frozenset[int]) -> list[int] | None:
+def _given_ids(
+    one: Rollout, tokenizer: "PreTrainedTokenizerBase", known: frozenset[int], ends: frozenset[int]
+) -> list[int] | None:
     """The token ids that a response came with, ended if it is finished; None if there are none that spell it."""
     if one.token_ids is None or not known.issuperset(one.token_ids):
         return None
-    end = end_token(tokenizer)
-    body = list(one.token_ids[:-1] if one.token_ids[-1] == end else one.token_ids)
+    *body, last = one.token_ids
+    body, end = (body, last) if last in ends else ([*body, last], end_token(tokenizer))
     ids = [*body, end] if one.is_finished else body
-    if not ids or end in body:
+    if not ids or not ends.isdisjoint(body):
         return None
     # Engines and tokenizers differ in whether the blank that a response begins with is part of its text.
-    return ids if decode_response(tokenizer, ids).strip() == one.response.strip() else None
+    return ids if decode_response(tokenizer, ids, ends).strip() == one.response.strip() else None
