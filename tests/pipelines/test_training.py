@@ -255,7 +255,7 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     def identify(model: ModelDirectory, objective: Objective, training: TrainingSettings = TRAINING) -> str:
         questions = to_table(pocket_questions[8:])
         settings = (training, objective, SamplingSettings(samples=1), SamplerSettings(), Labelling())
-        inputs = (model, publish(vft, tmp_path / "vft"), *[questions] * 3, *settings)
+        inputs = (model, publish(vft, tmp_path / "vft"), questions, questions, questions, *settings)
         return nodes.identify(*inputs, sample_from=None, candidates_from=None, evaluation=evaluation, seed=0)
 
     published = publish(same, tmp_path / "aft")
@@ -279,12 +279,12 @@ def test_an_objective_without_any_weight_stands_for_the_model_that_it_starts_fro
     base, curve = train(objective, feedback=pd.DataFrame())
     assert base.fingerprint == pocket_directory.fingerprint and curve["seed_0"].empty
     published = publish(base, tmp_path / "base")
-    questions = to_table(pocket_questions[8:])
+    tables = (to_table(pocket_questions[:4]), to_table(pocket_questions[8:]), to_table([]))
     evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
     settings = (SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
 
     def identify(training: TrainingSettings, asked: Objective, seed: int = 0) -> str:
-        return nodes.identify(published, base, *[questions] * 3, training, asked, *settings, seed=seed)
+        return nodes.identify(published, base, *tables, training, asked, *settings, seed=seed)
 
     assert identify(TRAINING, objective)
     longer = dataclasses.replace(TRAINING, epochs=2)
