@@ -73,6 +73,15 @@ def test_files_hold_the_same_rows_whatever_they_are(export: Export, tmp_path: Pa
     assert pd.read_parquet(other).to_dict("records") == rows
 
 
+def test_what_the_run_left_out_as_too_long_is_left_out_whatever_the_recipe_says(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may have had --params=training.max_tokens; its VFT model says so."""
+    monkeypatch.setattr(ModelDirectory, "made_from", {"training": {"max_tokens": 20}})
+    told = export("--as=trl_pairs", "--seed=1", "--label=mine")
+    assert told.startswith("1 ") and "every reference is longer than max_tokens=20" in told
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -36,6 +36,7 @@ def export(place: "Workplace", shape: str, output: Path | None, seed: int, label
 
     Without --output the file is feedback_SHAPE.jsonl, beside the feedback in the data folder.
     """
+    from aft.models.chat import chat_settings
     from aft.pipelines.tables import to_questions
     from aft.training.examples import refuse_held_out
     from aft.training.export import export_feedback
@@ -45,9 +46,12 @@ def export(place: "Workplace", shape: str, output: Path | None, seed: int, label
     with place.context(label, seed) as context:
         catalog, folder = context.catalog, context.config_loader["globals"]["folder"]
         questions, model = to_questions(catalog.load("train_questions")), catalog.load("vft_model")
-        refuse_held_out(questions, catalog.load("held_out_hashes"))
-        table, max_tokens = catalog.load("feedback"), context.params["training"].max_tokens
-    rows = export_feedback(shape, questions, table, model.tokenizer(), max_tokens, model.end_tokens())
+        tokenizer, held_out = model.tokenizer(), catalog.load("held_out_hashes")
+        refuse_held_out(questions, held_out, chat_settings(tokenizer).examples)
+        table, configured = catalog.load("feedback"), context.params["training"].max_tokens
+    # As the run trained, whatever its --params; a model that was not made by a run does not say.
+    max_tokens = model.made_from.get("training", {}).get("max_tokens", configured)
+    rows = export_feedback(shape, questions, table, tokenizer, max_tokens, model.end_tokens())
     beside = Path(place.globals["data"], "05_model_input", folder, f"seed_{seed}", f"feedback_{shape}.jsonl")
     path = (output or beside).absolute()
     _write(rows, path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -18,6 +19,8 @@ from aft.models.directory import ModelDirectory, open_model, publish
 from aft.models.tokens import encode_question
 from aft.pipelines.tables import to_table
 from aft.tasks import Question, multiple_choice
+
+COLUMNS = pd.DataFrame({"question_id": ["a"], "text": ["How many?"]})
 
 
 def written(model: ModelDirectory, questions: list[Question], folder: Path) -> tuple[dict[str, Any], list[Any]]:
@@ -100,6 +103,11 @@ def test_the_command_finds_the_questions_beside_the_model(
     table = tmp_path / "data/03_primary/mine/test_questions.parquet"
     table.parent.mkdir(parents=True)
     to_table(pocket_questions).to_parquet(table)
+    other = tmp_path / "other.parquet"
+    for write in (lambda: other.write_text("x", encoding="utf-8"), lambda: COLUMNS.to_parquet(other)):
+        write()
+        refused = CliRunner().invoke(cli, [*arguments, f"--questions={other}"])
+        assert f"Error: {other} is no table of questions" in refused.output and refused.output.count("\n") == 1
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0 and "of 12 questions" in done.output and "add_bos_token" not in done.output, done.output
     assert (tmp_path / "task/aft_pocket.yaml").is_file() and open_model(folder) is not None

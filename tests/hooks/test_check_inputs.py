@@ -42,8 +42,12 @@ def test_ratings_of_an_unknown_kind_are_refused_before_anything_runs(tmp_path: P
 
 
 def test_own_rollouts_are_looked_for_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^candidates_from is '/nosuch\.jsonl', but must be a file that ends in"):
-        check("candidates", candidates_from="/nosuch.jsonl")
+    (tmp_path / "folder/rows.jsonl").mkdir(parents=True)
+    for nowhere in ("/nosuch.jsonl", f"{'x' * 5000}.jsonl", "\0.jsonl", str(tmp_path / "folder")):
+        with pytest.raises(DataError, match=r"^candidates_from is '.*, but must be a file that ends in"):
+            check("candidates", candidates_from=nowhere)
+    (tmp_path / "folder/rows.json").touch()
+    check("candidates", candidates_from=str(tmp_path / "folder"))
     (tmp_path / "rows_3.csv").touch()
     check("candidates", candidates_from=str(tmp_path / "rows_{seed}.csv"))
     with pytest.raises(SettingsError, match=r"^sample_from and candidates_from are set"):

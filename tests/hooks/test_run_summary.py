@@ -122,11 +122,12 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
     tracking = MlflowTrackingHook()
     hook = RunSummaryHook(tracking)
 
-    def told(stages: list[str], mlflow: dict, missing: int = 0) -> str:
+    def told(stages: list[str], mlflow: dict, missing: int = 0, runtime_params: dict | None = None) -> str:
         tracking.missing = missing
         caplog.clear()
         with caplog.at_level("INFO", logger="aft.run"):
-            run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow, env="smoke")
+            asked = {"env": "smoke", "runtime_params": runtime_params}
+            run_with_hook(hook, Pipeline(nodes).only_nodes_with_tags(*stages), catalog, tmp_path, mlflow, **asked)
         return caplog.messages[-1]
 
     return told
@@ -156,20 +157,29 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db",
         "Pipeline    kedro viz run",
         "",
-        *next_lines("kedro run --env=smoke", ["data/mine/report.html"], 3, ["other"]),
+        *next_lines("kedro run --env=smoke", {}, ["data/mine/report.html"], 3, ["other"]),
     ]
 
 
 def test_what_may_come_next_is_a_command_each():
-    assert next_lines("kedro run", ["a/report.html"], 1, ["ranking", "today"])[:-1] == [
+    assert next_lines("kedro run", {}, ["a/report.html"], 1, ["ranking", "today"])[:-1] == [
         "See the report      python -m webbrowser a/report.html",
         "Another seed        kedro run --params=seed=1",
         "Another comparison  kedro run --pipelines=ranking",
     ]
-    assert [line.split("  ")[0] for line in next_lines("kedro run", [], 1, [])] == [
+    assert [line.split("  ")[0] for line in next_lines("kedro run", {}, [], 1, [])] == [
         "Another seed",
         "Your own questions",
     ]
+
+
+def test_what_comes_next_repeats_the_parameters_of_the_run(run):
+    """Another seed without them would be of another label, of other responses, or even of another task."""
+    given = {"seed": 2, "label": "own", "task": {"settings": {"path": "my rows.jsonl"}}, "sampler": {"cluster": None}}
+    _, seed, comparison, _ = run(["ingest", "evaluate"], ON, runtime_params=given).split("\n\n")[-1].splitlines()
+    told = "label=own,task.settings.path=my rows.jsonl,sampler.cluster=null'"
+    assert seed == f"Another seed        kedro run --env=smoke --params='seed=3,{told}"
+    assert comparison == f"Another comparison  kedro run --env=smoke --pipelines=other --params='seed=2,{told}"
 
 
 def test_a_run_tells_only_what_it_wrote(run):

@@ -122,7 +122,8 @@ def identify(pocket_questions: list[Question], tmp_path: Path) -> Callable[..., 
     """The identity of a variant's results, under settings and models that may be changed."""
     vft, questions = made(tmp_path / "vft"), to_table(pocket_questions)
     usual = {
-        **{"vft_model": vft, "model": vft, "test_questions": questions, "other_questions": questions[:0]},
+        **{"vft_model": vft, "model": vft, "train_questions": questions[:2]},
+        **{"test_questions": questions, "other_questions": questions[:0]},
         **{"training": TRAINING, "objective": Objective(), "sampling": SamplingSettings(samples=4)},
         **{"sampler": SamplerSettings(), "labelling": Labelling(), "sample_from": None},
         **{"candidates_from": None, "seed": 3},
@@ -188,13 +189,19 @@ def test_metrics_decide_results_and_pages_and_figures_do_not(
     assert identify() != before
 
 
-@pytest.mark.parametrize("field", ["prompt", "answer", "dataset"])
-def test_the_same_question_asked_or_checked_otherwise_is_another(
-    field: str, identify: Callable[..., str], pocket_questions: list[Question]
+@pytest.mark.parametrize("which", ["train_questions", "test_questions", "other_questions"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompt", "x"), ("question", "HOW MANY"), ("answer", "x"), ("reference", ""), ("dataset", "gsm8k")],
+)
+def test_the_same_question_asked_learnt_or_checked_otherwise_is_another(
+    which: str, field: str, value: str, identify: Callable[..., str], pocket_questions: list[Question]
 ) -> None:
-    """What the settings of a user's own questions decide."""
-    table = to_table(pocket_questions)
-    assert identify(test_questions=table.assign(**{field: "x"})) != identify(test_questions=table)
+    """What the settings of a user's own questions decide; where VFT is skipped, its model tells nothing of them."""
+    dataset = "jsonl/number/hashes" if field == "prompt" else "pocket"
+    table = to_table([replace(one, dataset=dataset, prompt=f"{one.question}:") for one in pocket_questions])
+    assert identify(**{which: table.assign(**{field: value})}) != identify(**{which: table})
+    assert identify(**{which: table}) == identify(**{which: table.copy()})
 
 
 def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from aft.errors import DataError, SettingsError
 from aft.files import MANIFEST
+from aft.models.chat import CHAT_KEY
 from aft.models.directory import ModelDirectory, open_model, publish
 from aft.models.tokens import encode_response
 from aft.pipelines.align_train.nodes import train_variant
@@ -59,14 +60,16 @@ def train(
         feedback: pd.DataFrame = feedback,
         validation: pd.DataFrame | None = None,
         asked: list[Question] = pocket_questions[:4],
+        held_out: Sequence[str] = (),
     ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
         tables = (to_table(asked), to_table([]) if validation is None else validation)
         options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launch(), "recipe": "r"}
         options["evaluation"] = EVALUATION
         if objective is None:
-            return train_vft(pocket_directory, *tables, [], training, **options)
+            return train_vft(pocket_directory, *tables, list(held_out), training, **options)
         options["score_cache"] = str(tmp_path / "scores")
-        return train_variant(pocket_directory, pocket_directory, *tables, feedback, [], training, objective, **options)
+        models = (pocket_directory, pocket_directory)
+        return train_variant(*models, *tables, feedback, list(held_out), training, objective, **options)
 
     return run
 
@@ -252,7 +255,7 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     def identify(model: ModelDirectory, objective: Objective, training: TrainingSettings = TRAINING) -> str:
         questions = to_table(pocket_questions[8:])
         settings = (training, objective, SamplingSettings(samples=1), SamplerSettings(), Labelling())
-        inputs = (model, publish(vft, tmp_path / "vft"), questions, questions, *settings)
+        inputs = (model, publish(vft, tmp_path / "vft"), questions, questions, questions, *settings)
         return nodes.identify(*inputs, sample_from=None, candidates_from=None, evaluation=evaluation, seed=0)
 
     published = publish(same, tmp_path / "aft")
@@ -276,12 +279,12 @@ def test_an_objective_without_any_weight_stands_for_the_model_that_it_starts_fro
     base, curve = train(objective, feedback=pd.DataFrame())
     assert base.fingerprint == pocket_directory.fingerprint and curve["seed_0"].empty
     published = publish(base, tmp_path / "base")
-    questions = to_table(pocket_questions[8:])
+    tables = (to_table(pocket_questions[:4]), to_table(pocket_questions[8:]), to_table([]))
     evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
     settings = (SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
 
     def identify(training: TrainingSettings, asked: Objective, seed: int = 0) -> str:
-        return nodes.identify(published, base, questions, questions, training, asked, *settings, seed=seed)
+        return nodes.identify(published, base, *tables, training, asked, *settings, seed=seed)
 
     assert identify(TRAINING, objective)
     longer = dataclasses.replace(TRAINING, epochs=2)
@@ -315,11 +318,32 @@ def test_without_references_vft_is_the_base_model_and_says_so(
     questions = to_table(pocket_questions[8:])
     evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
     settings = (Objective(), SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
-    assert nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=0)
+    asked = [(to_table(train), questions, questions) for train in (untold, untold[1:])]
+    told = [nodes.identify(published, published, *tables, TRAINING, *settings, seed=0) for tables in asked]
+    assert told[0] != told[1], "the model does not tell what was trained on"
     with pytest.raises(SettingsError, match="trained with another seed than is set now"):
-        nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=1)
+        nodes.identify(published, published, *asked[0], TRAINING, *settings, seed=1)
     aft, _ = train(Objective(term="aft"), asked=untold)
     assert aft.made_from["start"] == pocket_directory.fingerprint != aft.fingerprint
+
+
+@pytest.mark.parametrize("objective", [None, Objective(term="aft"), Objective(vft_weight=0)])
+@pytest.mark.parametrize("has_references", [True, False])
+def test_an_example_of_a_chat_that_is_held_out_is_refused_whatever_is_trained(
+    objective: Objective | None,
+    has_references: bool,
+    train: Train,
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would stand in every prompt; none is trained, and none stands for a training."""
+    tokenizer, secret = pocket_directory.tokenizer(), pocket_questions[7]
+    tokenizer.init_kwargs[CHAT_KEY] = {"examples": [{"question": f"{secret.question} ", "answer": "#### 1"}]}
+    monkeypatch.setattr(ModelDirectory, "tokenizer", lambda self: tokenizer)
+    asked = [one if has_references else dataclasses.replace(one, reference="") for one in pocket_questions[:4]]
+    with pytest.raises(DataError, match=r"1 of base_model\.chat\.examples ask validation or test questions \('"):
+        train(objective, asked=asked, held_out=[secret.content_hash])
 
 
 def test_held_out_groups_are_scored_under_the_token_budget_of_training(

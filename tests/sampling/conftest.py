@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -45,14 +46,14 @@ class PocketCompletions:
     @torch.inference_mode()
     def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
         """A choice as vLLM gives it."""
-        greedy, end = body["temperature"] == 0, end_token(self.tokenizer)
+        greedy, ends = body["temperature"] == 0, {end_token(self.tokenizer), *body.get("stop_token_ids", ())}
         settings = SamplingSettings(
             samples=1, temperature=body["temperature"] or 1.0, greedy=greedy, max_new_tokens=body["max_tokens"]
         )
         uniforms = engine._uniforms(body["seed"], body["max_tokens"])[None]
         prompt_R_T = torch.tensor([body["prompt"]])
         with self.lock:
-            draws = Draws(uniforms, torch.tensor([greedy]), ["of the server"], settings, {end})
+            draws = Draws(uniforms, torch.tensor([greedy]), ["of the server"], settings, ends)
             generate_by_transformers(self.model, prompt_R_T, torch.tensor([0]), draws)
             ((ids, _),) = draws.finished()
             logits_T_V = self.model(torch.cat([prompt_R_T, torch.tensor([ids])], dim=1)).logits[0]
@@ -62,7 +63,7 @@ class PocketCompletions:
             "text": decode_response(self.tokenizer, ids),
             "token_ids": ids,
             "logprobs": {"token_logprobs": logprobs_C_V.gather(1, torch.tensor(ids)[:, None]).squeeze(1).tolist()},
-            "finish_reason": "stop" if ids[-1] == end else "length",
+            "finish_reason": "stop" if ids[-1] in ends else "length",
         }
 
 
@@ -86,6 +87,16 @@ def padded_directory(tmp_path_factory: pytest.TempPathFactory, pocket_tokenizer:
             weights.mul_(10 if weights.dim() > 1 else 1)
     save_model(model, pocket_tokenizer, directory)
     return open_model(directory)
+
+
+@pytest.fixture(scope="session")
+def two_ends(tmp_path_factory: pytest.TempPathFactory, pocket_directory: ModelDirectory) -> ModelDirectory:
+    """The pocket model, which names one more token that ends a response: a word that it often draws."""
+    folder = Path(shutil.copytree(pocket_directory.path, tmp_path_factory.mktemp("ends") / "model"))
+    tokenizer = pocket_directory.tokenizer()
+    named = {"eos_token_id": [end_token(tokenizer), tokenizer.convert_tokens_to_ids("stones")]}
+    (folder / "generation_config.json").write_text(json.dumps(named), encoding="utf-8")
+    return open_model(folder)
 
 
 @pytest.fixture(scope="session")

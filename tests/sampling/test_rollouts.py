@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from aft.models.directory import ModelDirectory
 from aft.models.tokens import encode_prompt, encode_response
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.tables import candidates, to_table
+from aft.sampling.rollouts import import_responses
 from aft.sampling.settings import SamplerSettings, SamplingSettings
-from aft.tasks import Question, content_hash, gsm8k, pocket
+from aft.tasks import Question, content_hash, gsm8k, multiple_choice, pocket
 
 Import = Callable[..., pd.DataFrame]
 
@@ -83,6 +85,35 @@ def test_rows_of_held_out_questions_are_left_out_and_counted(
     assert "and 2 that match no question ('mine/17', 'Who?')" in caplog.text
 
 
+@pytest.mark.parametrize("family", ["ecqa", "aqua_rat", "jsonl/choice/hashes", "mawps"])
+def test_questions_with_options_or_of_mawps_are_known_by_what_is_asked(
+    family: str, imported: Import, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the prompt of the family or as they stand in it, under the id of a training question, too.
+
+    As they stand in it is how they are exported for a model whose chat prompts are the question only.
+    """
+
+    def asking(number: int) -> Question:
+        choices = None if family == "mawps" else ("pot", f"{number} mm")
+        text = f"Tom has {number} pens . Where are they ?"
+        question = Question(f"{family}/{number}", family, "", text, choices, "#### A", "A", content_hash(text, choices))
+        return replace(question, prompt=multiple_choice.prompt(question))
+
+    train, secret = asking(1), asking(2)
+    bare = multiple_choice.with_options(secret.question, secret.choices or ())
+    table = imported(
+        {"question_id": train.question_id, "prompt": multiple_choice.prompt(train), "response": "#### A"},
+        {"question_id": train.question_id, "prompt": multiple_choice.prompt(secret), "response": "#### B"},
+        {"question": f"{bare} ", "response": "#### C"},
+        {"question": multiple_choice.with_options(train.question, train.choices or ()), "response": "#### D"},
+        asked=[train],
+        held_out=(secret,),
+    )
+    assert table["response"].tolist() == ["#### A", "#### D"]
+    assert "left out are 2 to validation or test questions, and 0 that match no question" in caplog.text
+
+
 def test_without_any_training_question_the_first_ids_are_told(imported: Import) -> None:
     with pytest.raises(DataError, match=r"None of the 5 responses .*, 5 to others \('m/0', 'm/1', 'm/2' \.\.\.\)"):
         imported(*({"question_id": f"m/{number}", "response": "#### 1"} for number in range(5)))
@@ -126,6 +157,21 @@ def test_token_ids_are_made_as_sampling_leaves_them(
     assert table["finish_reason"].tolist() == ["stop", "length", *["stop"] * 4]
     assert table["sum_logprob"].dropna().tolist() == [-2.5]
     assert table["model_fingerprint"].tolist() == ["unknown", "unknown", "org/name", *["unknown"] * 3]
+
+
+def test_token_ids_may_end_with_any_end_of_the_model(
+    two_ends: ModelDirectory, tmp_path: Path, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are kept, as those of the local engine are; an end within the response still makes them foreign."""
+    question, tokenizer = pocket_questions[0], two_ends.tokenizer()
+    *body, end = encode_response(tokenizer, "#### 7")
+    (other,) = two_ends.end_tokens() - {end}
+    row, path = {"question_id": question.question_id, "response": "#### 7"}, tmp_path / "rows.jsonl"
+    rows = [row | {"token_ids": ids} for ids in ([*body, other], [other, *body, end])]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    (shard,) = import_responses(two_ends, path, [question], (), tmp_path / "cache", 2)
+    assert [list(ids) for ids in pd.read_parquet(shard)["token_ids"]] == [[*body, other], [*body, end]]
+    assert "1 responses have token ids of another tokenizer" in caplog.text
 
 
 def test_shards_are_kept_by_content(

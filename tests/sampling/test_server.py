@@ -105,6 +105,16 @@ class TestRows:
         assert not any(secret in content for content in files for secret in (KEY.encode(), server.url.encode()))
         assert KEY not in caplog.text and server.headers[0]["authorization"] == f"Bearer {KEY}"
 
+    def test_end_with_any_end_of_the_model(self, server: Any, tmp_path: Path, two_ends: ModelDirectory) -> None:
+        """As in the local engine; the server is told of all of them."""
+        questions = pocket.load_questions(pocket.Settings(train=4, validation=1, test=1))["train"]
+        shards = sample_responses(two_ends, questions, SETTINGS, SEED, tmp_path / "local", "sample")
+        local = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+        ended = local[local["finish_reason"] == "stop"]
+        assert {ids[-1] for ids in ended["token_ids"]} == two_ends.end_tokens() and len(two_ends.end_tokens()) == 2
+        assert_equal(Run(two_ends, questions, tmp_path / "server")(server), local)
+        assert server.bodies[0]["stop_token_ids"] == sorted(two_ends.end_tokens())
+
     def test_a_finished_store_needs_no_server(self, server: Any, sample: Run) -> None:
         table = sample(server)
         server.plan = lambda number, body: pytest.fail("asked again")
@@ -340,7 +350,8 @@ def test_whatever_a_server_answers_is_a_response_or_is_asked_for_again(server: A
     server.say = lambda body: told
     server.rewrite = lambda _: junk[server.requests - 1] if server.requests <= len(junk) else answer
     connection = ServerSettings(server.url, "pocket", concurrency=1, retries=1000)
-    (responses,) = ask_server(connection, tokenizer, [Request("q", [0, 9])], SamplingSettings(200, max_new_tokens=9), 0)
+    settings, ends = SamplingSettings(200, max_new_tokens=9), frozenset({tokenizer.eos_token_id})
+    (responses,) = ask_server(connection, tokenizer, [Request("q", [0, 9])], settings, 0, ends)
     assert server.requests > len(junk) > 300
     for response in responses:
         assert type(response.sum_logprob) is float and -math.inf < response.sum_logprob <= 0

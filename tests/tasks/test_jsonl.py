@@ -63,6 +63,29 @@ def test_a_packed_file_is_read(tmp_path: Path) -> None:
     assert load(tmp_path / "b.jsonl.gz") == load(plain)
 
 
+def test_the_file_that_is_named_is_read_also_beside_its_unpacked_namesake(tmp_path: Path) -> None:
+    """What decides is looked up by the name in the settings: an edit of another file would not be seen."""
+    write(tmp_path / "a.jsonl", ROWS[:1])
+    packed = write(tmp_path / "b.jsonl", ROWS).read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(packed))
+    assert load(tmp_path / "a.jsonl.gz") == load(tmp_path / "b.jsonl")
+    (tmp_path / "a.parquet.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"a\.parquet\.gz is of no known kind"):
+        load(tmp_path / "a.parquet.gz")
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_a_file_of_validation_questions_may_have_any_of_the_names_that_the_field_may_have(
+    tmp_path: Path, name: str
+) -> None:
+    for file, rows in (("train.csv", ROWS[:2]), (f"{name}.json", ROWS[2:5]), ("test.jsonl", ROWS[5:6])):
+        write(tmp_path / file, rows)
+    assert len(load(tmp_path)["validation"]) == 3
+    write(tmp_path / "dev.jsonl.gz", ROWS)
+    with pytest.raises(DataError, match="has several files for validation"):
+        load(tmp_path)
+
+
 def test_a_question_stays_in_its_split_and_keeps_its_id_when_others_are_added(tmp_path: Path) -> None:
     few, many = load(write(tmp_path / "a.jsonl", ROWS[10:20])), load(write(tmp_path / "b.jsonl", ROWS))
     for split, questions in few.items():
@@ -98,6 +121,14 @@ def test_a_row_becomes_a_question_that_its_family_can_ask_and_check(ask: Callabl
         ({"answer": "2 + 3 = 5.\n#### 5", "reference": "5."}, {}, "5.\n#### 5"),
         ({"answer": "#### 5"}, {}, ""),  # nothing to learn from but the answer
         ({"reference": None}, {}, ""),
+        ({"reference": "#### 5"}, {}, ""),
+        ({"answer": "\\boxed{5}"}, {"marker": "boxed"}, ""),
+        ({"answer": "So, the final answer is $\\boxed{5}$"}, {"marker": "boxed"}, ""),
+        ({"answer": "The answer is 5"}, {"marker": "answer_is"}, ""),
+        ({"answer": "**Answer:** 5"}, {"marker": "answer_is"}, ""),
+        ({"answer": "<think>\n\n</think>\n\n5"}, {"marker": "after_think"}, ""),
+        ({"answer": "<think>2 + 3</think>5"}, {"marker": "after_think"}, "<think>2 + 3</think>5"),
+        ({"answer": "2 + 3 = \\boxed{5}"}, {"marker": "boxed"}, "2 + 3 = \\boxed{5}"),
         ({"reference": ""}, {}, ""),
         ({"reference": "So it is."}, {"marker": "answer_is"}, "So it is.\nThe answer is 5."),
         ({"reference": "So it is."}, {"marker": "boxed"}, "So it is.\nThe answer is $\\boxed{5}$."),

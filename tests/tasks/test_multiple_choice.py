@@ -235,6 +235,12 @@ def test_the_prompt_lists_the_options_and_ends_where_the_response_begins() -> No
     )
 
 
+@pytest.mark.parametrize("choices", [(), ("3", "4 (B) 5"), ("1", "2", "3", "4", "5\n(A) 6")])
+def test_options_are_read_back_as_they_were_written(choices: tuple[str, ...]) -> None:
+    text = "Which (A) is it?\nSay."
+    assert multiple_choice.without_options(multiple_choice.with_options(text, choices)) == (text, choices)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

@@ -254,6 +254,15 @@ def test_what_cannot_be_is_refused(trained: Any) -> None:
             trained(exam=exam)
 
 
+def test_a_question_that_is_asked_otherwise_is_another_exam() -> None:
+    """Case and white space make another prompt, though no other content hash."""
+    one, *others = EXAM.questions
+    edited = dataclasses.replace(one, question=one.question.upper())
+    assert dataclasses.replace(EXAM, questions=[edited, *others]).decides != EXAM.decides
+    relabelled = dataclasses.replace(one, reference="")  # which no epoch is examined by
+    assert dataclasses.replace(EXAM, questions=[relabelled, *others]).decides == EXAM.decides
+
+
 def test_the_test_questions_play_no_part(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked is the validation split, by content hash; the test split is never prompted."""
     asked: list[str] = []

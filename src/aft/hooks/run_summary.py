@@ -1,11 +1,13 @@
 """The summary at the end of a run: the comparison table, the time of each stage, all output paths."""
 
+import json
 import logging
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import dataset, measured, variants_of
+from aft.pipelines.recorded import leaves
 from aft.reporting.in_words import in_words
 from aft.training.run import kept_warnings
 
@@ -98,7 +101,7 @@ class RunSummaryHook:
             accuracy_lines(self._measured_alone()),
             stage_lines(self._seconds),
             _aligned(self._places(project, catalog), str.ljust),
-            self._next(project, catalog, run_params["env"], parameters["comparisons"]) if self._comparisons else [],
+            self._next(project, catalog, run_params, parameters["comparisons"]) if self._comparisons else [],
             [f"Tracking incomplete: {missing_records(missing)}."] if missing else [],
         ]
         blocks = ["\n".join(lines) for lines in parts if lines]
@@ -136,13 +139,16 @@ class RunSummaryHook:
             rows.append(["MLflow", f"mlflow ui --backend-store-uri {uri}" if is_sqlite(uri) else uri])
         return [*rows, ["Pipeline", "kedro viz run"]]
 
-    def _next(self, project: Path, catalog: CatalogProtocol, env: str | None, comparisons: Iterable[str]) -> list[str]:
+    def _next(
+        self, project: Path, catalog: CatalogProtocol, run_params: Mapping[str, Any], comparisons: Iterable[str]
+    ) -> list[str]:
         """What may come after a comparison."""
         pages = [_relative(_path(catalog, name), project) for name in self._pages[_REPORT]]
         others = [one for one in comparisons if not any(f".{one}." in name for name in self._pages[_REPORT])]
         seeds = [seed for table in self._comparisons.values() for told in table["seeds"] for seed in str(told).split()]
+        env, given = run_params["env"], dict(leaves(run_params.get("runtime_params") or {}))
         run = "kedro run" if env is None else f"kedro run --env={env}"
-        return next_lines(run, pages, max(map(int, seeds)) + 1, others)
+        return next_lines(run, given, pages, max(map(int, seeds)) + 1, others)
 
 
 def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
@@ -181,15 +187,24 @@ def stage_lines(seconds: Mapping[str, float]) -> list[str]:
     return _aligned([[stage, _duration(seconds[stage])] for stage in STAGES if stage in seconds], str.rjust)
 
 
-def next_lines(run: str, pages: Sequence[str], seed: int, others: Sequence[str]) -> list[str]:
-    """How to see the pages, and what to try next with the command `run`: a seed, the first of the other comparisons."""
+def next_lines(run: str, given: Mapping[str, Any], pages: Sequence[str], seed: int, others: Sequence[str]) -> list[str]:
+    """How to see the pages, and what to try next with the command `run`: a seed, the first of the other comparisons.
+
+    Both repeat the parameters that were `given`, by dotted keys: these name the task, the label, the responses.
+    """
     rows = [
         *(["See the report", f"python -m webbrowser {page}"] for page in pages),
-        ["Another seed", f"{run} --params=seed={seed}"],
-        *(["Another comparison", f"{run} --pipelines={name}"] for name in others[:1]),
+        ["Another seed", f"{run}{_params({**given, 'seed': seed})}"],
+        *(["Another comparison", f"{run} --pipelines={name}{_params(given)}"] for name in others[:1]),
         ["Your own questions", _OWN],
     ]
     return _aligned(rows, str.ljust)
+
+
+def _params(given: Mapping[str, Any]) -> str:
+    """The option that gives these parameters, as a shell reads it; nothing if there are none."""
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    return f" --params={quote(','.join(f'{name}={text}' for name, text in told.items()))}" if told else ""
 
 
 def _aligned(rows: list[list[str]], justify: Callable[[str, int], str]) -> list[str]:

@@ -7,6 +7,7 @@ from aft.errors import DataError
 from aft.files import MANIFEST
 from aft.models.directory import ModelDirectory
 from aft.models.push import Results
+from aft.pipelines import tables
 from aft.pipelines.tables import to_questions
 from aft.tasks import Question
 
@@ -17,14 +18,18 @@ _FIGURES = "08_reporting/{recipe}/{seed}/metrics/{variant}.json"
 def questions_beside(model: ModelDirectory, path: Path | None = None) -> list[Question]:
     """The test questions of the model's recipe, or those of the table at `path`.
 
-    Raises `DataError` if there is no such table, or none of its questions.
+    Raises `DataError` if there is no such table, if it is none of questions, or has none.
     """
     import pandas as pd
 
     path = path or _beside(model, _QUESTIONS)
     if not path.is_file():
         raise DataError(f"There are no test questions in {path}; run ingest, or name their table with --questions.")
-    questions = to_questions(pd.read_parquet(path))
+    try:
+        questions = to_questions(tables.questions(pd.read_parquet(path)))
+    except (OSError, ValueError, DataError) as error:  # no Parquet file, or other columns
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is no table of questions, such as test_questions.parquet: {reason}") from error
     if not questions:
         raise DataError(f"The table {path} has no question.")
     return questions

@@ -73,21 +73,23 @@ def train_on(
     origin: Origin,
     evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
+    """Train `start`; the model, and its curve under the seed's key.
+
+    Held-out questions, also as examples in chat prompts, are refused by content hash.
 
     Where epochs are selected, they answer the validation questions as variants answer those of `evaluation`, greedily.
 
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
     under a manifest that says for which objective it stands; one that learns nothing gets `start`.
     """
-    if not objective.learns:
-        return untrained(start, objective, training, seed, model_cache)
     from aft.training.examples import build_examples, effective_objective, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
 
-    rows = to_questions(questions.train)
-    refuse_held_out(rows, questions.held_out)
-    tokenizer = start.tokenizer()
+    rows, tokenizer = to_questions(questions.train), start.tokenizer()
+    chat = chat_settings(tokenizer)
+    refuse_held_out(rows, questions.held_out, chat.examples)
+    if not objective.learns:
+        return untrained(start, objective, training, seed, model_cache)
 
     def references(of: list[Question]) -> "list[Example]":
         told = [question for question in of if question.reference]
@@ -104,7 +106,7 @@ def train_on(
         probe=probe,
         exam=exam,
         launch=launch,
-        provenance=origin.provenance(rows, prompt_style(tokenizer), chat_settings(tokenizer)),
+        provenance=origin.provenance(rows, prompt_style(tokenizer), chat),
     )
     model = trained.directory
     if effective != objective:

@@ -54,8 +54,12 @@ class Rollout:
 
 def rollout_files(path: Path) -> list[Path]:
     """The file at `path`, or those in that folder that can be read, by name; raises `DataError` if there is none."""
-    files = sorted(one for one in path.iterdir() if one.suffix in READERS) if path.is_dir() else [path]
-    if not files or not files[0].is_file() or files[0].suffix not in READERS:
+    try:
+        named = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = [one for one in named if one.suffix in READERS and one.is_file()]
+    except (OSError, ValueError):  # longer than a path may be, or not to be read
+        files = []
+    if not files:
         raise DataError(
             f"candidates_from is {str(path)!r:.80}, but must be a file that ends in {', '.join(READERS)}, or a folder "
             "with such files."

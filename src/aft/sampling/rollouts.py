@@ -16,6 +16,7 @@ from aft.sampling.room import named
 from aft.sampling.run import COLUMNS
 from aft.sampling.store import SampleStore, encode
 from aft.tasks import Question, content_hash, get_task
+from aft.tasks.multiple_choice import with_options, without_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def import_responses(
 
     Raises what `read_rollouts` and `by_question` raise.
     """
-    tokenizer = source.tokenizer()
+    tokenizer, ends = source.tokenizer(), source.end_tokens()
     joined = by_question(read_rollouts(path), questions, held_out, tokenizer, path)
     files = {file.name: hash_file(file) for file in rollout_files(path)}
     description = {"kind": "own rollouts", "model": source.fingerprint, "files": files}
@@ -55,7 +56,7 @@ def import_responses(
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
         for number in missing:
-            yield number, encode(_table(blocks[number], tokenizer, digest(description)))
+            yield number, encode(_table(blocks[number], tokenizer, ends, digest(description)))
 
     return store.fill([_block_hash(block) for block in blocks], make)
 
@@ -77,15 +78,15 @@ def by_question(
     asking: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         for text in (question.question, *_prompts(question, tokenizer)):
-            asking[content_hash(text)].add(question.question_id)
+            asking[_hash(text)].add(question.question_id)
         asking[question.content_hash].add(question.question_id)
     frames = _frames(questions, tokenizer)
     joined: dict[str, list[Rollout]] = defaultdict(list)
     n_held_out, unmatched = 0, list[str]()
     for rollout in rollouts:
         own, text = {rollout.question_id} & known.keys(), rollout.asked or ""
-        asked = asking.get(content_hash(text), set()) if text else set()
-        if any(content_hash(one) in held_out for one in _unwrapped(text, frames)):
+        asked = asking.get(_hash(text), set()) if text else set()
+        if any(_hash(one) in held_out for one in _unwrapped(text, frames)):
             n_held_out += 1
         elif own and asked and not own & asked:
             raise DataError(
@@ -114,6 +115,11 @@ def by_question(
     return dict(joined)
 
 
+def _hash(text: str) -> str:
+    """The content hash of the question that a text is, with its options as prompts have them."""
+    return content_hash(*without_options(text))
+
+
 def _plain(text: str) -> str:
     """Without case, and with single blanks."""
     return " ".join(text.casefold().split())
@@ -127,14 +133,18 @@ def _prompts(question: Question, tokenizer: "PreTrainedTokenizerBase") -> list[s
 
 
 def _frames(questions: Sequence[Question], tokenizer: "PreTrainedTokenizerBase") -> set[tuple[str, str]]:
-    """What stands before and after a question in the prompts of its family; nothing is one of these."""
+    """What stands before and after a question and its options in its family's prompts; nothing is one of these."""
     families = {question.dataset: question for question in questions}
-    cut = [text.partition(one.question) for one in families.values() for text in _prompts(one, tokenizer)]
+    cut = [
+        text.partition(with_options(one.question, one.choices or ()))
+        for one in families.values()
+        for text in _prompts(one, tokenizer)
+    ]
     return {("", ""), *((before, after) for before, found, after in cut if found)}
 
 
 def _unwrapped(text: str, frames: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """What may be the question in a text, which may be a prompt."""
+    """What may be the question, with its options, in a text, which may be a prompt."""
     for before, after in frames:
         if text.startswith(before) and text.endswith(after):
             yield text[len(before) : len(text) - len(after)]
@@ -146,7 +156,10 @@ def _block_hash(block: Mapping[str, Sequence[Rollout]]) -> str:
 
 
 def _table(
-    block: Mapping[str, Sequence[Rollout]], tokenizer: "PreTrainedTokenizerBase", settings_hash: str
+    block: Mapping[str, Sequence[Rollout]],
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: frozenset[int],
+    settings_hash: str,
 ) -> "pd.DataFrame":
     """The candidates table of one block."""
     import pandas as pd
@@ -154,7 +167,7 @@ def _table(
     known, rows, foreign = known_tokens(tokenizer), [], 0
     for question_id, rollouts in block.items():
         for index, one in enumerate(rollouts):
-            ids = _given_ids(one, tokenizer, known)
+            ids = _given_ids(one, tokenizer, known, ends)
             foreign += one.token_ids is not None and ids is None
             ids = ids or encode_response(tokenizer, one.response)[: None if one.is_finished else -1]
             rows.append(
@@ -178,14 +191,16 @@ def _table(
     return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
 
 
-def _given_ids(one: Rollout, tokenizer: "PreTrainedTokenizerBase", known: frozenset[int]) -> list[int] | None:
+def _given_ids(
+    one: Rollout, tokenizer: "PreTrainedTokenizerBase", known: frozenset[int], ends: frozenset[int]
+) -> list[int] | None:
     """The token ids that a response came with, ended if it is finished; None if there are none that spell it."""
     if one.token_ids is None or not known.issuperset(one.token_ids):
         return None
-    end = end_token(tokenizer)
-    body = list(one.token_ids[:-1] if one.token_ids[-1] == end else one.token_ids)
+    *body, last = one.token_ids
+    body, end = (body, last) if last in ends else ([*body, last], end_token(tokenizer))
     ids = [*body, end] if one.is_finished else body
-    if not ids or end in body:
+    if not ids or not ends.isdisjoint(body):
         return None
     # Engines and tokenizers differ in whether the blank that a response begins with is part of its text.
-    return ids if decode_response(tokenizer, ids).strip() == one.response.strip() else None
+    return ids if decode_response(tokenizer, ids, ends).strip() == one.response.strip() else None

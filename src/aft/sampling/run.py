@@ -10,7 +10,7 @@ from aft.code import deciding
 from aft.errors import DataError
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import decode_response, encode_question, end_tokens, known_tokens
+from aft.models.tokens import decode_response, encode_question, known_tokens
 from aft.progress import bar
 from aft.sampling.room import with_room
 from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
@@ -125,7 +125,7 @@ class _Rows:
         self.model: Any = None
         self.tokenizer: Any = None
         self.compared = False  # a server's log-probabilities with the model's own
-        self.ends: frozenset[int] | None = None  # that the model has; a server's end is the tokenizer's
+        self.ends: frozenset[int] = frozenset()
 
     def of(self, block: Sequence[Question]) -> "pd.DataFrame":
         """The candidates table of one block of questions."""
@@ -133,7 +133,7 @@ class _Rows:
 
         from aft.sampling.engine import Request
 
-        self.tokenizer = self.tokenizer or self.source.tokenizer()
+        self.tokenizer, self.ends = self.tokenizer or self.source.tokenizer(), self.ends or self.source.end_tokens()
         requests = [Request(q.question_id, encode_question(self.tokenizer, q)) for q in block]
         rows = [
             {
@@ -159,12 +159,11 @@ class _Rows:
         from aft.sampling.server import ask_server
 
         if self.server is not None:
-            answers = ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
+            answers = ask_server(self.server, self.tokenizer, requests, self.settings, self.seed, self.ends)
             if not self.compared:
                 self.compared = True
                 compare_with_own(self.source, requests[0], answers[0], self.settings.precision)
             return answers
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
-        self.ends = end_tokens(self.tokenizer, self.model.generation_config)
         return generate(self.model, requests, self.settings, self.seed, self.ends, known_tokens(self.tokenizer))

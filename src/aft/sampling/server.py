@@ -2,9 +2,9 @@
 
 Prompts are sent as token ids, and of a response the token ids are kept that the server says it drew (vLLM does, with
 `return_token_ids`): text that is encoded again may become other tokens. Where a server tells none, its text is encoded,
-and believed if that is as many tokens as were drawn and gives the same text back. Responses that are not told in tokens
-are left out, and so are those with tokens that the tokenizer does not know, which the local engine never draws, and
-those that the server refuses as longer than its context.
+and believed if that is as many tokens as were drawn and gives the same text back; its end then counts as the
+tokenizer's. Responses that are not told in tokens are left out, and so are those with tokens that the tokenizer does
+not know, which the local engine never draws, and those that the server refuses as longer than its context.
 
 Each response has the seed that it has in the local engine; but a server batches as it likes, so that its samples cannot
 be had again bit by bit. Log-probabilities count as those at temperature 1 before any filter: vLLM's are, unless it was
@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from aft.errors import DataError, StoreError
-from aft.models.tokens import decode_response, encode_response, end_token, known_tokens
+from aft.models.tokens import decode_response, encode_response, known_tokens
 from aft.sampling.engine import GREEDY, Request, Response, response_seed, sample_indices
 from aft.sampling.room import named
 from aft.sampling.settings import SamplingSettings, ServerSettings
@@ -56,8 +56,11 @@ def ask_server(
     requests: Sequence[Request],
     settings: SamplingSettings,
     run_seed: int,
+    ends: frozenset[int],
 ) -> list[list[Response]]:
     """The responses to each request, greedy first if wanted, then samples; what is left out is counted in the log.
+
+    `ends` are the ids of the tokens that end a response, as in the local engine.
 
     Raises `StoreError` if the server cannot be reached or its answers are no completions, `SettingsError` for a key or
     a model that it refuses, and `DataError` if it refuses a request for another reason than its length, or tells no
@@ -68,7 +71,7 @@ def ask_server(
 
     async def ask_all() -> None:
         async with open_client(server) as client:
-            completions = _CompletionClient(client, server, tokenizer, settings)
+            completions = _CompletionClient(client, server, tokenizer, settings, ends)
             completions.room = await completions.context()
 
             async def ask(number: int, index: int) -> None:
@@ -113,9 +116,10 @@ class _CompletionClient:
         server: ServerSettings,
         tokenizer: "PreTrainedTokenizerBase",
         settings: SamplingSettings,
+        ends: frozenset[int],
     ) -> None:
         self.client, self.server, self.tokenizer, self.settings = client, server, tokenizer, settings
-        self.end, self.known = end_token(tokenizer), known_tokens(tokenizer)
+        self.ends, self.known = ends, known_tokens(tokenizer)
         self.room: int | None = None  # tokens of prompt and response that the server takes, if it tells
 
     async def context(self) -> int | None:
@@ -174,6 +178,7 @@ class _CompletionClient:
                 "repetition_penalty": 1.0,
                 "skip_special_tokens": False,
                 "return_token_ids": True,
+                "stop_token_ids": sorted(self.ends),
             },
         }
 
@@ -205,10 +210,11 @@ class _CompletionClient:
         return ids if len(ids) == drawn and decode_response(self.tokenizer, ids) == text else None
 
     def _is_response(self, ids: list[Any], reason: str, drawn: int) -> bool:
-        """Whether ids are those of a response: one for each log-probability, and the end only and surely at the end."""
-        are_ids = all(type(one) is int and one >= 0 for one in ids)
-        ended = ids[-1:] == [self.end] if reason == "stop" else len(ids) > 0
-        return are_ids and ended and self.end not in ids[:-1] and len(ids) == drawn <= self.settings.max_new_tokens
+        """Whether ids are those of a response: one for each log-probability, and an end only and surely at the end."""
+        if not ids or not all(type(one) is int and one >= 0 for one in ids):
+            return False
+        ended = ids[-1] in self.ends or reason == "length"
+        return ended and self.ends.isdisjoint(ids[:-1]) and len(ids) == drawn <= self.settings.max_new_tokens
 
     def _fault(self, choice: Any) -> str:
         """What is wrong with the last answer, in a few words."""
@@ -220,8 +226,9 @@ class _CompletionClient:
             return (
                 "no log-probabilities of the tokens, logprobs.token_logprobs; llama.cpp's server can judge, not sample"
             )
-        if reason == "stop" and isinstance(ids, list) and ids[-1:] != [self.end]:
-            return f"it stopped at another token than {self.end}, the tokenizer's end: generation_config.json names it"
+        if reason == "stop" and isinstance(ids, list) and all(ids[-1:] != [end] for end in self.ends):
+            ends = ", ".join(map(str, sorted(self.ends)))
+            return f"it stopped at another token than {ends}, which tokenizer and generation_config.json name"
         return "token ids that are not those of the text or of this tokenizer"
 
 

@@ -25,8 +25,8 @@ def token_logprobs(
 ) -> "list[np.ndarray]":
     """Log P(token | prompt, earlier tokens) of each token of each response to `question`, in nats: one array [C] each.
 
-    The mean of an array is the score (Eq. 2) that `aft.scoring.responses` gives. Responses, given as token ids, go
-    through the model one by one, on the reference path.
+    The mean of an array is the score (Eq. 2) that `aft.scoring.responses` gives, unless thoughts are not learnt: that
+    score leaves them out. Responses, given as token ids, go through the model one by one, on the reference path.
 
     Raises `DataError` for a response without tokens, `ModelError` if the model is not causal, `NumericalError` if a
     log-probability is not finite.

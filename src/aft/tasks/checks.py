@@ -30,6 +30,7 @@ _ENDINGS: Mapping[Marker, tuple[str, str, str]] = {  # what stands before the re
     "boxed": ("", "\nThe answer is $\\boxed{", "}$."),
     "after_think": ("<think>\n", f"\n{_THOUGHT}\n", ""),
 }
+_OF_MARKERS = {"the", "so", "final", "correct", "answer", "is", "boxed", "think"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,12 @@ class AnswerCheck:
         """A reference: the reasoning, and the answer behind its marker."""
         before, between, after = _ENDINGS[self.marker]
         return f"{before}{reasoning}{between}{answer}{after}".lstrip()
+
+    def is_explained(self, solution: str) -> bool:
+        """Whether more than the words of a marker stands before the marked answer, if there is one."""
+        marked = _MARKED[self.marker](own_part(after_thoughts(solution))) if self.extract_answer(solution) else None
+        before = solution.rpartition(marked)[0] if marked else solution
+        return bool(set(re.findall(r"\w+", before.casefold())) - _OF_MARKERS)
 
     def _read(self, marked: str, marker: Marker) -> str | None:
         match self.check:

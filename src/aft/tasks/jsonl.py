@@ -36,7 +36,10 @@ class Settings:
     """Where the questions are, and how they are asked and checked."""
 
     path: str
-    """A file (.jsonl, .json, .csv or .parquet), or a folder with one for each split: train, validation, test."""
+    """A file (.jsonl, .json, .csv or .parquet), or a folder with one for each split: train, validation, test.
+
+    A file of validation questions may also be called valid, val or dev. All but .parquet may be packed, as .jsonl.gz.
+    """
 
     question: str = "question"
     """Field with the text of the question."""
@@ -118,7 +121,7 @@ def _rows(path: Path) -> Iterable[tuple[str | None, Row]]:
     """Each row with the split that its file is for, None of a single file."""
     if path.is_dir():
         files = {
-            split: [file for file in sorted(path.iterdir()) if file.name.partition(".")[0] == split and _is_read(file)]
+            split: [file for file in sorted(path.iterdir()) if _split_of(file) == split and _is_read(file)]
             for split in SPLITS
         }
         for split, several in files.items():
@@ -136,14 +139,20 @@ def _rows(path: Path) -> Iterable[tuple[str | None, Row]]:
         files = {None: [path]}
     for split, several in files.items():
         for file in several:
-            for where, row in file_rows(str(file.parent), file.name.removesuffix(".gz")):
+            for where, row in file_rows(str(file.parent), file.name):
                 if not isinstance(row, dict):
                     raise DataError(f"{where} is no object with fields.")
                 yield split, (where, row)
 
 
+def _split_of(file: Path) -> str:
+    name = file.name.partition(".")[0]
+    return _OTHER_NAMES.get(name, name)
+
+
 def _is_read(file: Path) -> bool:
-    return Path(file.name.removesuffix(".gz")).suffix in READERS
+    packed = file.suffix == ".gz" and file.with_suffix("").suffix != ".parquet"  # which packs itself
+    return (file.with_suffix("") if packed else file).suffix in READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,7 @@ class _Reader:
         """The solution to learn from, its answer behind the marker; empty if there is none."""
         name = self.fields["reference"]
         told = _text(row, name, where, "reference") if name and not _is_empty(row.get(name)) else solution
-        if not told or told == self.check.with_answer("", shown):
+        if not told:
             return ""
         read = self.check.extract_answer(told)
         reference = told if read else self.check.with_answer(told, shown)
@@ -212,7 +221,7 @@ class _Reader:
             raise DataError(
                 f"{where} has a reference that is read as the answer {read!r}, but its answer is {shown!r:.50}."
             )
-        return reference
+        return reference if self.check.is_explained(told) else ""
 
     def _split(self, row: dict[str, Any], where: str, hashed: str) -> str:
         if name := self.fields["split"]:

@@ -77,6 +77,17 @@ def with_options(question: str, choices: Sequence[str]) -> str:
     return question + "".join(f"\n({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False))
 
 
+def without_options(text: str) -> tuple[str, tuple[str, ...]]:
+    """The question and the options in what `with_options` wrote; none in any other text."""
+    parts = [text]
+    for letter in LETTERS:
+        before, found, after = parts[-1].partition(f"\n({letter}) ")
+        if not found:
+            break
+        parts[-1:] = before, after
+    return parts[0], tuple(parts[1:])
+
+
 def extract_answer(response: str, *, strict: bool = True) -> str | None:
     """The letter of the option that a response chooses, None if there is none; total and linear in time.
 

@@ -91,8 +91,8 @@ READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {
 
 
 def file_rows(folder: str, name: str) -> Iterator[Row]:
-    """Each row of the file `name` of a folder, whose ending, one of `READERS`, says what it is."""
-    return READERS[Path(name).suffix](folder, name)
+    """Each row of the file `name` of a folder, whose ending, one of `READERS` or that and .gz, says what it is."""
+    return READERS[Path(name.removesuffix(".gz")).suffix](folder, name)
 
 
 def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Iterator[Row]:

@@ -9,9 +9,11 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.files import digest
+from aft.models.chat import Turn
 from aft.models.tokens import encode_question, encode_response, end_token, unscored_tokens
 from aft.scoring.groups import Group
-from aft.tasks import Question
+from aft.tasks import Question, content_hash
+from aft.tasks.multiple_choice import without_options
 from aft.training.settings import Objective
 
 if TYPE_CHECKING:
@@ -53,9 +55,18 @@ class Example:
         return self.group.lengths[len(self.targets) :]
 
 
-def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
-    """Raise `DataError` if the content hash of any question is among those held out for validation and test."""
+def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str], shown: Iterable[Turn] = ()) -> None:
+    """Raise `DataError` if the content hash of any question is among those held out for validation and test.
+
+    `shown` are the examples in chat prompts, which count as questions.
+    """
     forbidden = set(held_out)
+    copied = [turn.question for turn in shown if content_hash(*without_options(turn.question)) in forbidden]
+    if copied:
+        raise DataError(
+            f"{len(copied)} of base_model.chat.examples ask validation or test questions ({copied[0]!r:.80}); show "
+            "training questions, or questions of your own."
+        )
     leaked = [question.question_id for question in questions if question.content_hash in forbidden]
     if leaked:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aft.files import digest
 from aft.models.tokens import decode_response, encode_question, end_tokens, known_tokens
-from aft.tasks import Question
+from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +33,9 @@ class Exam:
     @property
     def decides(self) -> dict[str, Any]:
         """What the answers and their marks follow from, beside the weights and the code."""
-        asked = [[one.question_id, one.dataset, one.content_hash, one.answer] for one in self.questions]
+        asked = [
+            [one.question_id, one.dataset, get_task(one.dataset).prompt(one), one.answer] for one in self.questions
+        ]
         return {"questions": digest(asked), "max_new_tokens": self.max_new_tokens}
 
 

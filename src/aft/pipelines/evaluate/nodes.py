@@ -23,6 +23,7 @@ from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.tasks import get_task
 from aft.training.settings import Objective, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a 
 def identify(
     model: ModelDirectory,
     vft_model: ModelDirectory,
+    train_questions: pd.DataFrame,
     test_questions: pd.DataFrame,
     other_questions: pd.DataFrame,
     training: TrainingSettings,
@@ -69,12 +71,19 @@ def identify(
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
-    told = ["question_id", "dataset", "content_hash", "prompt", "answer"]
-    asked = [table[told].to_numpy().tolist() for table in (test_questions, other_questions)]
+    asked = [_asked(table) for table in (train_questions, test_questions, other_questions)]
     code = [load_rooms(*ROOMS), model.made_from.get("code")]
     files = [_shared(path, is_model=False) for path in (labelling.ratings_file, candidates_from)]
     held = [*files, _shared(sample_from, is_model=True)]
     return digest([vft, sample_from, candidates_from, settings, held, asked, code])
+
+
+def _asked(table: pd.DataFrame) -> list[list[str]]:
+    """What results follow from of each question: how it is asked, learnt and checked."""
+    return [
+        [one.question_id, one.dataset, get_task(one.dataset).prompt(one), one.reference, one.answer]
+        for one in to_questions(table)
+    ]
 
 
 def _shared(path: str | None, *, is_model: bool) -> str | None:

@@ -32,9 +32,9 @@ def _variant(name: str) -> Pipeline:
             Node(
                 nodes.identify,
                 [
-                    *("model", "vft_model", "test_questions", "other_questions", "params:training", "params:objective"),
-                    *("params:sampling", "params:sampler", "params:labelling", "params:sample_from"),
-                    *("params:candidates_from", "params:evaluation", "params:seed"),
+                    *("model", "vft_model", "train_questions", "test_questions", "other_questions"),
+                    *("params:training", "params:objective", "params:sampling", "params:sampler", "params:labelling"),
+                    *("params:sample_from", "params:candidates_from", "params:evaluation", "params:seed"),
                 ],
                 "identity",
                 name=f"identify_{name}",
@@ -60,7 +60,8 @@ def _variant(name: str) -> Pipeline:
             ),
         ]
     )
-    shared = {name: name for name in ("vft_model", "test_questions", "other_questions", "assessment_groups")}
+    questions = ("train_questions", "test_questions", "other_questions")
+    shared = {name: name for name in ("vft_model", *questions, "assessment_groups")}
     return Pipeline(
         template,
         namespace=namespace(name),

@@ -4,8 +4,10 @@ import logging
 
 import pandas as pd
 
+from aft.models.chat import chat_settings
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Evaluation
+from aft.pipelines.tables import to_questions
 from aft.pipelines.training import NO_REFERENCES, Origin, Questions, train_on, untrained
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -25,7 +27,11 @@ def train_vft(
     evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve; the base model where there is no reference to learn from."""
+    from aft.training.examples import refuse_held_out
+
     if (train_questions["reference"] == "").all():
+        shown = chat_settings(base_model.tokenizer()).examples
+        refuse_held_out(to_questions(train_questions), held_out, shown)
         logger.warning(NO_REFERENCES)
         return untrained(base_model, Objective(), training, seed, model_cache, warnings=[NO_REFERENCES])
     questions = Questions(train_questions, validation_questions, held_out)
