@@ -1,5 +1,8 @@
 """What one process has of the machine while others run beside it; what the machine has is faked."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -110,3 +113,25 @@ def test_what_is_slow_on_a_processor_is_warned_of(
 ) -> None:
     warn_of_slowness(device, half=half, recomputes=recomputes)
     assert len(caplog.messages) == (told is not None) and all(str(told) in message for message in caplog.messages)
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from aft.machine import keep_memory
+keep_memory(int(sys.argv[1]))
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [np.ones(2**17) for _ in range(32)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+step()
+print(step())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library")
+@pytest.mark.parametrize(("weights", "kept"), [(SMALL - 1, True), (SMALL, False)])
+def test_a_step_of_a_small_model_gets_the_memory_that_the_one_before_left(weights: int, kept: bool) -> None:
+    """32 MiB are 8,192 pages, which the kernel would hand out anew."""
+    told = subprocess.run([sys.executable, "-c", _FAULTS, str(weights)], capture_output=True, text=True, check=True)
+    assert (int(told.stdout) < 100) == kept

@@ -1,13 +1,17 @@
 """What there is to compute with, cores and GPUs, and the share of it that each of several processes has."""
 
+import ctypes
 import logging
 import os
+import sys
 from functools import cache
 
 logger = logging.getLogger(__name__)
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 SMALL = 1_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
+_TRIM, _MMAP = -1, -3  # of glibc's mallopt: how much that is free it keeps; what is so large is always given back
+_KEPT = {_MMAP: 2**25, _TRIM: 2**28}  # bytes
 _shared: dict[str, int | None] = {}
 
 
@@ -58,6 +62,18 @@ def use_threads(weights: int) -> None:
     if THREADS not in os.environ:
         usual = 1 if weights < SMALL else max(1, _all_threads() // (_shared.get("processes") or 1))
         torch.set_num_threads(_shared.get("threads") or usual)
+
+
+def keep_memory(weights: int) -> None:
+    """Have glibc keep up to 256 MiB of what a small model's tensors leave for those of the next step.
+
+    It gives each free megabyte back to the kernel, which hands out zeroed pages anew: 6,000 page faults in a training
+    step of the pocket model, a tenth of its time. Elsewhere, or for a larger model, nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if weights < SMALL and mallopt is not None:
+        for what, most in _KEPT.items():
+            mallopt(what, most)
 
 
 def warn_of_slowness(device: str, *, half: bool = False, recomputes: bool = False) -> None:

@@ -51,13 +51,11 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     monkeypatch.setattr("aft.hooks.side_by_side.Crew", Crew)
     monkeypatch.setattr("aft.hooks.side_by_side.visible_devices", list)
     monkeypatch.setattr("aft.hooks.side_by_side.usual_jobs", lambda: 8)
+    monkeypatch.setattr("aft.hooks.side_by_side._NEEDED", ())
     started: list[SideBySideHook] = []
 
-    def at(pipeline: Pipeline, name: str, **parameters: Any) -> SideBySideHook:
-        hook, catalog = (
-            SideBySideHook(),
-            SimpleNamespace(load=lambda name: parameters if name == "parameters" else name),
-        )
+    def at(pipeline: Pipeline, name: str, missing: Sequence[str] = (), **parameters: Any) -> SideBySideHook:
+        hook, catalog = SideBySideHook(), catalog_of(parameters, missing)
         started.append(hook)
         hook.before_pipeline_run(pipeline, catalog)  # type: ignore[arg-type]
         come_to(hook, pipeline, name)
@@ -67,6 +65,14 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     yield at
     for hook in started:
         hook.on_pipeline_error()
+
+
+def catalog_of(parameters: dict[str, Any], missing: Sequence[str] = ()) -> SimpleNamespace:
+    """Every dataset is there and holds its own name, but for those whose names have such a part."""
+    return SimpleNamespace(
+        load=lambda name: parameters if name == "parameters" else name,
+        exists=lambda name: not any(part in name for part in missing),
+    )
 
 
 def come_to(hook: SideBySideHook, pipeline: Pipeline, name: str) -> None:
@@ -106,6 +112,16 @@ def test_before_there_is_a_choice_no_process_is_started(start, whole, node):
     assert start(whole, node)._crew is None
 
 
+def test_where_models_are_missing_processes_are_started_at_once_and_begin_with_vft(start, whole):
+    """Their imports take seconds, and until VFT is trained there is nothing else to do."""
+    assert start(whole, "load_questions", missing=["model"])._crew.asked == []
+    assert {*start(whole, "train_vft", missing=["model"])._crew.asked} == FROM_VFT | {"train_vft"}
+
+
+def test_for_one_missing_model_no_process_is_started_at_once(start, whole):
+    assert start(whole, "load_questions", missing=["aft_dc.model"])._crew is None
+
+
 @pytest.mark.parametrize("names", [("vft_train",), ("vft_train", "sample_cots")])
 def test_for_nodes_that_follow_one_from_another_no_process_is_started(start, names):
     pipelines = register_pipelines()
@@ -114,8 +130,7 @@ def test_for_nodes_that_follow_one_from_another_no_process_is_started(start, nam
 
 def test_a_run_that_makes_nothing_starts_no_process(start, whole):
     hook = SideBySideHook()
-    catalog = SimpleNamespace(load=lambda name: {} if name == "parameters" else name)
-    hook.before_pipeline_run(whole, catalog)  # type: ignore[arg-type]
+    hook.before_pipeline_run(whole, catalog_of({}))  # type: ignore[arg-type]
     come_to(hook, whole, "train_rft")
     assert hook._crew is None
     hook.after_pipeline_run()

@@ -28,13 +28,12 @@ def auroc(scores_N: ArrayLike, is_correct_N: ArrayLike) -> float:
 
     Raises DataError when the two differ in length or a label is missing, NumericalError when a score is not finite.
     """
-    from scipy.stats import mannwhitneyu
-
     score_N, is_correct_N = _checked(scores_N, is_correct_N)
     positive, negative = score_N[is_correct_N], score_N[~is_correct_N]
     if not positive.size or not negative.size:
         return float("nan")
-    won = mannwhitneyu(positive, negative, method="asymptotic").statistic
+    ordered = np.sort(negative)
+    won = sum(np.searchsorted(ordered, positive, side).sum() for side in ("left", "right")) / 2
     return float(won / (positive.size * negative.size))
 
 

@@ -1,15 +1,15 @@
 """Statistics of an evaluation: intervals, paired comparisons, pass@k, maj@k and best-of-k.
 
 Pure functions of results per question. The suffix `_N` says one entry per question, in the same order
-wherever two such arrays meet; accuracies are fractions in [0, 1]. scipy is imported where it is needed, so
-that a machine without it can still count pass@k, maj@k and best-of-k.
+wherever two such arrays meet; accuracies are fractions in [0, 1].
 """
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, isfinite, isnan
+from math import comb, isfinite, isnan, sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +37,12 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[floa
 
     Raises DataError when there is no question.
     """
-    from scipy.stats import binomtest
-
     if total == 0:
         raise DataError("An accuracy over no questions has no interval; check that the test split is not empty.")
-    interval = binomtest(correct, total).proportion_ci(confidence_level=level, method="wilson")
-    return float(interval.low), float(interval.high)
+    p, z = correct / total, NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = p + z**2 / (2 * total), z * sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
+    low, high = ((middle + side) / (1 + z**2 / total) for side in (-half, half))
+    return 0.0 if correct == 0 else low, 1.0 if correct == total else high
 
 
 def bootstrap_interval(
@@ -123,15 +123,15 @@ def mcnemar_exact(a_N: ArrayLike, b_N: ArrayLike) -> float:
 
     Raises DataError when the two do not cover the same number of questions, or one has no result.
     """
-    from scipy.stats import binomtest
-
     a_N, b_N = flags(a_N), flags(b_N)
     if a_N.shape != b_N.shape:
         raise DataError(f"A paired test needs the same questions on both sides, not {a_N.size} and {b_N.size}.")
     only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    n, as_rare, ways = only_a + only_b, 1, 1  # of 2^n splits those as uneven as this one, to one side; in integers
+    for more in range(min(only_a, only_b)):
+        ways = ways * (n - more) // (more + 1)
+        as_rare += ways
+    return min(1.0, 2 * as_rare / 2**n)
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
@@ -202,11 +202,8 @@ def maj_at_k(answers: Sequence[Hashable], is_correct: Sequence[bool], k: int) ->
         raise DataError(
             f"Answer {contradictions[0]!r} is labelled right, yet missing or also labelled wrong; label anew."
         )
-    wins = Fraction(0)
-    for answer in right:
-        rivals = tuple(sorted(count for other, count in votes.items() if other != answer))
-        wins += _subsets_won(votes[answer], rivals, sum(abstains), k)
-    return float(wins / comb(n, k))
+    counts = (tuple(sorted(votes[answer] for answer in some)) for some in (right, votes.keys() - right))
+    return _share_won(*counts, sum(abstains), k)
 
 
 def best_of_k(scores: Sequence[float], is_correct: Sequence[bool], k: int) -> float:
@@ -226,12 +223,7 @@ def best_of_k(scores: Sequence[float], is_correct: Sequence[bool], k: int) -> fl
     flags_by_score: dict[float, list[bool]] = {}
     for score, flag in zip(scores, is_correct, strict=True):
         flags_by_score.setdefault(score, []).append(flag)
-    wins, below = Fraction(0), 0
-    for _, flags in sorted(flags_by_score.items()):
-        subsets = comb(below + len(flags), k) - comb(below, k)
-        wins += Fraction(subsets * sum(map(bool, flags)), len(flags))
-        below += len(flags)
-    return float(wins / comb(n, k))
+    return _share_best(tuple((len(flags), sum(map(bool, flags))) for _, flags in sorted(flags_by_score.items())), k)
 
 
 def _drawn_counts(generator: np.random.Generator, counts_P: np.ndarray, resamples: int) -> np.ndarray:
@@ -245,7 +237,26 @@ def _drawn_counts(generator: np.random.Generator, counts_P: np.ndarray, resample
     return np.bincount(drawn_R_N.ravel(), minlength=n_patterns * resamples).reshape(resamples, n_patterns)
 
 
+@lru_cache(maxsize=100_000)  # questions share few patterns of scores
+def _share_best(samples_S_2: tuple[tuple[int, int], ...], k: int) -> float:
+    """`best_of_k` of so many samples, and right ones among them, with each score, from the lowest."""
+    wins, below = Fraction(0), 0
+    for count, right in samples_S_2:
+        subsets = comb(below + count, k) - comb(below, k)
+        wins += Fraction(subsets * right, count)
+        below += count
+    return float(wins / comb(below, k))
+
+
 @lru_cache(maxsize=100_000)  # questions share few patterns of votes
+def _share_won(right: tuple[int, ...], wrong: tuple[int, ...], abstentions: int, k: int) -> float:
+    """`maj_at_k` where so many samples vote for each right and each wrong answer."""
+    wins = Fraction(0)
+    for i, own in enumerate(right):
+        wins += _subsets_won(own, (*right[:i], *right[i + 1 :], *wrong), abstentions, k)
+    return float(wins / comb(sum(right) + sum(wrong) + abstentions, k))
+
+
 def _subsets_won(own: int, rivals: tuple[int, ...], abstentions: int, k: int) -> Fraction:
     """Number of k-subsets won by an answer with `own` samples, 1 / (t + 1) of one that t rivals tie."""
     won_T: Counter[int] = Counter()

@@ -8,6 +8,7 @@ everything starts no process, and one whose processes are killed makes the same 
 """
 
 import atexit
+import importlib
 import logging
 import os
 import sys
@@ -35,7 +36,8 @@ from aft.training.settings import Launch
 
 logger = logging.getLogger(__name__)
 
-_LONG = (train_vft, train_variant, sample_cots, generate, generate_others, assess)  # what they make is kept
+_TRAINING = (train_vft, train_variant)
+_LONG = (*_TRAINING, sample_cots, generate, generate_others, assess)  # what they make is kept
 _NEEDED = ("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")  # takes seconds
 _BEFOREHAND = (*_LONG, identify)  # of these, others read a model or an identity, which are saved as they are
 
@@ -64,6 +66,10 @@ class SideBySideHook:
         self._open.enter_context(announced(self._share))
         atexit.register(self._close)  # Kedro tells hooks of no Ctrl-C
         self._open.callback(atexit.unregister, self._close)
+        training = [node for node in pipeline.nodes if node.func in _TRAINING]
+        missing = [node for node in training if not all(map(catalog.exists, node.outputs))]
+        if len(missing) > 1:
+            self._start(missing)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
@@ -71,6 +77,8 @@ class SideBySideHook:
         self._rest = self._rest[self._rest.index(node) + 1 :]
         self._here, self._inputs = node, inputs
         if self._crew is not None:
+            if not self._asked and node.func in self._long:
+                self._hand_over(self._crew)
             self._silence.on = self._crew.turn_of(node)
 
     @hook_impl
@@ -94,13 +102,21 @@ class SideBySideHook:
         self._open.close()
         self._crew = None
 
+    def _hand_over(self, crew: Crew) -> None:
+        """Let others begin with this node and those that follow, while this process imports what it needs, too."""
+        self._asked.add(self._here.name)
+        crew.add([self._here], self._inputs)
+        self._share()
+        for name in _NEEDED:
+            importlib.import_module(name)
+
     def _share(self) -> None:
         """This process is about to make something: have others run the nodes that need not wait for their turn."""
         found = self._beforehand()
         long = [node for node in (self._here, *found) if node.func in self._long]
         read = {name for node in long for name in node.inputs}
         if self._crew is None and sum(read.isdisjoint(node.outputs) for node in long) > 1:  # not one after the other
-            self._start(min(len({node.namespace for node in long}), _number(self._limit) or usual_jobs()))
+            self._start(long)
         if self._crew is not None:
             new = [node for node in found if node.name not in self._asked]
             self._asked |= {node.name for node in new}
@@ -128,7 +144,9 @@ class SideBySideHook:
                 fine.append(node)
         return fine, values
 
-    def _start(self, number: int) -> None:
+    def _start(self, nodes: Collection[Node]) -> None:
+        """Start as many processes as there are to be, but no more than these nodes' variants."""
+        number = min(len({node.namespace for node in nodes}), _number(self._limit) or usual_jobs())
         if number < 2:
             return
         threads = {THREADS: str(self._given_threads)} if self._given_threads and THREADS not in os.environ else {}

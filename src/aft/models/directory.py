@@ -26,7 +26,7 @@ from aft.files import (
     write_text,
     writing,
 )
-from aft.machine import use_threads, warn_of_slowness
+from aft.machine import keep_memory, use_threads, warn_of_slowness
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
 from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, PromptStyle, chat_settings, check_chat, prompt_style
@@ -234,6 +234,7 @@ def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
     import torch
 
     use_threads(model.num_parameters())
+    keep_memory(model.num_parameters())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     warn_of_slowness(device, half=model.dtype == torch.bfloat16)
     return model.to(torch.device(device))  # type: ignore[arg-type]

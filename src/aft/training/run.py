@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aft.code import deciding, source_hash
 from aft.errors import ModelError, SettingsError
 from aft.files import Description, build_once, write_json
-from aft.machine import use_threads
+from aft.machine import keep_memory, use_threads
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
 from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
@@ -164,6 +164,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     _check_steps(len(job.examples), job.settings)
     model, tokenizer = load()
     use_threads(model.num_parameters())
+    keep_memory(model.num_parameters())
     _check_lengths(model, [*job.examples, *job.probe])
 
     def adapted(plain: "PreTrainedModel") -> "PreTrainedModel":
