@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +24,10 @@ from aft.models.pocket import Architecture, build_model, build_tokenizer
 from aft.tasks import Question, pocket
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault of the code
-hypothesis.settings.load_profile("patient")
+THOROUGH = "AFT_TEST_THOROUGH" in os.environ  # after a change to the losses or to an answer check
+# A busy machine is no fault of the code, so there is no deadline.
+hypothesis.settings.register_profile("aft", deadline=None, max_examples=1000 if THOROUGH else 100)
+hypothesis.settings.load_profile("aft")
 
 SOURCE = Path(__file__).parents[1] / "src"
 NAMED = os.environ.get("AFT_DATA_DIR")
@@ -178,6 +181,24 @@ def edit_file(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds a lock taken gives up at once."""
     monkeypatch.setenv(PATIENCE, "0")
+
+
+@pytest.fixture
+def linear_time() -> Iterator[None]:
+    """Fail the test after 20 s of processor time.
+
+    On texts of 200,000 characters a linear pattern takes less than half a second, a quadratic one more than a minute.
+    How busy the machine is makes no difference.
+    """
+
+    def stop(*_: object) -> None:
+        pytest.fail("20 s of processor time are over: this does not take linear time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, 20)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager

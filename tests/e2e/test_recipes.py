@@ -119,7 +119,7 @@ def parameters(recipe: str, rows: Path, model: Path) -> str:
 
 def test_every_recipe_goes_through_all_stages(fresh: Any, rows: Path, model: Path) -> None:
     """One process runs `kedro run --env=<recipe>` for each, as importing torch and the rest takes the longest."""
-    runs = {recipe: fresh.command("--params", parameters(recipe, rows, model), env=recipe)[3:] for recipe in SETTINGS}
+    runs = {recipe: fresh.arguments("--params", parameters(recipe, rows, model), env=recipe) for recipe in SETTINGS}
     told_in = fresh.folder / "told.json"
     done = fresh.call([sys.executable, "-c", RUN_ALL, json.dumps(runs), str(told_in)])
     assert done.returncode == 0, done.stderr[-3000:]

@@ -146,7 +146,7 @@ tokens = st.lists(st.integers(0, 3), min_size=1, max_size=9)  # few different on
 weighted = st.lists(st.tuples(tokens, st.sampled_from([-2.0, 0.0, 0.0, 1.0, 3.0])), max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples // 5)
 @given(
     rows=st.lists(st.tuples(tokens, weighted), min_size=1, max_size=4).filter(lambda rows: any(r for _, r in rows)),
     budget=st.integers(1, 60),

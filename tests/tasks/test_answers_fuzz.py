@@ -1,6 +1,7 @@
-"""A million texts that no model should write, and some do: no answer check raises, or does not end."""
+"""Texts that no model should write, and some do: no answer check raises, or does not end."""
 
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from aft.errors import SettingsError
 from aft.tasks import get_task, task_names
 
-TEXTS = 1_000_000
+TEXTS = 1_000_000 if "AFT_TEST_THOROUGH" in os.environ else 50_000
 
 RESPONSES = (
     "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 altogether.\n#### 72",
@@ -32,8 +33,8 @@ PIECES = (
     *("__import__('os').system('x')", "eval(1)", "lambda: 0", "1_000", "0x1F", "9**9**9", "(a+)+$", "${HOME}"),
 )
 BOMBS = (
-    "9" * 10**6,
-    "#### " + "9" * 10**6,
+    "9" * 10**5,
+    "#### " + "9" * 10**5,
     "#### 1/" + "7" * 10**5,
     "#### " + "9" * 5000 + "/" + "7" * 5000,
     "the answer is 1e" + "9" * 10**5,
@@ -132,7 +133,7 @@ def test_all_families_are_tried() -> None:
     }
 
 
-def test_a_million_texts_never_raise() -> None:
+def test_random_texts_never_raise() -> None:
     """The ways to extract an answer take turns; every fortieth text is also compared with the one before it."""
     turns, before = itertools.cycle(EXTRACT), ""
     for number, (text, extract) in enumerate(zip(texts(seed=0, count=TEXTS), turns, strict=False)):
@@ -156,8 +157,8 @@ def test_bombs_can_be_compared() -> None:
         compare(bomb, "5")
 
 
-def long_text(unit: str, length: int = 60_000) -> str:
-    """What is cubic in its length does not end (see `faulthandler_timeout`), nor what is quadratic at ten million."""
+def long_text(unit: str, length: int = 20_000) -> str:
+    """What is cubic in its length does not end (see `faulthandler_timeout`), nor what is quadratic at a million."""
     return unit * (length // len(unit))
 
 
@@ -174,6 +175,6 @@ def test_long_texts_of_one_piece_can_be_compared(equal: Callable[[str, str], boo
 
 
 @every_extraction
-def test_lines_of_ten_megabytes(extract: Extract) -> None:
+def test_lines_of_a_megabyte(extract: Extract) -> None:
     for unit in ("9", "word "):
-        read(extract, long_text(unit, 10_000_000))
+        read(extract, long_text(unit, 1_000_000))

@@ -1,7 +1,5 @@
 """How own answers are marked, read and compared: every check behind every marker."""
 
-import time
-
 import pytest
 
 from aft.tasks.base import Question
@@ -81,9 +79,8 @@ def test_when_two_answers_are_the_same(how: str, one: str, other: str, equal: bo
 @pytest.mark.parametrize(
     "hostile", ["answer is " * 20_000, "####" * 20_000, r"\boxed{" * 20_000, "{" * 90_000, "</think>" * 20_000]
 )
+@pytest.mark.usefixtures("linear_time")
 def test_no_text_takes_long(hostile: str) -> None:
-    """Nor raises: what is linear takes a part of a second, what is quadratic minutes."""
-    began = time.monotonic()
+    """Nor raises."""
     for task in OWN.values():
         task.extract_answer(hostile)
-    assert time.monotonic() - began < 30
