@@ -16,11 +16,12 @@ from typing import Any
 from aft.bounds import Share
 from aft.checked import checked
 from aft.errors import DataError, SettingsError
+from aft.records import READERS
 from aft.tasks import gsm8k, latex
 from aft.tasks.base import SPLITS, Question, content_hash
 from aft.tasks.checks import OWN, AnswerCheck, Check, Marker
 from aft.tasks.multiple_choice import LETTERS, with_options
-from aft.tasks.rows import READERS, Row, checked_text, file_rows
+from aft.tasks.rows import Row, checked_text, file_rows
 
 __all__ = ["Settings", "load_questions"]
 
@@ -137,8 +138,6 @@ def _rows(path: Path) -> Iterable[tuple[str | None, Row]]:
     for split, several in files.items():
         for file in several:
             for where, row in file_rows(str(file.parent), file.name.removesuffix(".gz")):
-                if not isinstance(row, dict):
-                    raise DataError(f"{where} is no object with fields.")
                 yield split, (where, row)
 
 
