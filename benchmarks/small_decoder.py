@@ -19,7 +19,7 @@ from measure import matmul_rate
 
 from aft.code import deciding
 from aft.files import digest
-from aft.models.directory import publish
+from aft.models.publish import publish
 from aft.models.tokens import end_token
 from aft.tasks import Question, gsm8k
 from aft.training.examples import Example, refuse_held_out

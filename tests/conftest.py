@@ -18,9 +18,10 @@ import hypothesis
 import pytest
 import torch
 
-from aft.files import PATIENCE
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.locks import PATIENCE
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
+from aft.models.publish import save_model
 from aft.tasks import Question, pocket
 
 torch.set_num_threads(1)

@@ -12,10 +12,14 @@ import pytest
 
 from aft.cache import Entry, find_entries, refuse_shared, refuse_while_running, remove
 from aft.catalog.sample_store import SampleStoreDataset
+from aft.directories import build_once, finish_directory
 from aft.errors import StoreError
-from aft.files import LOCKS, build_once, finish_directory, lock_of, locked, write_json, write_sealed
-from aft.models.directory import ModelDirectory, open_model, publish, standing_for
+from aft.files import write_json
+from aft.locks import LOCKS, lock_of, locked
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import publish, standing_for
 from aft.sampling.store import SampleStore, encode
+from aft.sealed import write_sealed
 
 
 @pytest.fixture
@@ -165,7 +169,7 @@ def test_what_a_killed_run_left_is_named_by_what_it_was_to_be(
     code = """
 import os, sys
 from pathlib import Path
-from aft.files import build_once
+from aft.directories import build_once
 def build(directory):
     (directory / "checkpoint").write_bytes(bytes(1000))
     os.kill(os.getpid(), 9)

@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from aft.cli import cli
-from aft.files import LOCKS, locked, write_json, write_sealed
+from aft.files import write_json
+from aft.locks import LOCKS, locked
+from aft.sealed import write_sealed
 
 ROOT = Path(__file__).parents[1]
 

@@ -105,7 +105,7 @@ def test_code_that_was_edited_before_it_was_loaded_makes_nothing_under_the_old_h
 ):
     """A room is imported when it is needed first, which may be long after the process has begun."""
     script = """
-from aft.files import build_once
+from aft.directories import build_once
 edit("scoring/groups.py")
 try:
     build_once(Path(sys.argv[1]) / "cache", {"kind": "scores"}, lambda directory: print("built"), "scoring")
@@ -122,7 +122,7 @@ def test_what_is_made_while_someone_edits_its_code_is_made_by_the_code_in_memory
 ):
     """Hours of training are not lost, and stand under the hash of what trained."""
     script = """
-from aft.files import build_once, read_manifest
+from aft.directories import build_once, read_manifest
 def build(directory):
     edit("scoring/groups.py")
 made = build_once(Path(sys.argv[1]) / "cache", {"kind": "scores"}, build, "scoring")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aft.models.directory import ModelDirectory, save_model
+from aft.models.directory import ModelDirectory
+from aft.models.publish import save_model
 
 ROOT = Path(__file__).parents[1]
 END = "<end▁of▁sentence>"
@@ -18,7 +19,8 @@ ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 IN_CHAT = """
 import sys
 from pathlib import Path
-from aft.models.directory import in_prompt_style, open_model
+from aft.models.directory import open_model
+from aft.models.publish import in_prompt_style
 made = in_prompt_style(open_model(Path(sys.argv[1])), "chat", Path(sys.argv[2]))
 print(made.path, ascii(made.tokenizer().eos_token))
 """

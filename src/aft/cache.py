@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from aft.directories import MANIFEST
 from aft.errors import StoreError
-from aft.files import CLEANING, LOCKS, MANIFEST, check_seal, lock_of, locked, sealed_files, writing
+from aft.files import writing
+from aft.locks import CLEANING, LOCKS, lock_of, locked
+from aft.sealed import check_seal, sealed_files
 
 CACHES = ("model_cache", "sample_cache", "score_cache", "rating_cache")  # the parameters that say where they are
 DESCRIPTION = "description.json"  # what the things in an append-only store follow from

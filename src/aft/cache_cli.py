@@ -7,7 +7,7 @@ import click
 
 from aft.cache import CACHES, Entry, find_entries, refuse_shared, refuse_while_running, remove
 from aft.errors import StoreError
-from aft.files import CLEANING, LOCKS, locked
+from aft.locks import CLEANING, LOCKS, locked
 from aft.project import at_workplace
 
 if TYPE_CHECKING:

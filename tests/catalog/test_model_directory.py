@@ -7,7 +7,7 @@ import pytest
 from kedro.io import DatasetError
 
 from aft.catalog.model_directory import ModelDirectoryDataset
-from aft.files import MANIFEST
+from aft.directories import MANIFEST
 from aft.models.directory import ModelDirectory
 
 

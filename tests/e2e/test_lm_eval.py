@@ -11,8 +11,9 @@ import pytest
 
 from aft.evaluation.harness import write_task
 from aft.feedback.label import label_responses
-from aft.models.directory import ModelDirectory, in_prompt_style, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
+from aft.models.publish import in_prompt_style, save_model
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import SamplingSettings
 from aft.tasks import Question, pocket

@@ -15,7 +15,8 @@ from aft.cli import cli
 from aft.errors import DataError
 from aft.evaluation.harness import write_task
 from aft.models.chat import CHAT_KEY, STYLE_KEY
-from aft.models.directory import ModelDirectory, open_model, publish
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import publish
 from aft.models.tokens import encode_question
 from aft.pipelines.tables import to_table
 from aft.tasks import Question, multiple_choice

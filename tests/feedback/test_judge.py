@@ -27,7 +27,8 @@ from aft.errors import AftError, DataError, SettingsError, StoreError
 from aft.feedback.judge import JudgeSettings, rate_with_server
 from aft.feedback.judge_prompt import candidate_hash, judge_messages, read_rating
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import lock_of, locked, with_seal
+from aft.locks import lock_of, locked
+from aft.sealed import with_seal
 from aft.tasks import Question
 
 Start = Callable[..., "subprocess.Popen[str]"]

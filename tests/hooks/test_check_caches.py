@@ -9,8 +9,8 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.cache import CACHES
 from aft.errors import AftError, SettingsError
-from aft.files import PATIENCE
 from aft.hooks.check_caches import CheckCachesHook
+from aft.locks import PATIENCE
 
 
 def check(parameters: dict[str, Any], *read: str) -> None:

@@ -12,8 +12,8 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.cache import refuse_while_running
 from aft.errors import StoreError
-from aft.files import CLEANING, LOCKS, locked
 from aft.hooks.run_lock import RunLockHook
+from aft.locks import CLEANING, LOCKS, locked
 
 TABLE = "aft.catalog.atomic.AtomicParquetDataset"
 

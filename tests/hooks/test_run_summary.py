@@ -6,7 +6,8 @@ from kedro.pipeline import Node, Pipeline
 from aft.hooks import run_summary
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.run_summary import RunSummaryHook, comparison_lines, next_lines, stage_lines
-from aft.models.directory import WARNINGS, ModelDirectory
+from aft.models.directory import ModelDirectory
+from aft.models.publish import WARNINGS
 
 OFF = {"enabled": False, "tracking_uri": None, "experiment": "aft"}
 ON = {**OFF, "enabled": True}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kedro.pipeline import Pipeline
 
-from aft.files import announce
+from aft.directories import announce
 from aft.hooks.side_by_side import SideBySideHook
 from aft.pipeline_registry import register_pipelines
 from aft.sampling.settings import ClusterSettings, SamplerSettings, ServerSettings
@@ -169,12 +169,14 @@ def test_what_was_told_beforehand_is_not_told_again_and_the_end_closes_all(start
     handler = logging.getLogger().handlers[0]
     come_to(hook, whole, "train_rft")
     for name, level, message in (
-        ("aft.files", logging.INFO, "Reusing"),
-        ("aft.files", logging.WARNING, "new"),
+        ("aft.directories", logging.INFO, "Reusing"),
+        ("aft.directories", logging.WARNING, "new"),
         ("aft.any", logging.WARNING, "a warning"),
     ):
         record = logging.LogRecord(name, level, "", 0, message, None, None)
         seen.append((message, bool(handler.filter(record))))
     assert seen == [("Reusing", False), ("new", True), ("a warning", False)]
     hook.on_pipeline_error()
-    assert crew.closed and handler.filter(logging.LogRecord("aft.files", logging.INFO, "", 0, "Reusing", None, None))
+    assert crew.closed and handler.filter(
+        logging.LogRecord("aft.directories", logging.INFO, "", 0, "Reusing", None, None)
+    )

@@ -17,7 +17,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import save_model
 from aft.models.tokens import decode_response, encode_prompt, encode_response, end_tokens, known_tokens
 from aft.sampling import engine
 from aft.sampling.run import sample_responses

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from aft.errors import ModelError, SettingsError
 from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, Turn, chat_settings, check_chat
-from aft.models.directory import ModelDirectory, in_prompt_style, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model
+from aft.models.publish import in_prompt_style, save_model
 from aft.models.tokens import encode_question, encode_response, messages_of, unscored_tokens
 from aft.pipelines.parameters import BaseModel
 from aft.pipelines.training import Origin

@@ -17,9 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft.catalog.model_directory import ModelDirectoryDataset
+from aft.directories import MANIFEST, finish_directory, is_intact, read_manifest
 from aft.errors import ModelError, StoreError
-from aft.files import MANIFEST, finish_directory, is_intact, locked, read_manifest, with_seal
-from aft.models.directory import ModelDirectory, decides, open_model, publish, save_model, standing_for
+from aft.locks import locked
+from aft.models.directory import ModelDirectory, decides, open_model
+from aft.models.publish import publish, save_model, standing_for
+from aft.sealed import with_seal
 from aft.training.run import kept_warnings
 
 WEIGHTS = "model.safetensors"
@@ -514,7 +517,7 @@ class TestPublish:
             waits.set()
             return locked(*options)
 
-        monkeypatch.setattr("aft.models.directory.locked", locked_soon)
+        monkeypatch.setattr("aft.models.publish.locked", locked_soon)
         second = threading.Thread(target=publish, args=(source, target))
         with locked(tmp_path / ".base.lock"):
             second.start()

@@ -12,7 +12,8 @@ import torch
 
 from aft.errors import ModelError
 from aft.models.adapters import LoraSettings
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import save_model
 from aft.training.examples import Example
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings

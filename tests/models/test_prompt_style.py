@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from aft.code import source_hash
+from aft.directories import is_intact
 from aft.errors import ModelError
-from aft.files import is_intact
 from aft.models.chat import STYLE_KEY, prompt_style
-from aft.models.directory import ModelDirectory, in_prompt_style, open_model, publish, save_model
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
+from aft.models.publish import in_prompt_style, publish, save_model
 from aft.models.tokens import encode_prompt, encode_response
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import SamplingSettings

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from aft.cli import cli
+from aft.directories import finish_directory
 from aft.errors import ModelError
-from aft.files import finish_directory
 from aft.models.card import model_card
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.push import push

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from aft.code import deciding
+from aft.directories import finish_directory
 from aft.errors import SettingsError
 from aft.evaluation.compare import comparison_table
 from aft.evaluation.predictions import measure
-from aft.files import finish_directory
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes, report
 from aft.pipelines.parameters import Evaluation, Labelling

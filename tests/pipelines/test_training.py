@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft.directories import MANIFEST
 from aft.errors import DataError, SettingsError
-from aft.files import MANIFEST
 from aft.models.chat import CHAT_KEY
-from aft.models.directory import ModelDirectory, open_model, publish
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import publish
 from aft.models.tokens import encode_response
 from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.evaluate import nodes

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model
+from aft.models.publish import save_model
 from aft.models.tokens import decode_response, end_token
 from aft.sampling import engine
 from aft.sampling.draws import Draws

@@ -97,7 +97,7 @@ def test_a_folder_is_read_by_name_and_line(tmp_path: Path) -> None:
         ({"prompt": "How many?", "responses": "Two."}, "has responses that are no list"),
         ({"prompt": "How many?", "responses": ["Two."], "scores": [1, 0]}, "has scores that are no list with one for"),
         ({"prompt": "How many?", "responses": ["Two."], "label": True}, "has label that are no list with one for"),
-        (["Two."], "has no question"),
+        (["Two."], "is no object with fields"),
     ],
 )
 def test_a_malformed_row_is_named_with_file_and_line(row: Any, told: str, tmp_path: Path) -> None:
@@ -110,5 +110,5 @@ def test_a_malformed_row_is_named_with_file_and_line(row: Any, told: str, tmp_pa
 def test_what_is_no_file_of_rows_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "rows.txt").touch()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"must be a file that ends in \.csv, \.json, \.jsonl, \.parquet, or a folder"):
+    with pytest.raises(DataError, match=r"must be a file that ends in \.jsonl, \.json, \.csv, \.parquet, or a folder"):
         list(read_rollouts(tmp_path / name))

@@ -412,7 +412,7 @@ class TestNeverMixed:
         code = """
 import sys, time
 from pathlib import Path
-from aft.files import lock_of, locked
+from aft.locks import lock_of, locked
 with locked(lock_of(Path(sys.argv[1]))):
     print("locked", flush=True)
     time.sleep(600)

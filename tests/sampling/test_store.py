@@ -14,7 +14,7 @@ import pytest
 
 from aft.code import source_hash
 from aft.errors import StoreError
-from aft.files import lock_of, locked
+from aft.locks import lock_of, locked
 from aft.sampling.store import ROOMS, SampleStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, BertConfig, ElectraConfig, MambaConfig, RobertaConfig, XLNetConfig
 
 from aft.errors import ModelError
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import save_model
 from aft.sampling.engine import Request, generate
 from aft.sampling.settings import SamplingSettings
 from aft.scoring.paths import choose_path

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from aft.errors import DataError, NumericalError, StoreError
-from aft.files import hash_file, with_seal
-from aft.models.directory import ModelDirectory, open_model, save_model
+from aft.files import hash_file
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import save_model
 from aft.models.tokens import encode_prompt
 from aft.scoring import paths
 from aft.scoring.responses import score_responses
+from aft.sealed import with_seal
 from aft.tasks import get_task
 
 

@@ -169,8 +169,8 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path, caplo
     ("row", "complaint"),
     [
         ('{"question": "How many?"', "is not JSON"),
-        ("", "is not JSON"),
-        ('["How many?"]', "lacks the field 'options'"),
+        ("", "is blank"),
+        ('["How many?"]', "is no object with fields"),
         ({"question": "How many?", "options": OPTIONS, "correct": "C"}, "lacks the field 'rationale'"),
         (_row("  "), "has no text in the field 'question'"),
         (_row("How many?", "  "), "has no text in the field 'rationale'"),

@@ -72,7 +72,7 @@ def test_limits_take_the_first_of_each_split(tmp_path: Path) -> None:
     ("row", "complaint"),
     [
         ('{"question": "Where?"', "is not JSON"),
-        ("[]", "lacks the field"),
+        ("[]", "is no object with fields"),
         ({"question": "Where?", "choices": CHOICES, "answer": "C"}, "lacks the field 'free_flow'"),
         (_row(" "), "has no text in the field 'question'"),
         (_row("Where?", free_flow=""), "has no text in the field 'free_flow'"),

@@ -167,7 +167,7 @@ MALFORMED = [
     ("mmlu", _mmlu("What?", True), "has the answer True"),
     ("mmlu", _mmlu("What?", choices="0426"), "has no list of 2 to 5 options"),
     ("commonsenseqa", "{", "is not JSON"),
-    ("commonsenseqa", "[]", "lacks the field 'question'"),
+    ("commonsenseqa", "[]", "is no object with fields"),
     ("commonsenseqa", {"question": {"stem": "Where?"}, "answerKey": "A"}, "lacks the field 'choices'"),
     ("commonsenseqa", {"question": {"stem": "Where?", "choices": "ABCDE"}, "answerKey": "A"}, "has no list of options"),
     (
@@ -187,7 +187,7 @@ MALFORMED = [
         "has no options A, B, C, D, E, in this order",
     ),
     ("commonsenseqa", {"question": 3, "choices": [], "answerKey": "A"}, "has no text in the field 'question'"),
-    ("svamp", 3, "lacks the field 'Body'"),
+    ("svamp", 3, "is no object with fields"),
     ("svamp", {"Body": "x", "Question": "y"}, "lacks the field 'Answer'"),
     ("svamp", _svamp(" "), "has no text in the field 'Body'"),
     ("svamp", _svamp("Dan had 3.", "two"), "has the answer 'two', which is no number"),
@@ -196,7 +196,7 @@ MALFORMED = [
     ("gsm_hard", {"input": "How many?", "target": 3.0}, "lacks the field 'question'"),
     ("gsm_hard", {"question": "How many?"}, "lacks the field 'answer'"),
     ("gsm_hard", '{"question": "How many?", "answer": NaN}', "has the answer 'nan', which is no number"),
-    ("mawps", [], "lacks the field 'sQuestion'"),
+    ("mawps", [], "is no object with fields"),
     ("mawps", {"sQuestion": "How many?"}, "lacks the field 'lSolutions'"),
     ("mawps", _mawps(""), "has no text in the field 'sQuestion'"),
     ("mawps", _mawps("How many?", []), "has no list of one number"),
@@ -210,7 +210,7 @@ MALFORMED = [
 def test_a_malformed_row_is_refused_with_its_place(tmp_path: Path, family: str, row: object, complaint: str) -> None:
     name = FILES[family]
     _publish(tmp_path, name, [ROWS[family]("What?"), row])
-    place = f"{tmp_path / name}, {'line' if name.endswith('.jsonl') else 'item'} 2 "
+    place = f"{tmp_path / name}, {'line' if name.endswith('.jsonl') else 'row'} 2 "
     with pytest.raises(DataError) as caught:
         _asked(family, tmp_path)
     assert str(caught.value).startswith(place) and complaint in str(caught.value)

@@ -391,9 +391,9 @@ def test_a_question_asked_twice_is_kept_once_and_counted(tmp_path: Path, caplog:
     ("row", "complaint"),
     [
         ('{"question": "How many?"', "is not JSON"),
-        ("", "is not JSON"),
+        ("", "is blank"),
         ("[" * 100_000, "is not JSON"),
-        ('["How many?", "#### 2"]', "lacks the field 'question'"),
+        ('["How many?", "#### 2"]', "is no object with fields"),
         ({"question": "How many?"}, "lacks the field 'answer'"),
         ({"question": "How many?", "answer": 2}, "has no text in the field 'answer'"),
         (_row("  "), "has no text in the field 'question'"),

@@ -3,7 +3,6 @@
 import gzip
 import sys
 import types
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,39 +33,39 @@ def test_lines_and_items_are_read_with_their_places(tmp_path: Path, packed: bool
         path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
         return path
 
-    lines, items = write("a.jsonl", '{"x": 1}\n"\u2028"\n'), write("a.json", "[7, 8]")
-    assert list(rows.json_lines(str(tmp_path), "a.jsonl")) == [
+    lines, items = write("a.jsonl", '{"x": 1}\n{"x": "\u2028"}\n'), write("a.json", '[{"x": 7}, {}]')
+    assert list(rows.file_rows(str(tmp_path), "a.jsonl")) == [
         (f"{lines}, line 1", {"x": 1}),
-        (f"{lines}, line 2", "\u2028"),
+        (f"{lines}, line 2", {"x": "\u2028"}),
     ]
-    assert list(rows.json_array(str(tmp_path), "a.json")) == [(f"{items}, item 1", 7), (f"{items}, item 2", 8)]
+    assert list(rows.file_rows(str(tmp_path), "a.json")) == [(f"{items}, row 1", {"x": 7}), (f"{items}, row 2", {})]
 
 
 def test_line_ends_and_byte_order_marks_of_other_programs_are_no_content(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"x": 1}\r\n2\r\n')
-    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[7,\r\n8]\r\n")
-    assert [row for _, row in rows.json_lines(str(tmp_path), "a.jsonl")] == [{"x": 1}, 2]
-    assert [row for _, row in rows.json_array(str(tmp_path), "a.json")] == [7, 8]
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"x": 1}\r\n{}\r\n')
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf[{},\r\n{"x": 8}]\r\n')
+    assert [row for _, row in rows.file_rows(str(tmp_path), "a.jsonl")] == [{"x": 1}, {}]
+    assert [row for _, row in rows.file_rows(str(tmp_path), "a.json")] == [{}, {"x": 8}]
 
 
 def test_the_plain_file_is_read_before_the_packed_one(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("1", encoding="utf-8")
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"2"))
-    assert [row for _, row in rows.json_lines(str(tmp_path), "a.jsonl")] == [1]
+    (tmp_path / "a.jsonl").write_text("{}", encoding="utf-8")
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"x": 2}'))
+    assert [row for _, row in rows.file_rows(str(tmp_path), "a.jsonl")] == [{}]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.jsonl", b"1\n{\n", r"a\.jsonl, line 2 is not JSON"),
-        ("a.jsonl", b"1\n\n2\n", r"a\.jsonl, line 2 is not JSON"),
+        ("a.jsonl", b"{}\n{\n", r"a\.jsonl, line 2 is not JSON"),
+        ("a.jsonl", b"{}\n\n{}\n", r"a\.jsonl, line 2 is blank"),
         ("a.jsonl", b"\xff\xfe1\n", r"a\.jsonl, line 1 is not JSON"),
         ("a.jsonl", "1\n".encode("utf-16"), r"a\.jsonl, line 1 is not JSON"),
         ("a.json", "[1]".encode("utf-16"), r"a\.json is not JSON"),
         ("a.jsonl", b'"\xed\xa0\x80"\n', r"a\.jsonl, line 1 is not JSON"),  # half of a pair
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1 is not JSON"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b"1\n" * 999, mtime=0)[:-9], r"a\.jsonl\.gz cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-9], r"a\.jsonl\.gz cannot be read"),
         ("a.json", b'{"a": 1}', r"a\.json is not a JSON array"),
         ("a.json", b"[1, 2", r"a\.json is not JSON"),
         ("b.json", b"[]", r"no file .*a\.json.* \(nor a\.json.*\.gz\); the setting 'path' must name a folder"),
@@ -74,9 +73,8 @@ def test_the_plain_file_is_read_before_the_packed_one(tmp_path: Path) -> None:
 )
 def test_a_broken_or_missing_file_is_named(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
     (tmp_path / name).write_bytes(content)
-    read: Callable[[str, str], Iterator[rows.Row]] = rows.json_lines if "jsonl" in name else rows.json_array
     with pytest.raises(DataError, match=complaint):
-        list(read(str(tmp_path), "a.jsonl" if "jsonl" in name else "a.json"))
+        list(rows.file_rows(str(tmp_path), "a.jsonl" if "jsonl" in name else "a.json"))
 
 
 def test_the_hub_is_asked_for_the_pinned_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aft.files import finish_directory
+from aft.directories import finish_directory
 from aft.models.adapters import LoraSettings
 from aft.models.pocket import build_tokenizer
 from aft.training import checkpoints, loop

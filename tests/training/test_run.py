@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from aft import files
+from aft import directories
 from aft.errors import ModelError, NumericalError, SettingsError
 from aft.models.adapters import LoraSettings
 from aft.models.card import model_card
-from aft.models.directory import open_model, publish
+from aft.models.directory import open_model
+from aft.models.publish import publish
+from aft.sealed import with_seal
 from aft.training import loop, selection
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS, train, train_once
@@ -89,7 +91,7 @@ def test_a_model_that_lacks_only_its_name_is_not_trained_again(tmp_path, small_l
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files, "finish_directory", fail)
+        patch.setattr(directories, "finish_directory", fail)
         run(lambda: (small_llama(), pocket_tokenizer))
     trained = run(refuse_to_load)
     assert [row["step"] for row in trained.curve] == [1, 2, 3, 4]
@@ -156,7 +158,7 @@ def test_a_model_from_before_there_was_a_monitor_has_no_warnings(start):
     manifest = first.directory.path / "manifest.json"
     content = json.loads(manifest.read_text(encoding="utf-8"))
     del content["files"]["training_warnings.json"], content["seal"]
-    manifest.write_text(json.dumps(files.with_seal(content)), encoding="utf-8")
+    manifest.write_text(json.dumps(with_seal(content)), encoding="utf-8")
     assert start() == first
 
 

@@ -1,4 +1,4 @@
-"""Kedro's datasets of tables, JSON and text with atomic writes and a checksum: see `aft.files.write_sealed`.
+"""Kedro's datasets of tables, JSON and text with atomic writes and a checksum: see `aft.sealed.write_sealed`.
 
 A killed run leaves no half file, and a file that has changed since it was written is not loaded. Runs of several seeds
 may write and read the same one at once.
@@ -12,7 +12,8 @@ from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from kedro_datasets.text import TextDataset
 
 from aft.catalog.stages import way_out
-from aft.files import check_seal, json_text, write_sealed
+from aft.files import json_text
+from aft.sealed import check_seal, write_sealed
 
 
 class _Atomic:

@@ -8,7 +8,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
 from aft.catalog.stages import way_out
-from aft.files import check_seal, write_sealed
+from aft.sealed import check_seal, write_sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,10 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
 from aft.catalog.stages import way_out
+from aft.directories import MANIFEST, read_manifest
 from aft.errors import ModelError
-from aft.files import MANIFEST, read_manifest
-from aft.models.directory import ModelDirectory, open_model, publish
+from aft.models.directory import ModelDirectory, open_model
+from aft.models.publish import publish
 
 
 class ModelDirectoryDataset(AbstractDataset[ModelDirectory, ModelDirectory]):

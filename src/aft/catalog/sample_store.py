@@ -9,7 +9,8 @@ from kedro.io import AbstractDataset
 
 from aft.catalog.stages import way_out
 from aft.errors import StoreError
-from aft.files import check_seal, hash_file, json_text, write_sealed
+from aft.files import hash_file, json_text
+from aft.sealed import check_seal, write_sealed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from kedro_datasets.partitions import PartitionedDataset
 from aft.catalog.atomic import AtomicParquetDataset
 from aft.catalog.stages import way_out
 from aft.errors import StoreError
-from aft.files import lost_files
+from aft.sealed import lost_files
 
 
 class TablePartitionsDataset(PartitionedDataset):

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from aft.directories import Description, remove_leftovers
 from aft.errors import DataError
 from aft.feedback.judge_client import complete
 from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_rating
 from aft.feedback.judge_settings import JudgeSettings
 from aft.feedback.judge_store import Answer, append, open_answers
-from aft.files import Description, digest, lock_of, locked, remove_leftovers, write_json
+from aft.files import digest, write_json
+from aft.locks import lock_of, locked
 from aft.progress import bar
 from aft.server import open_client, run, run_concurrently
 from aft.tasks import Question

@@ -10,7 +10,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aft.files import with_seal, without_seal, write_atomically, writing
+from aft.files import write_atomically, writing
+from aft.sealed import with_seal, without_seal
 
 logger = logging.getLogger(__name__)
 

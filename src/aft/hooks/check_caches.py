@@ -7,7 +7,8 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from aft.cache import CACHES
-from aft.files import patience_s, usable_folder
+from aft.files import usable_folder
+from aft.locks import patience_s
 
 
 class CheckCachesHook:

@@ -15,7 +15,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from aft.files import CLEANING, LOCKS, digest, locked
+from aft.files import digest
+from aft.locks import CLEANING, LOCKS, locked
 from aft.pipelines.training import seed_key
 
 

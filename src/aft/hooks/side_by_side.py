@@ -1,9 +1,9 @@
 """What takes long is made side by side: variants train, answer and score in several processes at once.
 
 Kedro's nodes run one after the other as ever, in this process, which alone writes to the catalog and to MLflow. But
-whatever takes long is kept under a hash of what it follows from, whoever makes it (`aft.files.build_once`, the sample
-store). So as soon as a node has to make something, other processes begin to run the nodes after it whose inputs are
-there, before their turn, and throw away what these give: when their turn comes, all is found. A run that finds
+whatever takes long is kept under a hash of what it follows from, whoever makes it (`aft.directories.build_once`, the
+sample store). So as soon as a node has to make something, other processes begin to run the nodes after it whose inputs
+are there, before their turn, and throw away what these give: when their turn comes, all is found. A run that finds
 everything starts no process, and one whose processes are killed makes the same by itself.
 """
 
@@ -23,7 +23,7 @@ from kedro.pipeline.node import Node
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from aft.checked import read
-from aft.files import announced
+from aft.directories import announced
 from aft.hooks.crew import Crew
 from aft.machine import THREADS, share_cores, shares_of, usual_jobs, visible_devices
 from aft.pipelines.align_train.nodes import train_variant
@@ -181,5 +181,5 @@ class _Silence(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be seen."""
-        reused = record.name == "aft.files" and record.levelno == logging.INFO
+        reused = record.name == "aft.directories" and record.levelno == logging.INFO
         return not (self.on and (reused or record.getMessage() in self.told))

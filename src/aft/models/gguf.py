@@ -6,7 +6,8 @@ from typing import Any
 
 from aft.errors import ModelError, SettingsError
 from aft.files import writing
-from aft.models.directory import ModelDirectory, hide_weight_bars, open_model, save_model
+from aft.models.directory import ModelDirectory, hide_weight_bars, open_model
+from aft.models.publish import save_model
 
 
 def convert(file: Path, folder: Path) -> ModelDirectory:

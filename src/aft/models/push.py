@@ -9,7 +9,8 @@ from aft.errors import ModelError
 from aft.hub import message_of
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD, HUB_NAME, with_results
-from aft.models.directory import ADAPTERS, WARNINGS, ModelDirectory, decides, handed_on
+from aft.models.directory import ADAPTERS, ModelDirectory, decides
+from aft.models.publish import WARNINGS, handed_on
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

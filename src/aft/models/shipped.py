@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aft.directories import build_once
 from aft.errors import ModelError
-from aft.files import build_once, write_json
+from aft.files import write_json
 from aft.models.directory import ModelDirectory, decides, open_model
 
 FOLDER = Path(__file__).with_name("pocket_base")

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from aft.directories import MANIFEST
 from aft.errors import DataError
-from aft.files import MANIFEST
 from aft.models.directory import ModelDirectory
 from aft.models.push import Results
 from aft.pipelines import tables

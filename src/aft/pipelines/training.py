@@ -11,7 +11,8 @@ import pandas as pd
 
 from aft.code import deciding
 from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
-from aft.models.directory import ModelDirectory, standing_for
+from aft.models.directory import ModelDirectory
+from aft.models.publish import standing_for
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import by_id, to_questions
 from aft.tasks import Question

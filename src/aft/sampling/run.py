@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.code import deciding
+from aft.directories import Description
 from aft.errors import DataError
-from aft.files import Description, digest
+from aft.files import digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_question, known_tokens
 from aft.progress import bar

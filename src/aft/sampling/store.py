@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aft.code import load_rooms, source_hash
-from aft.files import (
-    Description,
-    announce,
-    digest,
-    hash_file,
-    lock_of,
-    locked,
-    remove_leftovers,
-    write_atomically,
-    write_json,
-)
+from aft.directories import Description, announce, remove_leftovers
+from aft.files import digest, hash_file, write_atomically, write_json
+from aft.locks import lock_of, locked
 
 if TYPE_CHECKING:
     import pandas as pd

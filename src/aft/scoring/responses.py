@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aft.directories import build_once, read_manifest
 from aft.errors import DataError, NumericalError, StoreError
-from aft.files import build_once, digest, read_manifest
+from aft.files import digest
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import encode_question, unscored_tokens
 from aft.progress import bar

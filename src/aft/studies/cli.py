@@ -37,7 +37,7 @@ def list_studies(place: "Workplace") -> None:
 @at_workplace
 def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) -> None:
     """Run the studies NAMES, or `all`; what is finished is not run again."""
-    from aft.files import locked
+    from aft.locks import locked
     from aft.reporting.study_pages import write_study
     from aft.studies.plan import batches_of, merged, points_of
     from aft.studies.results import load_results, study_table, verdicts

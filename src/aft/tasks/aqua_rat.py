@@ -22,8 +22,8 @@ from aft.tasks.rows import (
     checked_text,
     draw,
     field,
+    file_rows,
     hub_rows,
-    json_lines,
     text_field,
     without_repeats,
 )
@@ -132,7 +132,7 @@ def _rows(settings: Settings, name: str) -> Iterator[Row]:
         yield from hub_rows(HUB_DATASET, "raw", {"dev": "validation"}.get(name, name), settings.revision)
         return
     for file in settings.train_files if name == "train" else (f"{name}.json",):
-        yield from json_lines(settings.path, file)
+        yield from file_rows(settings.path, file, ".jsonl")
 
 
 def _question(row: Any, where: str, question_id: str, split: str) -> Question:

@@ -13,7 +13,7 @@ from aft.checked import checked
 from aft.errors import DataError
 from aft.tasks.base import Question
 from aft.tasks.multiple_choice import answers_equal, choice_question, extract_answer, prompt
-from aft.tasks.rows import field, json_lines, text_field, without_repeats
+from aft.tasks.rows import field, file_rows, text_field, without_repeats
 
 __all__ = ["Settings", "answers_equal", "extract_answer", "load_questions", "prompt"]
 
@@ -58,7 +58,7 @@ def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
 def _published(settings: Settings, name: str, split: str) -> list[Question]:
     return [
         _question(row, where, f"ecqa/{name}/{number:05d}", split)
-        for number, (where, row) in enumerate(json_lines(settings.path, f"{name}.jsonl"))
+        for number, (where, row) in enumerate(file_rows(settings.path, f"{name}.jsonl"))
     ]
 
 

@@ -24,7 +24,7 @@ from aft.tasks.answers import (
 )
 from aft.tasks.base import Question, content_hash
 from aft.tasks.calculator import TOLERANCE, value_of
-from aft.tasks.rows import draw, hub_rows, json_lines, text_field, without_repeats
+from aft.tasks.rows import draw, file_rows, hub_rows, text_field, without_repeats
 from aft.tasks.run_on import own_part
 
 HUB_DATASET = "openai/gsm8k"
@@ -184,7 +184,7 @@ def _published(settings: Settings, name: str) -> list[Question]:
     rows = (
         hub_rows(HUB_DATASET, "main", name, settings.revision)
         if settings.path is None
-        else json_lines(settings.path, f"{name}.jsonl")
+        else file_rows(settings.path, f"{name}.jsonl")
     )
     return [
         _question(row, where, f"gsm8k/{name}/{number:05d}", name, settings.keep_calculator_marks)

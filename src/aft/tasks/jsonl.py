@@ -16,11 +16,12 @@ from typing import Any
 from aft.bounds import Share
 from aft.checked import checked
 from aft.errors import DataError, SettingsError
+from aft.records import READERS, read_objects
 from aft.tasks import gsm8k, latex
 from aft.tasks.base import SPLITS, Question, content_hash
 from aft.tasks.checks import OWN, AnswerCheck, Check, Marker
 from aft.tasks.multiple_choice import LETTERS, with_options
-from aft.tasks.rows import READERS, Row, checked_text, file_rows
+from aft.tasks.rows import Row, checked_text
 
 __all__ = ["Settings", "load_questions"]
 
@@ -139,9 +140,7 @@ def _rows(path: Path) -> Iterable[tuple[str | None, Row]]:
         files = {None: [path]}
     for split, several in files.items():
         for file in several:
-            for where, row in file_rows(str(file.parent), file.name):
-                if not isinstance(row, dict):
-                    raise DataError(f"{where} is no object with fields.")
+            for where, row in read_objects(file):
                 yield split, (where, row)
 
 

@@ -13,7 +13,7 @@ from aft.errors import DataError
 from aft.tasks import gsm8k, latex
 from aft.tasks.base import SPLITS, Question, content_hash
 from aft.tasks.checks import AnswerCheck
-from aft.tasks.rows import MEND, Row, hub_rows, json_lines, text_field, without_repeats
+from aft.tasks.rows import MEND, Row, file_rows, hub_rows, text_field, without_repeats
 
 HUB_DATASET = "HuggingFaceH4/MATH-500"
 
@@ -78,7 +78,7 @@ def _published(settings: Settings, split: str) -> list[Row]:
     names = (f"{split}.jsonl", f"{split}.jsonl.gz")
     if split != "test" and not any((Path(settings.path) / name).is_file() for name in names):
         return []
-    return list(json_lines(settings.path, names[0]))
+    return list(file_rows(settings.path, names[0]))
 
 
 def _question(row: Row, question_id: str, split: str) -> Question:

@@ -1,22 +1,17 @@
 """The rows of data sets: read from a folder or the hub, checked field by field, drawn by seeded hashes.
 
-A row comes with the words that name it in an error, such as "dev.json, line 3". Whatever is wrong with one, and a file
-that is not there, is a `DataError` that says where.
+Whatever is wrong with a row, and a file that is not there, is a `DataError` that says where.
 """
 
-import csv
-import gzip
 import hashlib
-import io
-import json
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from aft.errors import DataError
 from aft.hub import message_of
+from aft.records import read_objects
 from aft.tasks.answers import canonical_number
 from aft.tasks.base import Question, content_hash
 
@@ -26,73 +21,13 @@ Row = tuple[str, Any]  # where it stands, and what stands there
 MEND = "mend it, or restore the published file"
 
 
-def json_lines(folder: str, name: str) -> Iterator[Row]:
-    """Each line of the file `name` of a folder as JSON; the file may be packed with gzip, its name ending in .gz."""
-    path, content = _content(folder, name)
-    for number, line in enumerate(content.splitlines(), start=1):
-        where = f"{path}, line {number}"
-        yield where, _parsed(line, where)
-
-
-def json_array(folder: str, name: str) -> Iterator[Row]:
-    """Each item of the JSON array that the file `name` of a folder holds; it may be packed with gzip, too."""
-    path, content = _content(folder, name)
-    rows = _parsed(content, str(path))
-    if not isinstance(rows, list):
-        raise DataError(f"{path} is not a JSON array; {MEND}.")
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}, item {number}", row
-
-
-def csv_rows(folder: str, name: str) -> Iterator[Row]:
-    """Each record of the CSV file `name` of a folder, by the names in its first line; it may be packed with gzip."""
-    path, content = _content(folder, name)
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line} is not UTF-8 text; {MEND}.") from error
-    done = 0  # lines
-    try:
-        names = reader.fieldnames or []
-        if len(set(names)) < len(names):
-            raise DataError(f"{path}, line 1 names a field twice; {MEND}.")
-        done = reader.line_num
-        for row in reader:
-            done = reader.line_num
-            where = f"{path}, line {done - sum(str(cell).count(chr(10)) for cell in row.values())}"
-            if None in row or None in row.values():
-                raise DataError(f"{where} has another number of fields than line 1; {MEND}.")
-            yield where, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {done + 1} begins what is no CSV ({error}); {MEND}.") from error
-
-
-def parquet_rows(folder: str, name: str) -> Iterator[Row]:
-    """Each row of the Parquet file `name` of a folder, counted from 1."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    path = Path(folder) / name
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not Parquet ({message_of(error)}); {MEND}.") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}, row {number}", row
-
-
-READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {
-    ".jsonl": json_lines,
-    ".json": json_array,
-    ".csv": csv_rows,
-    ".parquet": parquet_rows,
-}
-
-
-def file_rows(folder: str, name: str) -> Iterator[Row]:
-    """Each row of the file `name` of a folder, whose ending, one of `READERS` or that and .gz, says what it is."""
-    return READERS[Path(name.removesuffix(".gz")).suffix](folder, name)
+def file_rows(folder: str, name: str, ending: str | None = None) -> Iterator[Row]:
+    """Each row of the file `name` of a folder, or else of `name`.gz; see `aft.records.read_objects`."""
+    plain = Path(folder) / name
+    packed = plain.with_name(f"{plain.name}.gz")
+    if not plain.is_file() and not packed.is_file():
+        raise DataError(f"There is no file {plain} (nor {packed.name}); the setting 'path' must name a folder with it.")
+    yield from read_objects(plain if plain.is_file() else packed, ending)
 
 
 def hub_rows(dataset: str, config: str | None, split: str, revision: str) -> Iterator[Row]:
@@ -181,24 +116,3 @@ def draw(questions: Sequence[Question], size: int, seed: int) -> list[Question]:
 
     chosen = {question.question_id for question in sorted(questions, key=seeded_hash)[:size]}
     return [question for question in questions if question.question_id in chosen]
-
-
-def _content(folder: str, name: str) -> tuple[Path, bytes]:
-    """The file `name` of a folder, or else `name`.gz, and what it holds, unpacked."""
-    plain = Path(folder) / name
-    packed = plain.with_name(f"{plain.name}.gz")
-    path = packed if packed.is_file() and not plain.is_file() else plain
-    if not path.is_file():
-        raise DataError(f"There is no file {plain} (nor {packed.name}); the setting 'path' must name a folder with it.")
-    try:
-        content = path.read_bytes()
-        return path, gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); {MEND}.") from error
-
-
-def _parsed(content: bytes, where: str) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))  # some programs begin a file with a byte order mark
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error}); {MEND}.") from error

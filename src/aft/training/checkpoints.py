@@ -22,7 +22,8 @@ import torch  # noqa: TID253
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aft.files import finish_directory, is_intact, writing
+from aft.directories import finish_directory, is_intact
+from aft.files import writing
 from aft.training.parallel import Parallel, collectives
 from aft.training.selection import best_epoch
 

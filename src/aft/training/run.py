@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.code import deciding, source_hash
+from aft.directories import Description, build_once
 from aft.errors import ModelError, SettingsError
-from aft.files import Description, build_once, write_json
+from aft.files import write_json
 from aft.machine import keep_memory, use_threads
 from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_adapter, save_adapter
 from aft.models.card import model_card
-from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
+from aft.models.directory import ModelDirectory, open_model
 from aft.models.environment import cleared
+from aft.models.publish import WARNINGS, save_model, write_card
 from aft.training import selection
 from aft.training.examples import Example
 from aft.training.examples import fingerprint as fingerprint_of

@@ -113,7 +113,7 @@ def prepare_base_model(base_model: BaseModel, model_cache: str) -> ModelDirector
 
     A given one carries the style of its prompts from here on.
     """
-    from aft.models.directory import in_prompt_style
+    from aft.models.publish import in_prompt_style
     from aft.models.shipped import shipped_model
     from aft.models.source import find_model
     from aft.training.pretrain import pretrain_pocket
