@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def statements(file: Path, *sql: str) -> list:
     with closing(sqlite3.connect(file)) as database, database:
         return [row for one in sql for row in database.execute(one).fetchall()]
+
+
+def test_while_the_tables_are_made_no_step_waits_for_the_disk_and_afterwards_each_does(tmp_path, monkeypatch):
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    waits: list[tuple[str, bool]] = []
+
+    def note(connection: Any, *_: object) -> None:
+        ((mode,),) = connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchall()
+        waits.append((Path(connection.engine.url.database).name, mode > 0))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    record_in(tmp_path / "mlflow.db")
+    event.remove(Engine, "before_cursor_execute", note)
+    assert {*waits} == {(".mlflow.db.partial", False), ("mlflow.db", True)}
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

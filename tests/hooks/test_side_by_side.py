@@ -112,14 +112,18 @@ def test_before_there_is_a_choice_no_process_is_started(start, whole, node):
     assert start(whole, node)._crew is None
 
 
-def test_where_models_are_missing_processes_are_started_at_once_and_begin_with_vft(start, whole):
+def test_where_vft_is_missing_processes_are_started_at_once_and_begin_with_it(start, whole):
     """Their imports take seconds, and until VFT is trained there is nothing else to do."""
-    assert start(whole, "load_questions", missing=["model"])._crew.asked == []
-    assert {*start(whole, "train_vft", missing=["model"])._crew.asked} == FROM_VFT | {"train_vft"}
+    assert start(whole, "load_questions", missing=["vft_model"])._crew.asked == []
+    assert {*start(whole, "train_vft", missing=["vft_model"])._crew.asked} == FROM_VFT | {"train_vft"}
 
 
-def test_for_one_missing_model_no_process_is_started_at_once(start, whole):
-    assert start(whole, "load_questions", missing=["aft_dc.model"])._crew is None
+def test_where_vft_is_there_no_process_is_started_at_once(start, whole):
+    assert start(whole, "load_questions", missing=["aft.model", "aft_dc.model"])._crew is None
+
+
+def test_for_vft_alone_no_process_is_started_at_once(start):
+    assert start(register_pipelines()["vft_train"], "train_vft", missing=["vft_model"])._crew is None
 
 
 @pytest.mark.parametrize("names", [("vft_train",), ("vft_train", "sample_cots")])

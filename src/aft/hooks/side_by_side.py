@@ -67,9 +67,8 @@ class SideBySideHook:
         atexit.register(self._close)  # Kedro tells hooks of no Ctrl-C
         self._open.callback(atexit.unregister, self._close)
         training = [node for node in pipeline.nodes if node.func in _TRAINING]
-        missing = [node for node in training if not all(map(catalog.exists, node.outputs))]
-        if len(missing) > 1:
-            self._start(missing)
+        if training and not all(map(catalog.exists, training[0].outputs)):
+            self._start(training)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
