@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 NO_REFERENCES = (
-    "No training question has a reference: VFT is skipped, and vft is the base model. The samples come from it, every "
-    "variant starts from it and imitates right samples alone (rejection sampling)."
+    "No training question has a reference: VFT is skipped, and vft is the base model, which has learnt nothing. The "
+    "samples come from it, every variant starts from it and imitates right samples alone (rejection sampling)."
 )
 
 
