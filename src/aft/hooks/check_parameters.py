@@ -49,9 +49,9 @@ class CheckParametersHook:
             _check_no_recipe(given["label"], names["recipe"], Path(context.config_loader.conf_source))
         if "recipe" in given:
             raise SettingsError("The recipe is chosen by --env; its name stands in its globals.yml.")
-        told = faults(parameters)
-        if told:
-            raise SettingsError(" ".join(told))
+        found = faults(parameters)
+        if found:
+            raise SettingsError(" ".join(found))
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any], load_versions: dict[str, str] | None) -> None:

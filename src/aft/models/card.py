@@ -65,13 +65,13 @@ def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {})
 def with_results(card: str, name: str, dataset: str, figures: Mapping[str, float]) -> str:
     """A card whose head tells the hub what the model `name` reached on the test questions of `dataset`.
 
-    `figures` are those of `aft.evaluation.predictions.measure`; shares are told in percent.
+    `figures` are those of `aft.evaluation.predictions.measure`; shares are in percent.
     """
     from huggingface_hub import EvalResult, ModelCard
 
-    told = ModelCard(card, ignore_metadata_errors=True)
-    told.data["model_name"] = name
-    told.data["eval_results"] = [
+    page = ModelCard(card, ignore_metadata_errors=True)
+    page.data["model_name"] = name
+    page.data["eval_results"] = [
         EvalResult(
             task_type="text-generation",
             dataset_type=dataset,
@@ -84,7 +84,7 @@ def with_results(card: str, name: str, dataset: str, figures: Mapping[str, float
         for figure, value in figures.items()
         if (title := _title_of_figure(figure)) and math.isfinite(value)
     ]
-    return str(told)
+    return str(page)
 
 
 def _title_of_figure(figure: str) -> str | None:

@@ -15,9 +15,9 @@ from aft.tasks import get_source
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
-    told = list(_misspelt_variants(parameters.get("align")))
-    told = told or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
-    return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
+    found = list(_misspelt_variants(parameters.get("align")))
+    found = found or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
+    return found or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
 
 
 def _misspelt_variants(align: Any) -> Iterator[str]:
