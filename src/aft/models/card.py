@@ -3,10 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aft.models.adapters import ADAPTER
+from aft.nested import leaves
 
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")  # owner/name
@@ -58,7 +59,8 @@ def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {})
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
         if known.get(name):
-            lines += [f"## {title}", "", *_table(_leaves(known[name]))]
+            rows = ((f"`{key}`", value) for key, value in sorted(leaves(known[name])) if value != {})
+            lines += [f"## {title}", "", *_table(rows)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -119,15 +121,6 @@ def _introduction(objective: Mapping[str, Any], lora: bool) -> str:
     if not lora:
         return text
     return f"{text} A low-rank adapter was trained: it is merged into the weights, and kept in `{ADAPTER}/`."
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names, dotted where nested, and values; in the order of a manifest, so that one made anew is the same."""
-    for name, value in sorted(values.items()):
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"`{prefix}{name}`", value
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Any
 from aft.alignment.variants import BASELINE
 from aft.checked import read
 from aft.errors import SettingsError
+from aft.nested import leaves
 from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.parameters import KINDS
-from aft.pipelines.recorded import leaves
 from aft.tasks import get_source
 
 
@@ -26,7 +26,7 @@ def _misspelt_variants(align: Any) -> Iterator[str]:
     known = [name for name, entry in entries.items() if "note" in entry]
     for name in entries.keys() - known:
         for near in get_close_matches(str(name), known, n=1):
-            for key in [key for key, _ in leaves(entries[name])] or entries[name]:
+            for key, _ in leaves(entries[name]):
                 yield f"There is no parameter 'align.{name}.{key}': did you mean 'align.{near}.{key}'?"
 
 
