@@ -23,19 +23,19 @@ def with_given_labels(labelled: pd.DataFrame, *, use: bool) -> tuple[pd.DataFram
     same = labelled.groupby(["question_id", "response", "finish_reason"])["given_label"]
     contradictory = labelled["given_label"].notna() & (same.transform("nunique") > 1)
     given = labelled["given_label"].mask(contradictory)
-    compared = labelled[given.notna()]
-    other = compared[compared["is_correct"] != given.dropna().astype(bool)]
-    share = len(other) / max(len(compared), 1)
+    told = labelled[given.notna()]
+    other = told[told["is_correct"] != given.dropna().astype(bool)]
+    share = len(other) / max(len(told), 1)
     names = [f"{row.question_id} sample {row.sample_index}" for row in other.head(_EXAMPLES).itertuples()]
     logger.log(
         logging.WARNING if len(other) or contradictory.any() else logging.INFO,
         "Labels are given of %d of %d responses; %d (%.1f %%) differ from the task's own check%s, which %s; %d more "
         "call the same response right and wrong.",
-        *(len(compared), len(labelled), len(other), 100 * share, f" ({', '.join(names)})" if names else ""),
+        *(len(told), len(labelled), len(other), 100 * share, f" ({', '.join(names)})" if names else ""),
         *("they override" if use else "decides", int(contradictory.sum())),
     )
     report = {
-        "given": len(compared),
+        "given": len(told),
         "used": use,
         "differ_from_check": len(other),
         "share_that_differs": share,

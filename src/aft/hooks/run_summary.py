@@ -20,7 +20,6 @@ from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import dataset, measured, variants_of
-from aft.pipelines.content import config_of
 from aft.reporting.in_words import in_words
 from aft.training.run import kept_warnings
 
@@ -215,7 +214,7 @@ def _duration(seconds: float) -> str:
 
 
 def _path(catalog: CatalogProtocol, name: str) -> str:
-    return str(config_of(catalog, name)["filepath"])
+    return str(catalog[name]._filepath)  # type: ignore[attr-defined]
 
 
 def _relative(path: str, project: Path) -> str:

@@ -69,8 +69,8 @@ def identify(
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
-    columns = ["question_id", "dataset", "content_hash", "prompt", "answer"]
-    asked = [table[columns].to_numpy().tolist() for table in (test_questions, other_questions)]
+    told = ["question_id", "dataset", "content_hash", "prompt", "answer"]
+    asked = [table[told].to_numpy().tolist() for table in (test_questions, other_questions)]
     code = [load_rooms(*ROOMS), model.made_from.get("code")]
     files = [_shared(path, is_model=False) for path in (labelling.ratings_file, candidates_from)]
     held = [*files, _shared(sample_from, is_model=True)]
