@@ -18,6 +18,7 @@ viz: .venv
 	.venv/bin/kedro viz run
 
 mlflow: .venv
+	@echo "Open http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
 	.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 .venv:

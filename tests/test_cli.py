@@ -100,7 +100,7 @@ def test_a_label_that_is_text_is_a_name(label: str, told: Told) -> None:
         ("--params=test_sets.x.family=svamp,test_sets.x.settings.path=gs://a", "test_sets.x.settings.path is 'gs://a'"),
         ("--params=sample_from=hdfs://a/b", "sample_from is 'hdfs://a/b', but must be a path"),
         ("--params=candidates_from=s3://a/b.jsonl", "candidates_from is 's3://a/b.jsonl', but must be a path"),
-        ("--params=candidates_from=nosuch", "candidates_from is 'nosuch', but must be a file that ends in .csv, "),
+        ("--params=candidates_from=nosuch", "candidates_from is 'nosuch', but must be a file that ends in .jsonl, "),
         ("--params=a=[", "cannot be read"),
         ("--params=a='", "cannot be read"),
         ("--params=a=@", "cannot be read"),

@@ -34,8 +34,8 @@ def digest(description: Any) -> str:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; a process reads a file again only if it was changed or replaced.
 
-    That is told by device, inode, size and the times of the last changes. A file that was changed just now may change
-    again within one tick of the file system's clock, and is not remembered.
+    A file is recognised by device, inode, size and the times of its last changes. One that was changed just now may
+    change again within one tick of the file system's clock, and is not remembered.
     """
     with path.open("rb") as file:
         state = _state(file.fileno())

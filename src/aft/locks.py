@@ -24,8 +24,8 @@ _MOMENT_S = 1.0  # how long a lock is waited for in silence
 def locked(path: Path, what: str | None = None, *, patience: float | None = None) -> Iterator[None]:
     """Hold the lock file `path`; the operating system frees it when the process ends, however it ends.
 
-    A lock that another run holds is waited for, and the log says so: `what` is what that run makes, which is else told
-    by the lock's name. Raises `StoreError` after `patience` seconds, which are those of the environment variable
+    A lock that another run holds is waited for, and the log says so: `what` is what that run makes, which is else read
+    off the lock's name. Raises `StoreError` after `patience` seconds, which are those of the environment variable
     `PATIENCE` if they are not given; without either it waits without end.
     """
     patience = patience_s() if patience is None else patience

@@ -30,13 +30,13 @@ def show_by(show: Callable[[str], object]) -> None:
 class _Bar(tqdm):
     """tqdm's, shown where `show_by` says; of long work the log tells once, early on, how long the rest takes."""
 
-    told = False
+    estimated = False
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count what is done."""
         shown = super().update(n)
-        if not self.told and not self.disable and (taken := self.format_dict["elapsed"]) >= _MEASURED_S:
-            self.told, done = True, self.n - self.initial
+        if not self.estimated and not self.disable and (taken := self.format_dict["elapsed"]) >= _MEASURED_S:
+            self.estimated, done = True, self.n - self.initial
             left = taken / done * (self.total - self.n) if done else 0
             if left >= _LONG_S:
                 message = "%s: about %d min left, by the first %d of %d %ss."

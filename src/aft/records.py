@@ -54,7 +54,7 @@ def _rows(path: Path, ending: str | None = None) -> Iterator[tuple[str, Fields |
     """Each row; None for a blank line."""
     read = READERS[ending or Path(path.name.removesuffix(".gz")).suffix]
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from read(file, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); {_MEND}.") from error

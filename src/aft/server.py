@@ -226,5 +226,5 @@ def _words(error: "APIError", key: str) -> str:
     """The first line of what the server says about an error, in brackets and without the key; nothing if it is mute."""
     message = at(error.body, "message")
     line = message.strip().split("\n", 1)[0].rstrip(".") if isinstance(message, str) else ""
-    told = line.replace(key, "***")[:200]
-    return f" ({''.join(one if one.isprintable() else '?' for one in told)})" if line else ""
+    shown = line.replace(key, "***")[:200]
+    return f" ({''.join(one if one.isprintable() else '?' for one in shown)})" if line else ""

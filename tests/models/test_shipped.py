@@ -30,13 +30,13 @@ def configured() -> PocketBase:
 def test_it_is_taken_as_it_ships(configured: PocketBase, tmp_path: Path) -> None:
     """Once per cache: with the fingerprint that it had when it was made."""
     model = prepare_base_model(BaseModel("pocket", pocket=configured), str(tmp_path))
-    assert model.fingerprint == shipped.told_of_shipped()["fingerprint"] == open_model(model.path).fingerprint
+    assert model.fingerprint == shipped.facts_of_shipped()["fingerprint"] == open_model(model.path).fingerprint
     assert model.made_from["kind"] == "pocket base model" and model.path.parent == tmp_path
     assert prepare_base_model(BaseModel("pocket", pocket=configured), str(tmp_path)) == model
 
 
 def test_the_configuration_says_how_it_was_made(configured: PocketBase) -> None:
-    made_from = shipped.told_of_shipped()["made_from"]
+    made_from = shipped.facts_of_shipped()["made_from"]
     assert made_from["corpus"] == asdict(configured.corpus)
     assert made_from["architecture"] == asdict(configured.architecture)
     assert made_from["training"] == deciding(configured.training)
@@ -51,7 +51,7 @@ def test_other_settings_than_its_own_are_not_left_aside(configured: PocketBase, 
 def test_it_copies_and_adds_and_takes_some_verbs_the_wrong_way(tmp_path: Path) -> None:
     """200 of the 1,000 questions on which it was measured; three standard deviations of a share of 200 are 0.1."""
     model = shipped.shipped_model(tmp_path)
-    told = shipped.told_of_shipped()["measured"]
+    told = shipped.facts_of_shipped()["measured"]
     found = measure(model, pocket.load_questions(MEASURED)["test"][:200], tmp_path)
     assert found["right"] == pytest.approx(told["right"], abs=0.1)
     assert found["right_by_misconceived"]["0"] > 0.95 and found["right_by_misconceived"]["1"] < 0.1

@@ -14,7 +14,7 @@ from aft.pipelines.comparisons import dataset
 from aft.pipelines.training import seed_key
 from aft.studies.definition import Study, Tuning, read_studies
 from aft.studies.run import Workplace
-from aft.studies.tuning import check_selects, choose, final_points, selected, told, trial_cells, trials_of
+from aft.studies.tuning import check_selects, choose, final_points, selected, trial_cells, trials_of, tuned_columns
 from aft.training.selection import ACCURACY
 
 LR, BETA = "training.learning_rate", "objective.beta"
@@ -103,7 +103,7 @@ def test_the_best_mean_on_validation_is_chosen_and_of_equals_the_first() -> None
     points = final_points(study, chosen, "r")
     assert [(point.value, point.label) for point in points] == [(None, vft[2].label), (None, aft_bc[0].label)]
     tested = {(point.label, seed): [0.1, 0.4, 0.4] for point in points for seed in study.seeds}
-    columns = told(cast(Workplace, Place(tested)), study, chosen, points)
+    columns = tuned_columns(cast(Workplace, Place(tested)), study, chosen, points)
     assert columns["chosen"] == ["learning_rate 0.3", "learning_rate 0.1, beta 0"]
     assert columns["epochs"] == ["2 2", "2 2"] and columns["trials"] == [8, 8]
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from aft.models.pocket import Architecture
-from aft.models.shipped import told_of_shipped
+from aft.models.shipped import facts_of_shipped
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import pocket
 from aft.training import pretrain
@@ -67,7 +67,7 @@ def test_the_shipped_model_begins_as_its_settings_say(tmp_path):
     The learning rate rises by the same amount per step: over 101 of 103 steps to 101 / 338 of the peak, which the whole
     run of 11,250 steps had after 338 (3 %).
     """
-    told = told_of_shipped()
+    told = facts_of_shipped()
     corpus, training = pocket.Corpus(**told["made_from"]["corpus"]), told["made_from"]["training"]
     settings = TrainingSettings(**training | {"max_steps": 103, "warmup": 0.98, "learning_rate": 0.004 * 101 / 338})
     assert training["learning_rate"] == 0.004 and training["warmup"] == 0.03

@@ -5,8 +5,6 @@ A misspelt key must not silently leave the default in force, and two names must 
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from kedro.io import CatalogProtocol
 
 from aft.bounds import SEEDS, counted, shown
 from aft.errors import SettingsError
+from aft.nested import leaves
 from aft.pipelines.comparisons import SHAPING
 from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.faults import faults
@@ -49,9 +48,9 @@ class CheckParametersHook:
             _check_no_recipe(given["label"], names["recipe"], Path(context.config_loader.conf_source))
         if "recipe" in given:
             raise SettingsError("The recipe is chosen by --env; its name stands in its globals.yml.")
-        told = faults(parameters)
-        if told:
-            raise SettingsError(" ".join(told))
+        found = faults(parameters)
+        if found:
+            raise SettingsError(" ".join(found))
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any], load_versions: dict[str, str] | None) -> None:
@@ -89,7 +88,7 @@ def check_known(parameters: dict[str, Any]) -> None:
     }
     unknown = [
         key
-        for key in _keys(parameters)
+        for key, _ in leaves(parameters)
         if key.partition(".")[0] not in ("label", *SHAPING, *MACHINE)  # it names folders; these were checked whole
         and not any(key == known or key.startswith(f"{known}.") for known in read)
     ]
@@ -148,15 +147,3 @@ def _sentence(key: str, known: list[str]) -> str:
     top = sorted({name.split(".", 1)[0] for name in known})
     hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(top)}."
     return f"There is no parameter '{key}': {hint}"
-
-
-def _keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of the leaves of nested dictionaries and dataclasses; an empty one is a leaf itself."""
-    items = value.items() if isinstance(value, dict) else None
-    if is_dataclass(value) and not isinstance(value, type):
-        items = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    if not items:
-        yield prefix.removeprefix(".")
-        return
-    for name, inner in items:
-        yield from _keys(inner, f"{prefix}.{name}")  # the name may be empty, which is no known one

@@ -34,13 +34,13 @@ class Alive:
         """What each of the runs must carry."""
         return {_TAG: Path(self.lock.lock_file).suffix[1:]}
 
-    def end(self, untold: Mapping[str, str] | None = None) -> None:
+    def end(self, unrecorded: Mapping[str, str] | None = None) -> None:
         """The runs are over; the next start writes the statuses by run that MLflow may still lack."""
         path = Path(self.lock.lock_file)
         self.lock.release()
         path.unlink(missing_ok=True)
-        if untold is not None:
-            path.write_text(json.dumps(untold), encoding="utf-8")
+        if unrecorded is not None:
+            path.write_text(json.dumps(unrecorded), encoding="utf-8")
 
 
 def be_alive(project: Path, uri: str, experiment_id: str) -> Alive:
@@ -55,7 +55,7 @@ def be_alive(project: Path, uri: str, experiment_id: str) -> Alive:
 def close_killed(client: "MlflowClient", project: Path, uri: str, experiment_id: str) -> None:
     """Close the runs of an experiment whose process, on this machine, is gone: with the status it left, or KILLED."""
     for path in _folder(project).glob(f"{_prefix(uri, experiment_id)}.*"):
-        statuses = _untold(path)  # before the lock is had: not every version of filelock keeps what the file holds
+        statuses = _unrecorded(path)  # before the lock is had: not every version of filelock keeps what the file holds
         left = Alive(FileLock(path, timeout=0))
         try:
             left.lock.acquire()
@@ -71,7 +71,7 @@ def close_killed(client: "MlflowClient", project: Path, uri: str, experiment_id:
         left.end()
 
 
-def _untold(path: Path) -> dict[str, str]:
+def _unrecorded(path: Path) -> dict[str, str]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # empty: its process was killed

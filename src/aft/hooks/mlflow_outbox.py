@@ -30,7 +30,7 @@ class Outbox:
         self._waiting: deque[Callable[[], object]] = deque()
         self._written = self._refused = 0
         self._not_before = 0.0  # the clock's time
-        self._told = False
+        self._warned = False
 
     @property
     def missing(self) -> int:
@@ -65,7 +65,7 @@ class Outbox:
                         raise FileNotFoundError("its database was deleted or replaced")
                     self._waiting[0]()
                 except Exception as error:
-                    self._tell(error)
+                    self._warn(error)
                     if not _is_final(error):
                         now = time.monotonic()
                         self._not_before = now + _PAUSE * (now - began)
@@ -75,10 +75,10 @@ class Outbox:
                     self._written += 1
                 self._waiting.popleft()
 
-    def _tell(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         """Warn once in a run."""
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             logger.warning(
                 "MLflow at %s cannot take a record: %s. The run goes on; what is missing is tried again until its end.",
                 without_credentials(self.uri),

@@ -26,6 +26,7 @@ from aft.hooks.mlflow_connection import connected
 from aft.hooks.mlflow_outbox import Outbox
 from aft.hooks.provenance import source_tags
 from aft.models.directory import ModelDirectory
+from aft.pipelines.content import config_of
 from aft.pipelines.recorded import recorded_parameters
 from aft.training.run import kept_warnings
 
@@ -239,7 +240,7 @@ def _folder(name: str) -> str:
 
 def _path_of(catalog: CatalogProtocol, name: str) -> Path:
     """The file that a dataset was saved to."""
-    return Path(catalog[name]._filepath)  # type: ignore[attr-defined]
+    return Path(config_of(catalog, name)["filepath"])
 
 
 def _metrics(values: Mapping[str, Any], step: int = 0) -> "Iterator[Metric]":

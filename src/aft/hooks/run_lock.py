@@ -17,6 +17,7 @@ from kedro.pipeline import Pipeline
 
 from aft.files import digest
 from aft.locks import CLEANING, LOCKS, locked
+from aft.pipelines.content import config_of
 from aft.pipelines.training import seed_key
 
 
@@ -67,7 +68,7 @@ def _places(pipeline: Pipeline, catalog: CatalogProtocol, seed: int) -> dict[str
     """Where the pipeline writes what is of this seed alone, by dataset: a file, a folder, its share of partitions."""
     places = {}
     for name in sorted(pipeline.all_outputs()):
-        config: dict[str, str] = catalog.config_resolver.resolve_pattern(name)  # type: ignore[attr-defined]
+        config = config_of(catalog, name)
         place = f"{config['path']}/{seed_key(seed)}" if "path" in config else config.get("filepath", "")
         if re.search(rf"{seed_key(seed)}(?![0-9])", place):
             places[name] = Path(place).resolve()

@@ -21,7 +21,7 @@ from aft.code import load_rooms
 from aft.machine import share_cores
 from aft.progress import show_by
 
-KEDROS = logging.getLogger("kedro.pipeline.node")  # it tells of errors, which are told when a node's turn comes
+KEDROS = logging.getLogger("kedro.pipeline.node")  # it logs errors, which are logged when a node's turn comes
 
 
 def main(descriptor: str, sharing: str, needed: str, rooms: str) -> None:

@@ -3,10 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aft.models.adapters import ADAPTER
+from aft.nested import leaves
 
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")  # owner/name
@@ -58,20 +59,21 @@ def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {})
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
         if known.get(name):
-            lines += [f"## {title}", "", *_table(_leaves(known[name]))]
+            rows = ((f"`{key}`", value) for key, value in sorted(leaves(known[name])) if value != {})
+            lines += [f"## {title}", "", *_table(rows)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def with_results(card: str, name: str, dataset: str, figures: Mapping[str, float]) -> str:
     """A card whose head tells the hub what the model `name` reached on the test questions of `dataset`.
 
-    `figures` are those of `aft.evaluation.predictions.measure`; shares are told in percent.
+    `figures` are those of `aft.evaluation.predictions.measure`; shares are in percent.
     """
     from huggingface_hub import EvalResult, ModelCard
 
-    told = ModelCard(card, ignore_metadata_errors=True)
-    told.data["model_name"] = name
-    told.data["eval_results"] = [
+    page = ModelCard(card, ignore_metadata_errors=True)
+    page.data["model_name"] = name
+    page.data["eval_results"] = [
         EvalResult(
             task_type="text-generation",
             dataset_type=dataset,
@@ -84,7 +86,7 @@ def with_results(card: str, name: str, dataset: str, figures: Mapping[str, float
         for figure, value in figures.items()
         if (title := _title_of_figure(figure)) and math.isfinite(value)
     ]
-    return str(told)
+    return str(page)
 
 
 def _title_of_figure(figure: str) -> str | None:
@@ -119,15 +121,6 @@ def _introduction(objective: Mapping[str, Any], lora: bool) -> str:
     if not lora:
         return text
     return f"{text} A low-rank adapter was trained: it is merged into the weights, and kept in `{ADAPTER}/`."
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names, dotted where nested, and values; in the order of a manifest, so that one made anew is the same."""
-    for name, value in sorted(values.items()):
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"`{prefix}{name}`", value
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> list[str]:

@@ -71,9 +71,9 @@ class ModelDirectory:
                 loaded[0].config.save_pretrained(folder)
         except Exception as error:  # a damaged file raises nearly anything: SafetensorError, RuntimeError, OSError
             raise ModelError(f"The model in {self.path} cannot be loaded: {_reason(error)}.") from error
-        model, told = loaded
-        if told["missing_keys"]:  # transformers would go on with random weights in their place
-            name = min(told["missing_keys"])
+        model, loading = loaded
+        if loading["missing_keys"]:  # transformers would go on with random weights in their place
+            name = min(loading["missing_keys"])
             raise ModelError(f"The model in {self.path} lacks weights, {name} among them; save or fetch it again.")
         if open_model(self.path).fingerprint != self.fingerprint:  # its work must not pass for this model's
             raise ModelError(f"The model in {self.path} was replaced while this run was going; run it again.")

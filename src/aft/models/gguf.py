@@ -31,7 +31,7 @@ def convert(file: Path, folder: Path) -> ModelDirectory:
     with writing(folder):
         partial.mkdir(parents=True)
         save_model(model, tokenizer, partial)
-        open_model(partial)  # whatever is amiss is told before the folder is there
+        open_model(partial)  # whatever is amiss is found before the folder is there
         partial.rename(folder)
     return open_model(folder)
 
@@ -43,10 +43,10 @@ def _read(file: Path) -> tuple[Any, Any]:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    told: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype="float32", **told)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **told)
+        loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype="float32", **source)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         given = {name: value for name, value in loaded.config.to_dict().items() if name != "quantization_config"}
         model = AutoModelForCausalLM.from_config(type(loaded.config)(**given), dtype="float32")
         model.load_state_dict(loaded.state_dict())

@@ -52,8 +52,8 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", d
 def write_card(directory: Path, card: str) -> None:
     """Write a model's card beside it, with the fingerprint of what is saved there: the card decides nothing."""
     fingerprint = fingerprint_of(hashes_of(directory))
-    told = f"\nThe fingerprint of weights, configuration and tokenizer is `{fingerprint}`.\n"
-    write_text(directory / CARD, card + told)
+    line = f"The fingerprint of weights, configuration and tokenizer is `{fingerprint}`."
+    write_text(directory / CARD, f"{card}\n{line}\n")
 
 
 def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
@@ -74,7 +74,7 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
         staged.mkdir(parents=True)
         for path in handed_on(source.path):
             _take_over(source.path, path, staged)
-        finish_directory(staged, target, _told_of(source))
+        finish_directory(staged, target, _made_from(source))
     return published
 
 
@@ -115,17 +115,18 @@ def in_prompt_style(
     tokenizer = source.tokenizer()
     if style == "chat":
         check_chat(tokenizer, str(source.path), chat)
-    told = {CHAT_KEY: chat.told} if chat is not None and chat.told else {}
+    settings = {CHAT_KEY: chat.told} if chat is not None and chat.told else {}
     if (prompt_style(tokenizer), chat_settings(tokenizer)) == (style, chat or ChatSettings()):
         return source
-    made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style, **told}
+    now = {"fingerprint": source.fingerprint, "prompt_style": style, **settings}
+    made_from = {**_given(source), **source.made_from, **now}
     made_from["code"] = source_hash(*_ROOMS)  # in place of that of the source, which its fingerprint stands for
 
     files = [path for path in deciding_files(source.path) if path.name != _TOKENIZER_CONFIG]
     given = source.path / _TOKENIZER_CONFIG
     config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
     kept = {name: value for name, value in config.items() if name != CHAT_KEY}
-    text = json.dumps({**kept, STYLE_KEY: style, **told}, indent=2) + "\n"
+    text = json.dumps({**kept, STYLE_KEY: style, **settings}, indent=2) + "\n"
 
     def write_config(directory: Path) -> None:
         write_text(directory / _TOKENIZER_CONFIG, text)
@@ -158,7 +159,7 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
     It must say the same of what they were made from: two trainings may end with the same bytes.
     """
     manifest = read_manifest(target)
-    if manifest is None or manifest["made_from"] != _told_of(source) or handed_on(source.path) != handed_on(target):
+    if manifest is None or manifest["made_from"] != _made_from(source) or handed_on(source.path) != handed_on(target):
         return False
     hashes, made = manifest["files"], (read_manifest(source.path) or {}).get("files", {})
     deciding = {name: value for name, value in hashes.items() if decides(Path(name))}
@@ -166,7 +167,7 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
     return beside and fingerprint_of(deciding) == source.fingerprint and is_intact(target)
 
 
-def _told_of(source: ModelDirectory) -> dict[str, Any]:
+def _made_from(source: ModelDirectory) -> dict[str, Any]:
     """What a published model was made from: what its own manifest says, if it was made here."""
     manifest = read_manifest(source.path)
     return manifest["made_from"] if manifest else _given(source)

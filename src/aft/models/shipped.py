@@ -12,12 +12,12 @@ from aft.files import write_json
 from aft.models.directory import ModelDirectory, decides, open_model
 
 FOLDER = Path(__file__).with_name("pocket_base")
-TOLD = "made_from.json"
+FACTS = "made_from.json"
 
 
-def told_of_shipped(folder: Path = FOLDER) -> dict[str, Any]:
+def facts_of_shipped(folder: Path = FOLDER) -> dict[str, Any]:
     """What is known of the shipped model: `made_from`, its `fingerprint`, what was `measured`, its first `losses`."""
-    return json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    return json.loads((folder / FACTS).read_text(encoding="utf-8"))
 
 
 def shipped_model(workspace: Path, folder: Path = FOLDER) -> ModelDirectory:
@@ -25,24 +25,24 @@ def shipped_model(workspace: Path, folder: Path = FOLDER) -> ModelDirectory:
 
     Raises `ModelError` if a file of the package is missing or was changed.
     """
-    told = told_of_shipped(folder)
-    described = {**told["made_from"], "fingerprint": told["fingerprint"]}
+    facts = facts_of_shipped(folder)
+    described = {**facts["made_from"], "fingerprint": facts["fingerprint"]}
 
     def build(directory: Path) -> None:
-        if open_model(folder).fingerprint != told["fingerprint"]:
+        if open_model(folder).fingerprint != facts["fingerprint"]:
             raise ModelError("The pocket base model of this installation was changed; install AFT again.")
         for file in folder.iterdir():
             if decides(Path(file.name)):
                 shutil.copyfile(file, directory / file.name)
 
-    return ModelDirectory(build_once(workspace, described, build), told["fingerprint"])
+    return ModelDirectory(build_once(workspace, described, build), facts["fingerprint"])
 
 
-def ship(model: ModelDirectory, told: Mapping[str, Any], folder: Path) -> None:
-    """Write the files of `model` into `folder`, which is made, as `shipped_model` reads them; `told` goes with it."""
+def ship(model: ModelDirectory, facts: Mapping[str, Any], folder: Path) -> None:
+    """Write the files of `model` into `folder`, which is made, as `shipped_model` reads them; `facts` go with it."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in model.path.iterdir():
         if decides(Path(file.name)):
             shutil.copyfile(file, folder / file.name)
     made_from = {name: value for name, value in model.made_from.items() if name != "code"}
-    write_json(folder / TOLD, {"made_from": made_from, "fingerprint": model.fingerprint, **told})
+    write_json(folder / FACTS, {"made_from": made_from, "fingerprint": model.fingerprint, **facts})

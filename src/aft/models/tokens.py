@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from aft.models.chat import Messages, Turn, chat_settings, conversation, prompt_style
@@ -53,7 +52,8 @@ def _texts(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[st
     chat = chat_settings(tokenizer)
 
     def text(one: Question) -> str:
-        return _question_alone(one) if chat.question_only else get_task(one.dataset).prompt(one)
+        alone = with_options(one.question, one.choices or ())
+        return alone if chat.question_only else get_task(one.dataset).prompt(one)
 
     asked = with_options(question.question, question.choices or ())  # as it stands in a prompt of the question's own
 
@@ -62,12 +62,6 @@ def _texts(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[st
         return replace(question, question=turn.question, choices=None, prompt=prompt)
 
     return text(question), [(text(example(turn)), turn.answer) for turn in chat.examples]
-
-
-def _question_alone(question: Question) -> str:
-    """The question as asked, with each option on a line of its own after it: "(A) 24"."""
-    options = (f"\n({letter}) {text}" for letter, text in zip(ascii_uppercase, question.choices or (), strict=False))
-    return f"{question.question}{''.join(options)}"
 
 
 def encode_prompt(

@@ -40,9 +40,9 @@ def plan_of(parameters: Mapping[str, Any], taken: Collection[str]) -> Plan:
 
     Raises `SettingsError` naming what is unknown or cannot be called so, and the nearest known name.
     """
-    told = faults({key: parameters.get(key) for key in SHAPING})
-    if told:
-        raise SettingsError(" ".join(told))
+    found = faults({key: parameters.get(key) for key in SHAPING})
+    if found:
+        raise SettingsError(" ".join(found))
     variants, comparisons, compare = (parameters[key] for key in SHAPING)
     for what, names in {"variant": variants, "comparison": comparisons}.items():
         for name in names:

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kedro.io import CatalogProtocol
+
 from aft.errors import SettingsError
 from aft.files import digest, hash_file
 from aft.models.directory import open_model
-from aft.pipelines.recorded import leaves
+from aft.nested import leaves
 
 MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
 _NAMES_A_PATH = re.compile(r"(.*[._])?(filepath|path|file|folder|cache|candidates_from)")
@@ -29,6 +31,11 @@ def refuse_address(path: str, name: str) -> None:
             f"{name} is {path!r:.80}, but must be a path: AFT reads and writes file systems only; mount what lies "
             "there, or copy it."
         )
+
+
+def config_of(catalog: CatalogProtocol, name: str) -> dict[str, Any]:
+    """How the catalog is configured for a dataset, its paths absolute."""
+    return catalog.config_resolver.resolve_pattern(name)  # type: ignore[attr-defined]
 
 
 def content_hash(path: Path, is_model: bool) -> str | None:

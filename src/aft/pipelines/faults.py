@@ -7,17 +7,17 @@ from typing import Any
 from aft.alignment.variants import BASELINE
 from aft.checked import read
 from aft.errors import SettingsError
+from aft.nested import leaves
 from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.parameters import KINDS
-from aft.pipelines.recorded import leaves
 from aft.tasks import get_source
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
-    told = list(_misspelt_variants(parameters.get("align")))
-    told = told or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
-    return told or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
+    found = list(_misspelt_variants(parameters.get("align")))
+    found = found or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
+    return found or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
 
 
 def _misspelt_variants(align: Any) -> Iterator[str]:
@@ -26,7 +26,7 @@ def _misspelt_variants(align: Any) -> Iterator[str]:
     known = [name for name, entry in entries.items() if "note" in entry]
     for name in entries.keys() - known:
         for near in get_close_matches(str(name), known, n=1):
-            for key in [key for key, _ in leaves(entries[name])] or entries[name]:
+            for key, _ in leaves(entries[name]):
                 yield f"There is no parameter 'align.{name}.{key}': did you mean 'align.{near}.{key}'?"
 
 

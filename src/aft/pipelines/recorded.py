@@ -1,10 +1,11 @@
 """The parameters that a record of a run may show: an allow-list, without credentials and folders."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from aft.nested import leaves
 
 RECORDED = (
     *("seed", "label", "task", "test_sets", "base_model", "training", "launch", "sample_from", "sampling", "sampler"),
@@ -23,23 +24,12 @@ def recorded_parameters(parameters: Mapping[str, Any], variant: str | None = Non
     chosen = {key: parameters[key] for key in RECORDED if key in parameters}
     if variant is not None:
         chosen |= {"objective": parameters.get("align", {}).get(variant, {}).get("objective", {})}
-    return {key: _text(value)[:_LONGEST_VALUE] for key, value in leaves(chosen)}
+    return {key: _text(value)[:_LONGEST_VALUE] for key, value in leaves(chosen) if value != {}}
 
 
 def without_credentials(text: str) -> str:
     """`text` with every URL cut to scheme, host and path: no user, password or token."""
     return re.sub(r"(?<=://)(?:\S*@)?([^\s?]*)(?:\?\S*)?", r"\1", text)
-
-
-def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of the leaves of nested dictionaries and dataclasses."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {one.name: getattr(value, one.name) for one in fields(value)}
-    if not isinstance(value, Mapping):
-        yield prefix, value
-        return
-    for name, inner in value.items():
-        yield from leaves(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _text(value: Any) -> str:

@@ -17,15 +17,15 @@ def in_words(comparison: pd.DataFrame, baseline: str, unconstrained: Collection[
     most = max(row["accuracy"] for row in rows.values())
     first = [name for name, row in rows.items() if row["accuracy"] == most]
     names = " and ".join(filter(None, (", ".join(first[:-1]), first[-1])))
-    told = [f"{names} {'leads' if len(first) == 1 else 'lead together'} with {100 * most:.1f} % right answers."]
+    sentences = [f"{names} {'leads' if len(first) == 1 else 'lead together'} with {100 * most:.1f} % right answers."]
     if baseline in first:
-        told.append(f"No variant stands above {baseline}.")
+        sentences.append(f"No variant stands above {baseline}.")
     else:
-        told.append(f"{_against(first[0], rows[first[0]], baseline)}.")
+        sentences.append(f"{_against(first[0], rows[first[0]], baseline)}.")
     loose = [name for name in rows if name in unconstrained]
     if loose:
-        told.append(f"Without a constraint, {'; '.join(_against(name, rows[name], baseline) for name in loose)}.")
-    return told
+        sentences.append(f"Without a constraint, {'; '.join(_against(name, rows[name], baseline) for name in loose)}.")
+    return sentences
 
 
 def _against(name: str, row: Mapping[Any, Any], baseline: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from aft.alignment.variants import Variant, marked
+from aft.nested import leaves
 from aft.reporting.render import render
 
 PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
@@ -243,17 +244,6 @@ def _amount(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return f"{value:,}" if isinstance(value, int) else _number(value, ",.2f")
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The values of a nested mapping with their dotted paths, in its order; an empty mapping is a value."""
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found += leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
 
 
 def shown(value: Any) -> str:

@@ -43,7 +43,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
     from aft.studies.results import load_results, study_table, verdicts
     from aft.studies.run import run_cells
     from aft.studies.tracking import parent_run, record_study
-    from aft.studies.tuning import check_selects, choose, final_points, told, trial_cells, trials_of
+    from aft.studies.tuning import check_selects, choose, final_points, trial_cells, trials_of, tuned_columns
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     known = _read(place)
@@ -73,7 +73,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
-            more = told(place, study, best[name], points[name]) if name in best else {}
+            more = tuned_columns(place, study, best[name], points[name]) if name in best else {}
             table = study_table(results, evaluation).assign(**more)
             claims = verdicts(study, results, evaluation)
             write_study(folder, study.page(name, place.variants), table, claims, evaluation.level)

@@ -78,7 +78,7 @@ def merged(cells: Iterable[Cell]) -> list[Cell]:
 
 def label_of(recipe: str, params: Params) -> str:
     """The folder of a run with these settings, beside the recipe's own, which runs of other settings may overwrite."""
-    label = f"{recipe}.study" + "".join(f".{_short(key)}={_told(params[key])}" for key in sorted(params))
+    label = f"{recipe}.study" + "".join(f".{_short(key)}={_shown(params[key])}" for key in sorted(params))
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 9]}.{digest(label)[:8]}"
 
 
@@ -98,6 +98,6 @@ def _short(key: str) -> str:
     return key.removeprefix("align.").replace(".objective.", ".")
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = str(value)
     return text if isinstance(value, int | float | str) and _SAFE.fullmatch(text) else digest(value)[:8]

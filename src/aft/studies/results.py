@@ -22,6 +22,7 @@ from aft.studies.plan import Point
 from aft.studies.run import Workplace
 
 Seeds = dict[int, pd.DataFrame]
+_CLAIM = ("claim", "source", "above", "below", "metric")  # what a verdict repeats of its `Ordering`
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,8 @@ def _took(curves: Seeds) -> dict[str, float]:
 def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
     """One row per claim: the difference with its paired interval over seeds and questions (see `two_level_bootstrap`),
     the interval's level, how many of how many seeds have the claimed sign, and one of `VERDICTS`."""
-    columns = [
-        "claim",
-        "source",
-        "above",
-        "below",
-        "metric",
-        "difference",
-        "low",
-        "high",
-        "level",
-        "seeds_agreeing",
-        "seeds",
-        "verdict",
-    ]
-    return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=columns)
+    columns = (*_CLAIM, "difference", "low", "high", "level", "seeds_agreeing", "seeds", "verdict")
+    return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=list(columns))
 
 
 def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Evaluation) -> dict[str, Any]:
@@ -130,13 +118,7 @@ def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Eva
         raise DataError(f"'{ordering.claim}': no question has {ordering.metric} for both; sample more.")
     difference = two_level_bootstrap(gaps.T, resamples=evaluation.resamples, level=evaluation.level)
     return {
-        **{
-            "claim": ordering.claim,
-            "source": ordering.source,
-            "above": ordering.above,
-            "below": ordering.below,
-            "metric": ordering.metric,
-        },
+        **{name: getattr(ordering, name) for name in _CLAIM},
         **{"difference": difference.mean, "low": difference.low, "high": difference.high, "level": evaluation.level},
         **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1]},
         "verdict": _judged(difference, gaps.shape[1]),

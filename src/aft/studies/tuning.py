@@ -72,7 +72,7 @@ def final_points(study: Study, chosen: dict[str, Chosen], recipe: str) -> list[P
     return [replace(_point(study, name, one.settings, recipe), value=None) for name, one in chosen.items()]
 
 
-def told(
+def tuned_columns(
     place: Workplace, study: Study, chosen: dict[str, Chosen], points: Sequence[Point]
 ) -> dict[str, list[str | float]]:
     """Columns of the study's table: what was chosen, the epochs of the tested models by seed, accuracy and trials."""

@@ -15,16 +15,16 @@ MEMORY = 2**31  # bytes of address space: 10^{10^{10}} would else take all that 
 
 def main() -> None:
     """Say "ready", or why not, and then answer line by line until there is no next one."""
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     try:
         import math_verify  # type: ignore[import-not-found]
     except ImportError as error:
-        print(json.dumps(str(error)), file=told, flush=True)
+        print(json.dumps(str(error)), file=replies, flush=True)
         return
     _limit()
     latex = [math_verify.LatexExtractionConfig()]  # and no plain expressions: sympy would evaluate them
-    print(json.dumps("ready"), file=told, flush=True)
+    print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
         seconds, *answers = json.loads(line)
         if hasattr(signal, "alarm"):  # ends this process if nobody is left to do so
@@ -45,7 +45,7 @@ def main() -> None:
             equal = False
         if hasattr(signal, "alarm"):
             signal.alarm(0)  # waiting for the next one takes as long as it takes
-        print(json.dumps(equal), file=told, flush=True)
+        print(json.dumps(equal), file=replies, flush=True)
 
 
 def _limit() -> None:

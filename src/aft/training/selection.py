@@ -1,7 +1,7 @@
-"""Which weights become the model: those of the epoch that answers the validation questions best (early stopping).
+"""Which weights become the model: those of the epoch that answers the validation questions best (checkpoint selection).
 
 An epoch ends after each pass over the examples, and where training ends. All that is decided follows from the curve,
-which a checkpoint holds: a run that was killed selects what it would have selected.
+which a checkpoint holds: a run that was killed selects what it would have selected. Early stopping is `patience`.
 """
 
 import time

@@ -8,6 +8,9 @@ from aft.alignment.variants import BASELINE
 from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.comparisons import namespace
 
+_READ = ("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes")
+_SHARED = ("seed", "model_cache", "score_cache", "launch", "recipe", "evaluation")  # parameters of all variants
+
 
 def create_pipeline(variants: Sequence[str]) -> Pipeline:
     """The wiring of `align_train` for these variants; the baseline, which is trained before, is left out."""
@@ -19,22 +22,7 @@ def _variant(name: str) -> Pipeline:
         [
             Node(
                 train_variant,
-                inputs={
-                    "base_model": "base_model",
-                    "vft_model": "vft_model",
-                    "train_questions": "train_questions",
-                    "validation_questions": "validation_questions",
-                    "feedback": "feedback",
-                    "held_out": "held_out_hashes",
-                    "training": "params:training",
-                    "objective": "params:objective",
-                    "seed": "params:seed",
-                    "model_cache": "params:model_cache",
-                    "score_cache": "params:score_cache",
-                    "launch": "params:launch",
-                    "recipe": "params:recipe",
-                    "evaluation": "params:evaluation",
-                },
+                inputs=[*_READ, *(f"params:{name}" for name in ("training", "objective", *_SHARED))],
                 outputs=["model", "training_curve"],
                 name=f"train_{name}",
                 tags=f"run.train.{name}",
@@ -44,9 +32,7 @@ def _variant(name: str) -> Pipeline:
     return Pipeline(
         template,
         namespace=namespace(name),
-        inputs={
-            *("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes"),
-        },
-        parameters={"training", "seed", "model_cache", "score_cache", "launch", "recipe", "evaluation"},
+        inputs=set(_READ),
+        parameters={"training", *_SHARED},
         tags="align_train",
     )

@@ -133,7 +133,7 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
     answers = {**recipe, **seed, "test_questions": "test_questions", **of_all("predictions")}
     made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
-    told = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
+    reported = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
     return Pipeline(
         [
             node(nodes.compare, {**evaluation, **seed, **tables}, [table, own["paired_differences"]]),
@@ -143,7 +143,7 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
             node(
                 nodes.draw_training, {"comparison": table, **align, **of_all("training_curve")}, own["training_figure"]
             ),
-            node(report.write_report, told, f"{space}.report"),
+            node(report.write_report, reported, f"{space}.report"),
             node(report.write_answers, answers, f"{space}.answers"),
         ]
     )

@@ -139,14 +139,14 @@ def prepare_base_model(base_model: BaseModel, model_cache: str) -> ModelDirector
 
 def _refuse_other_settings(made: PocketBase) -> None:
     """Raise `SettingsError` if the pocket model that ships was made under other settings than those asked for."""
-    from aft.models.shipped import told_of_shipped
+    from aft.models.shipped import facts_of_shipped
 
     asked = {
         "corpus": asdict(made.corpus),
         "architecture": asdict(made.architecture),
         "training": deciding(made.training),
     }
-    shipped = told_of_shipped()["made_from"]
+    shipped = facts_of_shipped()["made_from"]
     other = [name for name, value in asked.items() if shipped[name] != value]
     if other:
         raise SettingsError(

@@ -51,9 +51,9 @@ def measure(model: ModelDirectory, questions: list[Question], cache: Path) -> di
         assert story is not None  # pocket tells nothing else
         misconceived = sum(event.verb in pocket.MISCONCEIVED for event in story.events)
         right[misconceived].append(pocket.extract_answer(response) == question.answer)
-        told = " ".join(pocket.wrong_steps(question, response))
-        faults["wrong_direction"] += WRONG_DIRECTION in told
-        faults["wrong_sum"] += WRONG_ARITHMETIC in told
+        wrong = " ".join(pocket.wrong_steps(question, response))
+        faults["wrong_direction"] += WRONG_DIRECTION in wrong
+        faults["wrong_sum"] += WRONG_ARITHMETIC in wrong
     return {
         "questions": len(questions),
         "right": _share(sum(map(sum, right.values())), len(questions)),

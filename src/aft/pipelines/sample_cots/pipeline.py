@@ -12,15 +12,8 @@ def create_pipeline() -> Pipeline:
             Node(
                 sample_cots,
                 inputs=[
-                    "vft_model",
-                    "train_questions",
-                    "params:sample_from",
-                    "params:sampling",
-                    "params:sampler",
-                    "params:seed",
-                    "params:sample_cache",
-                    "params:candidates_from",
-                    "held_out_hashes",
+                    *("vft_model", "train_questions", "params:sample_from", "params:sampling", "params:sampler"),
+                    *("params:seed", "params:sample_cache", "params:candidates_from", "held_out_hashes"),
                 ],
                 outputs="candidates",
                 name="sample_cots",

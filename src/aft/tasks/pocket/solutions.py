@@ -24,9 +24,9 @@ def solution(start: int, events: tuple[Event, ...], path: str, add: Sum = lambda
         wanted = (True, False) if path == "gains_first" else (False, True)
         parts = [_kind(events, gain, add, lines) for gain in wanted if any(e.gain == gain for e in events)]
     total = start
-    for told, amount in parts:
+    for words, amount in parts:
         result = add(total, amount)
-        lines.append(f"{told}: {total} {'-' if amount < 0 else '+'} {abs(amount)} = {result}.")
+        lines.append(f"{words}: {total} {'-' if amount < 0 else '+'} {abs(amount)} = {result}.")
         total = result
     return "\n".join([*lines, f"#### {total}"])
 

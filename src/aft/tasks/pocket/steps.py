@@ -37,16 +37,16 @@ def wrong_steps(question: Question, response: str) -> list[str]:
     if story is None:
         raise DataError(f"The question {question.question_id} tells no pocket story; make the questions again.")
     lines, final = _before_answer(response)
-    told = _Told({event.verb: event for event in story.events}, [], story.start)
-    faults = [(line, _fault(line, told)) for line in lines]
+    ledger = _Ledger({event.verb: event for event in story.events}, [], story.start)
+    faults = [(line, _fault(line, ledger)) for line in lines]
     wrong = [f'"{line[:80]}" {fault}.' for line, fault in faults if fault]
-    wrong += [f"No step takes {listed([event])}." for event in told.events.values()]
-    wrong += [f"No step takes the sum of {abs(amount)} {name}." for name, amount in told.sums]
+    wrong += [f"No step takes {listed([event])}." for event in ledger.events.values()]
+    wrong += [f"No step takes the sum of {abs(amount)} {name}." for name, amount in ledger.sums]
     answer = extract_answer(final)
     if answer is None:
         wrong.append("There is no final answer.")
-    elif told.total not in (None, int(answer)):
-        wrong.append(f"The final answer is {answer}, but the last total {told.total}.")
+    elif ledger.total not in (None, int(answer)):
+        wrong.append(f"The final answer is {answer}, but the last total {ledger.total}.")
     return wrong
 
 
@@ -65,7 +65,7 @@ def _before_answer(response: str) -> tuple[list[str], str]:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Ledger:
     """What the steps so far have left, and where they have come to; the next one is judged by it."""
 
     events: dict[str, Event]  # that no step has taken yet, by verb
@@ -90,30 +90,30 @@ class _Told:
         return part[1], None
 
 
-def _fault(line: str, told: _Told) -> str | None:
-    """What is wrong with one step, which is then entered into `told`; nothing is wrong with a blank line."""
-    events_left = len(told.events)
+def _fault(line: str, ledger: _Ledger) -> str | None:
+    """What is wrong with one step, which is then entered into `ledger`; nothing is wrong with a blank line."""
+    events_left = len(ledger.events)
     if pair := _PAIR.fullmatch(line):
-        part, fault = _read_pair(pair, told)
+        part, fault = _read_pair(pair, ledger)
     elif kind := _KIND.fullmatch(line):
-        part, fault = _read_kind(kind, told)
+        part, fault = _read_kind(kind, ledger)
     elif taken := _TAKEN.fullmatch(line):
-        return _read_taken(taken, told)
+        return _read_taken(taken, ledger)
     elif not line.strip():
         return None
     else:
-        told.take(line)
-        told.total = None
+        ledger.take(line)
+        ledger.total = None
         return "is no step of a known form"
-    if len(told.events) < events_left:  # a sum of things that were there to take
-        told.sums.append(part)
+    if len(ledger.events) < events_left:  # a sum of things that were there to take
+        ledger.sums.append(part)
     return fault
 
 
-def _read_pair(pair: re.Match[str], told: _Told) -> tuple[Part, str | None]:
+def _read_pair(pair: re.Match[str], ledger: _Ledger) -> tuple[Part, str | None]:
     """The sum that a step over two neighbours makes, and what is wrong with it."""
     names, a, sign, b, result, direction = pair.groups()
-    events, fault = told.take(names)
+    events, fault = ledger.take(names)
     change = int(result) if direction == "more" else -int(result)
     if fault is None and sorted((int(a), int(b))) != sorted(event.amount for event in events):
         fault = _OTHER_AMOUNTS
@@ -126,11 +126,11 @@ def _read_pair(pair: re.Match[str], told: _Told) -> tuple[Part, str | None]:
     return (direction, change), fault
 
 
-def _read_kind(kind: re.Match[str], told: _Told) -> tuple[Part, str | None]:
+def _read_kind(kind: re.Match[str], ledger: _Ledger) -> tuple[Part, str | None]:
     """The sum that a step over gains, or over losses, makes, and what is wrong with it."""
     name, names, terms, result = kind.groups()
     amounts = [int(term) for term in terms.split(" + ")]
-    events, fault = told.take(names)
+    events, fault = ledger.take(names)
     total = int(result) if result else sum(amounts)
     if fault is None and sorted(amounts) != sorted(event.amount for event in events):
         fault = _OTHER_AMOUNTS
@@ -141,15 +141,15 @@ def _read_kind(kind: re.Match[str], told: _Told) -> tuple[Part, str | None]:
     return (name, total if name == "gains" else -total), fault
 
 
-def _read_taken(taken: re.Match[str], told: _Told) -> str | None:
+def _read_taken(taken: re.Match[str], ledger: _Ledger) -> str | None:
     """What is wrong with a step that adds an event or a sum to the total."""
     name, start, sign, amount, result = taken.groups()
     signed = int(sign + amount)
-    events, fault = told.take(name)
+    events, fault = ledger.take(name)
     change = events[0].signed if events else 0
     if not events:
-        change, fault = told.take_sum(name, signed)
-    expected, told.total = told.total, int(result)
+        change, fault = ledger.take_sum(name, signed)
+    expected, ledger.total = ledger.total, int(result)
     if fault:
         return fault
     if abs(change) != abs(signed):

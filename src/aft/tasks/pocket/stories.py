@@ -75,10 +75,10 @@ class Story:
         if self.phrasing == "list":
             return f"{opening}, {listed(self.events)}. How many?"
         who = self.person if self.phrasing == "named" else PEOPLE[self.person]
-        told = " ".join(f"{who} {listed([event])}." for event in self.events)
+        events = " ".join(f"{who} {listed([event])}." for event in self.events)
         if self.phrasing == "question_first":
-            return f"How many {self.thing} has {self.person}? {opening}. {told}"
-        return f"{opening}. {told} How many?"
+            return f"How many {self.thing} has {self.person}? {opening}. {events}"
+        return f"{opening}. {events} How many?"
 
     @property
     def answer(self) -> int:
@@ -94,10 +94,10 @@ def listed(events: Sequence[Event]) -> str:
 def parse_story(text: str) -> Story | None:
     """The story that `Story.question` puts into these words, None for any other text."""
     for phrasing, pattern in _STORIES.items():
-        told = pattern.fullmatch(text)
-        if told and told["person"] in PEOPLE:
-            events = tuple(Event(verb, int(n), verb in GAINS) for verb, n in EVENTS.findall(told["events"]))
-            story = Story(told["person"], told["thing"], int(told["start"]), events, phrasing)
+        found = pattern.fullmatch(text)
+        if found and found["person"] in PEOPLE:
+            events = tuple(Event(verb, int(n), verb in GAINS) for verb, n in EVENTS.findall(found["events"]))
+            story = Story(found["person"], found["thing"], int(found["start"]), events, phrasing)
             verbs = [event.verb for event in events]
             known = story.thing in THINGS and len(set(verbs)) == len(verbs) and set(verbs) <= {*GAINS, *LOSSES}
             if known and story.question == text:
