@@ -15,7 +15,7 @@ from aft.catalog.sample_store import SampleStoreDataset
 from aft.errors import StoreError
 from aft.files import LOCKS, build_once, finish_directory, lock_of, locked, write_json, write_sealed
 from aft.models.directory import ModelDirectory, open_model, publish, standing_for
-from aft.sampling.store import SampleStore, encode
+from aft.shards import ShardStore, encode
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def cached_model(cache: Path, pocket_directory: ModelDirectory, name: str) -> Mo
 
 def sampled(cache: Path, seed: int) -> list[Path]:
     rows = encode(pd.DataFrame({"question_id": ["a"], "token_ids": [[1, 2]]}))
-    return SampleStore(cache, {"kind": "samples", "seed": seed}).fill(
+    return ShardStore(cache, {"kind": "samples", "seed": seed}).fill(
         ["x"], lambda missing: ((i, rows) for i in missing)
     )
 

@@ -64,7 +64,9 @@ def train(
         if objective is None:
             return train_vft(pocket_directory, *tables, [], training, **options)
         options["score_cache"] = str(tmp_path / "scores")
-        return train_variant(pocket_directory, pocket_directory, *tables, feedback, [], training, objective, **options)
+        return train_variant(
+            pocket_directory, pocket_directory, *tables, [feedback], [], training, objective, **options
+        )
 
     return run
 
@@ -286,7 +288,7 @@ def test_without_references_vft_is_the_base_model_and_says_so(
     assert kept_warnings(published.path) == [NO_REFERENCES]
     questions = to_table(pocket_questions[8:])
     evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
-    settings = (Objective(), SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, evaluation)
+    settings = (Objective(), SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
     assert nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=0)
     with pytest.raises(SettingsError, match="trained with another seed than is set now"):
         nodes.identify(published, published, questions, questions, TRAINING, *settings, seed=1)

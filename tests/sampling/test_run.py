@@ -23,8 +23,8 @@ from aft.pipelines import tables
 from aft.sampling import engine
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings
-from aft.sampling.store import encode
 from aft.scoring.naive import token_logprobs
+from aft.shards import encode
 from aft.tasks import Question, pocket
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -2,17 +2,18 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aft.code import deciding
-from aft.models.directory import ModelDirectory, standing_for
+from aft.models.directory import ModelDirectory, on_device, standing_for
 from aft.models.tokens import PromptStyle, prompt_style
-from aft.pipelines.tables import by_id, to_questions
+from aft.pipelines.tables import lookup, to_questions
 from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -61,7 +62,7 @@ class Origin:
 def train_on(
     start: ModelDirectory,
     questions: Questions,
-    feedback: pd.DataFrame,
+    feedback: Iterable[pd.DataFrame],
     training: TrainingSettings,
     objective: Objective,
     seed: int,
@@ -85,7 +86,7 @@ def train_on(
         told = [question for question in of if question.reference]
         return build_examples(told, [], tokenizer, Objective(), training.max_tokens) if told else []
 
-    examples = build_examples(rows, feedback.to_dict("records"), tokenizer, objective, training.max_tokens)
+    examples = build_examples(rows, _records(feedback), tokenizer, objective, training.max_tokens)
     effective = effective_objective(objective, examples, lambda: references(rows))
     held_out = to_questions(watched(questions.validation))
     probe, label = references(held_out) if held_out else [], f"train {effective.label}"
@@ -115,25 +116,32 @@ def without_references(
 
 
 def with_reference_scores(
-    feedback: pd.DataFrame,
+    feedback: Iterable[pd.DataFrame],
     vft_model: ModelDirectory,
     train_questions: pd.DataFrame,
     training: TrainingSettings,
     score_cache: Path,
-) -> pd.DataFrame:
+) -> Iterator[pd.DataFrame]:
     """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants.
 
     They are made in the precision in which the policy is trained: else the two would differ by rounding alone.
     """
     from aft.scoring.responses import score_responses
 
-    scores = score_responses(
-        *(vft_model, feedback, by_id(train_questions), "score with the reference model", training.precision),
-        score_cache,
-        token_budget=training.token_budget,
-        autocast=True,
-    )
-    return feedback.assign(reference_score=scores)
+    asked, load = lookup(train_questions), cache(lambda: on_device(vft_model.model("float32")))
+    for rows in feedback:
+        scores = score_responses(
+            *(vft_model, rows, asked(rows["question_id"])),
+            *("score with the reference model", training.precision, score_cache),
+            token_budget=training.token_budget,
+            autocast=True,
+            load=load,
+        )
+        yield rows.assign(reference_score=scores)
+
+
+def _records(feedback: Iterable[pd.DataFrame]) -> Iterator[Mapping[Any, Any]]:
+    return (row for rows in feedback for row in rows.to_dict("records"))
 
 
 def watched(validation: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
 from aft.progress import bar
 from aft.sampling.room import with_room
-from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
-from aft.sampling.store import SampleStore, encode
+from aft.sampling.settings import ROOMS, SamplerSettings, SamplingSettings, ServerSettings
+from aft.shards import ShardStore, encode, n_rows
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def sample_responses(
 
     A killed run continues with the same result. A question whose prompt leaves no room for a response is left out, see
     `with_room`; with the engine `server`, a response that `ask_server` cannot have has no row. Raises what `with_room`,
-    `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
+    `ShardStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
     is no response at all.
     """
     questions = with_room(source, questions, settings.max_new_tokens)
     server = sampler.server if sampler.engine == "server" else None
-    store = SampleStore(root, _description(source, settings, seed, server))
+    store = ShardStore(root, _description(source, settings, seed, server), *ROOMS)
     rows = _Rows(source, settings, seed, server)
     size = settings.block_size
     blocks = [questions[i : i + size] for i in range(0, len(questions), size)]
@@ -76,9 +76,7 @@ def sample_responses(
 
 def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -> None:
     """Count what a server was asked for in vain, in this run or an earlier one, wherever it was asked."""
-    from pyarrow.parquet import read_metadata
-
-    missing = wanted - sum(read_metadata(shard).num_rows for shard in shards)
+    missing = wanted - sum(map(n_rows, shards))
     if missing and missing == wanted:
         raise DataError(
             f"None of {wanted} responses could be had from the server at {server.base_url}: they were refused as too "

@@ -23,4 +23,4 @@ def train_vft(
         return without_references(base_model, training, seed, model_cache)
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    return train_on(base_model, questions, pd.DataFrame(), training, Objective(), seed, model_cache, launch, origin)
+    return train_on(base_model, questions, (), training, Objective(), seed, model_cache, launch, origin)
