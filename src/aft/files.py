@@ -45,8 +45,29 @@ _listeners: list[Callable[[], object]] = []
 
 def digest(description: Any) -> str:
     """Hash of anything that JSON can say, independent of the order of keys; 16 hexadecimal digits."""
-    text = json.dumps(description, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_as_json(description)).hexdigest()[:16]
+
+
+class ListDigest:
+    """`digest` of a list, of which one item after the other is told."""
+
+    def __init__(self) -> None:
+        self._hash, self._between = hashlib.sha256(b"["), b""
+
+    def add(self, item: Any) -> None:
+        """Tell the next item."""
+        self._hash.update(self._between + _as_json(item))
+        self._between = b", "
+
+    def value(self) -> str:
+        """The digest of the list of all that was told so far."""
+        whole = self._hash.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:16]
+
+
+def _as_json(description: Any) -> bytes:
+    return json.dumps(description, sort_keys=True, ensure_ascii=True, default=str).encode()
 
 
 def hash_file(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -14,14 +14,14 @@ from aft.code import deciding
 from aft.models.directory import ModelDirectory, on_device, standing_for
 from aft.models.tokens import PromptStyle, prompt_style
 from aft.pipelines.tables import lookup, to_questions
-from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
-    from aft.training.examples import Example
+    from aft.training.examples import Block, Example
 
 logger = logging.getLogger(__name__)
 
+_BLOCK = 1000  # questions that are read together
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 NO_REFERENCES = (
     "No training question has a reference: VFT is skipped, and vft is the base model. The samples come from it, every "
@@ -45,10 +45,12 @@ class Origin:
     recipe: str
     base_model: ModelDirectory
 
-    def provenance(self, questions: Sequence[Question], style: PromptStyle) -> dict[str, Any]:
-        """What the card of a model trained on these questions says; it is in no key of a cache, see `model_card`."""
-        made_from = self.base_model.made_from
-        counts = Counter(question.dataset for question in questions)
+    def provenance(self, datasets: Iterable[str], style: PromptStyle) -> dict[str, Any]:
+        """What the card of a model says that is trained on questions of these datasets, one for each question.
+
+        It is in no key of a cache, see `model_card`.
+        """
+        made_from, counts = self.base_model.made_from, Counter(datasets)
         return {
             "recipe": self.recipe,
             "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
@@ -75,30 +77,30 @@ def train_on(
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
     under a manifest that says for which objective it stands.
     """
-    from aft.training.examples import build_examples, effective_objective, refuse_held_out
+    from aft.training.examples import Overview, effective_objective, examples_of, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
+    from aft.training.stored import stored
 
-    rows = to_questions(questions.train)
-    refuse_held_out(rows, questions.held_out)
-    tokenizer = start.tokenizer()
+    refuse_held_out((one for some, _ in blocks(questions.train) for one in some), questions.held_out)
+    tokenizer, cache = start.tokenizer(), Path(model_cache)
 
-    def references(of: list[Question]) -> "list[Example]":
-        told = [question for question in of if question.reference]
-        return build_examples(told, [], tokenizer, Objective(), training.max_tokens) if told else []
+    def references(of: pd.DataFrame) -> "Iterator[Example]":
+        told = of[of["reference"] != ""]
+        return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
-    examples = build_examples(rows, _records(feedback), tokenizer, objective, training.max_tokens)
-    effective = effective_objective(objective, examples, lambda: references(rows))
-    held_out = to_questions(watched(questions.validation))
-    probe, label = references(held_out) if held_out else [], f"train {effective.label}"
-    trained = train(
-        *(start, examples, training, effective, seed, Path(model_cache), label),
-        probe=probe,
-        launch=launch,
-        provenance=origin.provenance(rows, prompt_style(tokenizer)),
-    )
+    made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens)
+    with stored(made, cache) as (examples, overview):
+        effective = effective_objective(objective, overview, lambda: Overview(references(questions.train)))
+        trained = train(
+            *(start, examples, training, effective, seed, cache, f"train {effective.label}"),
+            probe=list(references(watched(questions.validation))),
+            launch=launch,
+            provenance=origin.provenance(questions.train["dataset"], prompt_style(tokenizer)),
+            overview=overview,
+        )
     model = trained.directory
     if effective != objective:
-        model = standing_for(model, asdict(objective), Path(model_cache))
+        model = standing_for(model, asdict(objective), cache)
     return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
@@ -140,8 +142,15 @@ def with_reference_scores(
         yield rows.assign(reference_score=scores)
 
 
-def _records(feedback: Iterable[pd.DataFrame]) -> Iterator[Mapping[Any, Any]]:
-    return (row for rows in feedback for row in rows.to_dict("records"))
+def blocks(questions: pd.DataFrame, feedback: Iterable[pd.DataFrame] = ()) -> "Iterator[Block]":
+    """All questions in their order, some at a time, with the rows of the feedback on them, which has the same order."""
+    index, done = pd.Index(questions["question_id"]), 0
+    for rows in feedback:
+        last = max(index.get_indexer(pd.Index(rows["question_id"].unique())), default=-1)
+        yield to_questions(questions[done : last + 1]), rows.to_dict("records")
+        done = max(done, last + 1)
+    for start in range(done, len(questions), _BLOCK):
+        yield to_questions(questions[start : start + _BLOCK]), []
 
 
 def watched(validation: pd.DataFrame) -> pd.DataFrame:

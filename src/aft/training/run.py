@@ -17,11 +17,11 @@ from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_ada
 from aft.models.card import model_card
 from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
 from aft.models.environment import cleared
-from aft.training.examples import Example
-from aft.training.examples import fingerprint as fingerprint_of
+from aft.training.examples import Example, Overview
 from aft.training.job import ROOMS, Job
 from aft.training.launch import JOB, fit_together
 from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
+from aft.training.stored import Sizes, sizes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,17 +58,18 @@ def train(
     probe: Sequence[Example] = (),
     launch: Launch = ALONE,
     provenance: Mapping[str, Any] = {},
+    overview: Overview | None = None,
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
     `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. Where and how it is
     trained does not count: a run that one process began, several can end, or one under a smaller token budget.
-    `provenance` stands on the model's card, see `model_card`.
+    `provenance` stands on the model's card, see `model_card`. `overview` is that of the examples, where it is known.
     """
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
-        "examples": fingerprint_of(examples),
+        "examples": (overview or Overview(examples)).fingerprint,
         "training": deciding(settings),
         "objective": asdict(objective),
         "seed": seed,
@@ -108,12 +109,12 @@ def train_once(
     the warnings beside the model, and enters the hash as well. `provenance` stands on the model's card only: the same
     model from a folder is no other one. `together` fits the job in several processes in place of this one.
     """
-    watched = {"probe": fingerprint_of(probe)} if probe else {}
+    watched = {"probe": Overview(probe).fingerprint} if probe else {}
     made_from = {**description, "code": source_hash(*ROOMS), **watched}
     card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
-        job = Job(list(read()), settings, objective, seed, label, list(probe), card)
+        job = Job(read(), settings, objective, seed, label, list(probe), card)
         if together is None:
             with cleared():
                 fit(job, load, directory)
@@ -151,7 +152,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     _check_steps(len(job.examples), job.settings)
     model, tokenizer = load()
     use_threads(model.num_parameters())
-    _check_lengths(model, [*job.examples, *job.probe])
+    _check_sizes(model, sizes_of(job.examples), sizes_of(job.probe))
     if lora is not None:
         model = add_adapter(model, lora, job.seed)
     fitted = fit_weights(model, job, work, sharding=sharding)
@@ -182,13 +183,12 @@ def _check_steps(examples: int, settings: TrainingSettings) -> None:
         )
 
 
-def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:
-    largest = max(max(e.prompt, default=0) for e in examples)
-    largest = max(largest, *(max(r) for e in examples for r in (*e.targets, *e.candidates)))
+def _check_sizes(model: "PreTrainedModel", *sizes: Sizes) -> None:
+    largest = max(int(one.largest_N.max(initial=0)) for one in sizes)
     known = model.get_input_embeddings().num_embeddings
     if largest >= int(known):  # type: ignore[arg-type]
         raise ModelError(f"A row has the token {largest}, but the model knows {known} tokens: give its own tokenizer.")
-    longest = max(len(e.prompt) + len(r) for e in examples for r in (*e.targets, *e.candidates))
+    longest = max(int(one.longest_N.max(initial=0)) for one in sizes)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
         raise ModelError(
