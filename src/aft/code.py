@@ -16,6 +16,9 @@ _T = TypeVar("_T")
 _HOW = object()
 How = Annotated[_T, _HOW]
 """The type of a setting that only says how a thing is computed, as in `How[int]`."""
+_ADDED = object()
+Added = Annotated[_T, _ADDED]
+"""The type of a setting whose default does what was done before there was it: with it, keys are as they were."""
 
 
 def hash_sources(package: Path) -> dict[str, str]:
@@ -73,10 +76,13 @@ def deciding(settings: Any) -> Any:
     """The settings that decide a result, by name: all fields but those whose type is `How`.
 
     What these say, how a thing is computed, changes it by the rounding of sums at most, and under dropout by the masks
-    that are drawn. Settings in settings are treated in the same way; any other value is itself.
+    that are drawn. One that was `Added` is left out while it has its default. Settings in settings are treated in the
+    same way; any other value is itself.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings
     kinds = get_type_hints(type(settings), include_extras=True)
-    names = [one.name for one in fields(settings) if _HOW not in getattr(kinds[one.name], "__metadata__", ())]
-    return {name: deciding(getattr(settings, name)) for name in names}
+    marks = {name: getattr(kind, "__metadata__", ()) for name, kind in kinds.items()}
+    values = {one.name: getattr(settings, one.name) for one in fields(settings) if _HOW not in marks[one.name]}
+    usual = {one.name: one.default for one in fields(settings) if _ADDED in marks[one.name]}
+    return {name: deciding(value) for name, value in values.items() if name not in usual or value != usual[name]}

@@ -44,10 +44,10 @@ def export(place: "Workplace", shape: str, output: Path | None, seed: int, label
         raise SettingsError(f"--output is {output}, but must end in {' or '.join(_SUFFIXES)}.")
     with place.context(label, seed) as context:
         catalog, folder = context.catalog, context.config_loader["globals"]["folder"]
-        questions, tokenizer = to_questions(catalog.load("train_questions")), catalog.load("vft_model").tokenizer()
+        questions, model = to_questions(catalog.load("train_questions")), catalog.load("vft_model")
         refuse_held_out(questions, catalog.load("held_out_hashes"))
         table, max_tokens = catalog.load("feedback").table(), context.params["training"].max_tokens
-    rows = export_feedback(shape, questions, table, tokenizer, max_tokens)
+    rows = export_feedback(shape, questions, table, model.tokenizer(), max_tokens, model.end_tokens())
     beside = Path(place.globals["data"], "05_model_input", folder, f"seed_{seed}", f"feedback_{shape}.jsonl")
     path = (output or beside).absolute()
     _write(rows, path)

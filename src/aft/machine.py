@@ -1,7 +1,10 @@
 """What there is to compute with, cores and GPUs, and the share of it that each of several processes has."""
 
+import logging
 import os
 from functools import cache
+
+logger = logging.getLogger(__name__)
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 SMALL = 1_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
@@ -55,6 +58,20 @@ def use_threads(weights: int) -> None:
     if THREADS not in os.environ:
         usual = 1 if weights < SMALL else max(1, _all_threads() // (_shared.get("processes") or 1))
         torch.set_num_threads(_shared.get("threads") or usual)
+
+
+def warn_of_slowness(device: str, *, half: bool = False, recomputes: bool = False) -> None:
+    """Warn where settings that are meant for large models on a GPU are used on a processor.
+
+    Measured with SmolLM2-135M: bfloat16 with gradient checkpointing takes 4.7 times as long as float32 without.
+    """
+    used = [*(["bfloat16 (precision)"] if half else []), *(["gradient_checkpointing"] if recomputes else [])]
+    if device == "cpu" and used:
+        logger.warning(
+            "There is no GPU: %s may take several times as long on a processor; set training.precision to float32 and "
+            "training.gradient_checkpointing to false, unless memory does not suffice.",
+            " and ".join(used),
+        )
 
 
 @cache

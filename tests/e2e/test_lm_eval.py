@@ -3,14 +3,13 @@
 The harness is an extra (`pip install -e ".[harness]"`); without it there is nothing to test.
 """
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from aft.evaluation.harness import write_task
 from aft.feedback.label import label_responses
 from aft.models.directory import ModelDirectory, in_prompt_style, open_model, save_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
@@ -24,7 +23,6 @@ from aft.training.settings import Objective, TrainingSettings
 pytestmark = pytest.mark.e2e
 pytest.importorskip("lm_eval")
 
-PAGE = Path(__file__).parents[2] / "docs/models.md"
 LEARNT, UNSEEN = 12, 12
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -57,18 +55,12 @@ def model(request: pytest.FixtureRequest, questions: list[Question], tmp_path_fa
 def harness_samples(model: ModelDirectory, questions: list[Question], folder: Path) -> tuple[float, pd.DataFrame]:
     """The harness's accuracy, and for every question in order its text, the answer read of it, and whether it counts.
 
-    The task is the one that docs/models.md gives.
+    The task is the one that `aft models harness` writes.
     """
     from lm_eval import simple_evaluate  # type: ignore[import-not-found]
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
-    rows = [{"prompt": pocket.prompt(question), "answer": question.answer} for question in questions]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    found = re.search(r"```yaml\n(task: aft_pocket\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    (folder / "aft_pocket.yaml").write_text(
-        found[1].replace("questions.jsonl", f'"{folder / "questions.jsonl"}"'), "utf-8"
-    )
+    write_task(model, questions, folder, name="aft_pocket", max_new_tokens=256)
     chat = model.tokenizer().init_kwargs.get("aft_prompt_style") == "chat"
     arguments = {"pretrained": str(model.path), "dtype": "float32", **({"add_bos_token": False} if chat else {})}
     done: Any = simple_evaluate(
@@ -77,7 +69,6 @@ def harness_samples(model: ModelDirectory, questions: list[Question], folder: Pa
         tasks=["aft_pocket"],
         device="cpu",
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-        apply_chat_template=chat,
         bootstrap_iters=0,
         log_samples=True,
     )

@@ -18,6 +18,7 @@ from aft.tasks.base import SPLITS
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 COMPARISONS = yaml.safe_load((ROOT / "conf/base/parameters_evaluate.yml").read_text(encoding="utf-8"))["comparisons"]
+WITH_BASE = ["vft", "base", "rft", "aft", "aft_dc", "aft_dc_plus"]
 RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml"))
 
 TRAIN, HELD_OUT = 12, 8  # rows that are taken of each published file
@@ -31,6 +32,7 @@ ROWS = {  # what a file is made of
     "ecqa/val.jsonl": ("ecqa/val.jsonl.gz", HELD_OUT),
     "ecqa/test.jsonl": ("ecqa/test.jsonl.gz", HELD_OUT),
     "mmlu/test.jsonl": ("mmlu/test.jsonl.gz", HELD_OUT),
+    "mawps/mawps_1920.jsonl": ("mawps/mawps_1920.jsonl.gz", 2 * TRAIN),
 }
 GSM8K = {"path": "gsm8k", "validation_size": 3}
 AQUA_RAT = {"path": "aqua_rat", "train_size": 9, "validation_size": 4, "test_size": 6}
@@ -42,6 +44,7 @@ SETTINGS: dict[
     "gsm8k_rank": {"sizes": (10, 3, 5), **GSM8K, "train_size": 10},
     "aqua_rat": {"sizes": (9, 4, 6), **AQUA_RAT},
     "ecqa": {"sizes": (12, 8, 8), **ECQA},
+    "smollm2_mawps": {"sizes": (9, 3, 6), "path": "mawps", "test_limit": 6, "train_size": 9, "validation_size": 3},
     "multitask": {"sizes": (33, 15, 19), "gsm8k": GSM8K, "aqua_rat": AQUA_RAT, "ecqa": ECQA},
 }
 
@@ -79,8 +82,8 @@ def model(rows: Path) -> Path:
 
 
 def test_every_recipe_is_tried() -> None:
-    """All but the embedded ones: pocket, its smoke, and own questions, which have a test of their own."""
-    assert sorted({*SETTINGS, "base", "own", "smoke"}) == RECIPES
+    """All but those with a test of their own: pocket, its smoke, own questions, and the one that asks a chat model."""
+    assert sorted({*SETTINGS, "base", "own", "smoke", "smollm2"}) == RECIPES
 
 
 def test_an_unknown_recipe_is_answered_with_the_list() -> None:
@@ -147,15 +150,16 @@ def check_results(data: Path, recipe: str) -> None:
         split: pd.read_parquet(data / f"03_primary/{recipe}/{split}_questions.parquet") for split in (*SPLITS, "other")
     }
     assert tuple(len(asked[split]) for split in SPLITS) == SETTINGS[recipe]["sizes"], recipe
-    families = {"multitask": {"gsm8k", "aqua_rat", "ecqa"}, "gsm8k_rank": {"gsm8k"}}.get(recipe, {recipe})
+    own = {"multitask": {"gsm8k", "aqua_rat", "ecqa"}, "gsm8k_rank": {"gsm8k"}, "smollm2_mawps": {"mawps"}}
+    families = own.get(recipe, {recipe})
     assert all(set(asked[split]["dataset"]) == families for split in SPLITS), recipe
     others = {"validation", "mmlu"} if recipe == "multitask" else {"validation"}
     assert set(asked["other"]["split"]) == others, recipe
     assert pd.read_parquet(data / f"03_primary/{recipe}/near_duplicates.parquet").empty, recipe
 
-    compared = "ranking" if recipe == "gsm8k_rank" else "binary"
+    compared = {"gsm8k_rank": "ranking", "smollm2_mawps": "with_base"}.get(recipe, "binary")
     table = pd.read_csv(data / f"08_reporting/{recipe}/{compared}/comparison.csv")
-    assert table["variant"].tolist() == COMPARISONS[compared], recipe
+    assert table["variant"].tolist() == {**COMPARISONS, "with_base": WITH_BASE}[compared], recipe
     assert (table["questions"] == len(asked["test"])).all(), recipe
     assert (table["accuracy"] == 0).all(), recipe  # of a random model
     told_apart = {name for name in families if f"accuracy_{name}" in table}

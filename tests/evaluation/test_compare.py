@@ -140,6 +140,8 @@ def test_every_other_figure_is_a_mean_over_seeds():
     rows = compare()
     assert column(rows, "pass_at_2") == pytest.approx({"vft": 0.5, "aft": 0.875})
     assert column(rows, "maj_at_1") == pytest.approx({"vft": 0.25, "aft": 0.4375})
+    assert column(rows, "mean_at_2") == column(rows, "maj_at_1")
+    assert rows["aft"]["mean_at_2_low"] < rows["aft"]["mean_at_2"] < rows["aft"]["mean_at_2_high"]
     assert column(rows, "best_of_2") == column(rows, "pass_at_2")
     assert column(rows, "best_of_1") == column(rows, "maj_at_1")
     assert column(rows, "auroc") == {"vft": 1, "aft": 1}

@@ -91,7 +91,7 @@ def test_a_question_without_a_response_is_wrong_in_every_figure_that_counts_ques
     assert figures["accuracy"] == pytest.approx(2 / 6)
     assert (figures["accuracy_low"], figures["accuracy_high"]) == wilson_interval(2, 6)
     assert figures["parse_failures"] == pytest.approx(3 / 6)
-    for name in ("maj_at_1", "maj_at_2", "pass_at_1", "pass_at_2", "best_of_1", "best_of_2"):
+    for name in ("mean_at_3", "maj_at_1", "maj_at_2", "pass_at_1", "pass_at_2", "best_of_1", "best_of_2"):
         assert figures[name] == pytest.approx(before[name] / 2)
     for name in ("auroc", "calibration_error", "assessment_accuracy", "perplexity_of_positives"):
         assert figures[name] == before[name]

@@ -13,13 +13,13 @@ from aft.pipelines.parameters import Labelling
 
 
 def check(
-    made: str,
+    made: str | list[str],
     sample_from: str | None = None,
     ratings_file: str | None = None,
     judge: Any = "file",
     candidates_from: str | None = None,
 ) -> None:
-    labelling = Labelling(judge=judge if ratings_file else "none", ratings_file=ratings_file)
+    labelling = Labelling(judge=judge if ratings_file or judge == "given" else "none", ratings_file=ratings_file)
     parameters = {"params:seed": 3, "params:sample_from": sample_from, "params:labelling": labelling}
     parameters["params:candidates_from"] = candidates_from
     catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
@@ -49,6 +49,14 @@ def test_own_rollouts_are_looked_for_before_anything_runs(tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match=r"^sample_from and candidates_from are set"):
         check("candidates", candidates_from=str(tmp_path), sample_from=str(tmp_path))
     check("feedback", candidates_from="/nosuch")
+
+
+def test_ratings_that_are_given_need_rollouts_that_bring_them(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^labelling.judge is 'given', .* candidates_from, or another judge\.$"):
+        check(["candidates", "feedback"], judge="given")
+    check("feedback", judge="given")  # of rollouts that an earlier run read
+    (tmp_path / "rows.csv").touch()
+    check(["candidates", "feedback"], judge="given", candidates_from=str(tmp_path / "rows.csv"))
 
 
 def test_what_the_run_does_not_read_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -302,3 +303,29 @@ def test_adapters_get_the_same_gradients(precision, make_model, examples, device
             found = run_examples(model, path, examples, DETACHED, True, budget)
         assert difference(found, expected) <= (1e-10 if exact else 2e-2)
         assert all(weights.grad is None for weights in model.parameters() if not weights.requires_grad)
+
+
+# --- thoughts that are read and not scored ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixed", "gpt2"])
+@pytest.mark.parametrize("objective", [BOUNDARY, DETACHED], ids=lambda objective: objective.label)
+def test_what_is_not_scored_is_left_out_on_all_paths(kind, objective, make_model, examples, monkeypatch):
+    """All but one, none and half of the tokens of each response in turn are read only.
+
+    The naive path reads them as a part of the prompt. Whatever gradient the others have, none is of a token left out.
+    """
+    model, marked = make_model(kind, exact=True), []
+    for example in examples:
+        lengths = [len(response) for response in example.group.responses]
+        marked.append(replace(example, unscored=[(n - 1, 0, n // 2)[i % 3] for i, n in enumerate(lengths)]))
+    expected = run_examples(model, "naive", marked, objective)
+    everything = run_examples(model, "naive", examples, objective)
+    assert abs(float(expected.loss - everything.loss)) > 0.01
+    responses = [(e.prompt, *part) for e in marked for part in e.group.parts]
+    moved = [Group([*prompt, *response[:first]], [response[first:]]) for prompt, response, first in responses]
+    torch.testing.assert_close(run(model, "naive", moved, torch.sum).sums_R, expected.sums_R, rtol=0, atol=1e-10)
+    for path, budget, told, logits in FAST:
+        with monkeypatch.context() as patch:
+            patch.setattr(head, "_MOST_LOGITS", logits or 2**25)
+            assert_equal(run_examples(model, path, marked, objective, told, budget), expected, 1e-10)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aft.models.card import model_card
+from aft.models.card import model_card, with_results
 
 MADE_FROM: dict[str, Any] = {
     "kind": "model train aft+boundary",
@@ -105,3 +105,14 @@ def test_a_model_from_random_weights_has_a_card() -> None:
 def test_no_value_breaks_its_table() -> None:
     card = model_card(MADE_FROM | {"seed": "a|b`c\nd"})
     assert r"| Seed | `a/b'c\nd` |" in card
+
+
+def test_the_head_tells_the_hub_what_was_reached() -> None:
+    figures = {"accuracy": 0.5, "accuracy_low": 0.4, "mean_at_8": 1 / 3, "mean_at_8_low": 0.2, "maj_at_4": 0.6}
+    card = with_results(model_card(MADE_FROM), "owner/name", "gsm8k", figures | {"pass_at_4": 0.75, "auroc": 0.5})
+    told = head(card)
+    (results,) = [entry["results"] for entry in told["model-index"] if entry["name"] == "owner/name"]
+    metrics = {metric["name"]: metric["value"] for one in results for metric in one["metrics"]}
+    assert metrics == {"greedy accuracy (%)": 50.0, "mean@8 (%)": 33.33, "maj@4 (%)": 60.0, "pass@4 (%)": 75.0}
+    assert {one["dataset"]["type"] for one in results} == {"gsm8k"}
+    assert told["tags"] == head(model_card(MADE_FROM))["tags"] and "# Model train aft+boundary" in card

@@ -13,9 +13,10 @@ import torch
 from aft.code import source_hash
 from aft.errors import ModelError
 from aft.files import is_intact
+from aft.models.chat import STYLE_KEY, prompt_style
 from aft.models.directory import ModelDirectory, in_prompt_style, open_model, publish, save_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
-from aft.models.tokens import STYLE_KEY, encode_prompt, encode_response, prompt_style
+from aft.models.tokens import encode_prompt, encode_response
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import SamplingSettings
 from aft.scoring.tokens import token_logprobs

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from aft.files import finish_directory
 from aft.models.card import model_card
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.push import push
+from aft.pipelines.tables import to_table
+from aft.tasks import pocket
 
 TOKEN = "hf_secretsecretsecret"
 MODEL = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -166,6 +169,25 @@ def test_an_earlier_model_goes_in_the_same_commit(
     push(pocket_directory, "owner/model")
     assert sorted(hub.commits[-1]["deletedFile"]) == sorted(["adapter/adapter_config.json", *stale])
     assert sorted(hub.files["owner/model"]) == sorted([".gitattributes", *kept, *MODEL])
+
+
+def test_results_of_the_evaluation_are_told(hub: Hub, made: ModelDirectory, tmp_path: Path) -> None:
+    """Only if they are not older than the model; the card in its folder stays as it is."""
+    folder, data = tmp_path / "data/06_models/mine/seed_0/aft", tmp_path / "data"
+    shutil.copytree(made.path, folder)
+    questions = data / "03_primary/mine/test_questions.parquet"
+    figures = data / "08_reporting/mine/seed_0/metrics/aft.json"
+    for file in (questions, figures):
+        file.parent.mkdir(parents=True)
+    to_table(pocket.load_questions(pocket.Settings(train=1, validation=1, test=2))["test"]).to_parquet(questions)
+    figures.write_text('{"accuracy": 0.5}', encoding="utf-8")
+    card = (folder / "README.md").read_bytes()
+    for time, told in ((0, False), (None, True)):
+        os.utime(figures, None if time is None else (time, time))
+        assert CliRunner().invoke(cli, ["models", "push", str(folder), "owner/model"]).exit_code == 0
+        pushed = hub.files["owner/model"]["README.md"].decode()
+        assert ("name: greedy accuracy (%)" in pushed and "value: 50.0" in pushed and "name: pocket" in pushed) == told
+    assert (folder / "README.md").read_bytes() == card
 
 
 def test_private(hub: Hub, made: ModelDirectory) -> None:

@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from aft.errors import ModelError
-from aft.models.tokens import STYLE_KEY, check_chat, decode_response, encode_prompt, encode_response, end_token
+from aft.models.chat import STYLE_KEY, check_chat
+from aft.models.tokens import decode_response, encode_prompt, encode_response, end_token
 from aft.tasks import Question, get_task
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "ab": 4, " ": 5, "1": 6, "11": 7}

@@ -11,12 +11,14 @@ from aft.models.directory import ModelDirectory
 from aft.models.source import find_model
 from aft.pipelines.align_train.nodes import train_variant
 from aft.pipelines.ingest.nodes import prepare_base_model
-from aft.pipelines.parameters import BaseModel
+from aft.pipelines.parameters import BaseModel, Evaluation
 from aft.pipelines.tables import to_table
 from aft.pipelines.vft_train.nodes import train_vft
+from aft.sampling.settings import SamplingSettings
 from aft.tasks import Question
 from aft.training.settings import Launch, Objective, TrainingSettings
 
+EVALUATION = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
 SETTINGS = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=4, max_steps=1, monitor_every=None)
 TEMPLATE = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
 
@@ -38,10 +40,10 @@ def test_it_names_recipe_data_style_base_and_the_fingerprints(
     with caplog.at_level("INFO", "aft"):
         base = prepare_base_model(BaseModel(source=str(snapshot), prompt_style="chat"), cache)
     told = next(re.findall("has the fingerprint ([0-9a-f]{16})", message)[0] for message in caplog.messages)
-    model, _ = train_vft(base, questions, none, [], SETTINGS, 0, cache, Launch(), "gsm8k")
+    model, _ = train_vft(base, questions, none, [], SETTINGS, 0, cache, Launch(), "gsm8k", EVALUATION)
     if start == "vft":
         objective = Objective(start="vft")
-        options = ([], [], SETTINGS, objective, 0, cache, cache, Launch(), "gsm8k")
+        options = ([], [], SETTINGS, objective, 0, cache, cache, Launch(), "gsm8k", EVALUATION)
         model, _ = train_variant(base, model, questions, none, *options)
 
     card = (model.path / "README.md").read_text(encoding="utf-8")
@@ -61,7 +63,7 @@ def test_the_same_model_under_another_recipe_is_found_again(
     """What stands on the card only is in no key: whoever comes first writes it."""
     questions, none = to_table(pocket_questions), to_table([])
     one, other = (
-        train_vft(pocket_directory, questions, none, [], SETTINGS, 0, str(tmp_path), Launch(), recipe)[0]
+        train_vft(pocket_directory, questions, none, [], SETTINGS, 0, str(tmp_path), Launch(), recipe, EVALUATION)[0]
         for recipe in ("gsm8k", "mine")
     )
     assert one == other

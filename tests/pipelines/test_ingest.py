@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from aft.errors import ModelError, SettingsError
+from aft.models.chat import prompt_style
 from aft.models.directory import ModelDirectory, open_model
-from aft.models.tokens import prompt_style
 from aft.pipelines.ingest.nodes import load_questions, prepare_base_model
 from aft.pipelines.parameters import BaseModel, TaskChoice
 

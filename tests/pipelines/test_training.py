@@ -25,6 +25,7 @@ from aft.training.examples import Example
 from aft.training.run import kept_warnings
 from aft.training.settings import Launch, Objective, TrainingSettings
 
+EVALUATION = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
 TRAINING = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=4, monitor_every=None)
 
 Train = Callable[..., tuple[ModelDirectory, dict[str, pd.DataFrame]]]
@@ -61,6 +62,7 @@ def train(
     ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
         tables = (to_table(asked), to_table([]) if validation is None else validation)
         options = {"seed": 0, "model_cache": str(tmp_path / "models"), "launch": Launch(), "recipe": "r"}
+        options["evaluation"] = EVALUATION
         if objective is None:
             return train_vft(pocket_directory, *tables, [], training, **options)
         options["score_cache"] = str(tmp_path / "scores")
@@ -247,7 +249,7 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     objective = Objective(term="aft")
     vft, _ = train()
     same, own = train(objective, feedback=all_wrong(feedback))[0], train(objective)[0]
-    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
+    evaluation = EVALUATION
 
     def identify(model: ModelDirectory, objective: Objective, training: TrainingSettings = TRAINING) -> str:
         questions = to_table(pocket_questions[8:])
@@ -266,6 +268,32 @@ def test_the_model_of_vft_under_a_variants_name_is_evaluated(
     assert identify(published, other)
     with pytest.raises(SettingsError, match="trained with another training than is set now"):
         identify(published, other, dataclasses.replace(TRAINING, epochs=2))
+
+
+def test_an_objective_without_any_weight_stands_for_the_model_that_it_starts_from(
+    train: Train, pocket_directory: ModelDirectory, pocket_questions: list[Question], tmp_path: Path
+) -> None:
+    """The base model as a row: not trained, whatever the samples are, and refused under other settings or seeds."""
+    objective = Objective(vft_weight=0.0)
+    base, curve = train(objective, feedback=pd.DataFrame())
+    assert base.fingerprint == pocket_directory.fingerprint and curve["seed_0"].empty
+    published = publish(base, tmp_path / "base")
+    questions = to_table(pocket_questions[8:])
+    evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1])
+    settings = (SamplingSettings(samples=1), SamplerSettings(), Labelling(), None, None, evaluation)
+
+    def identify(training: TrainingSettings, asked: Objective, seed: int = 0) -> str:
+        return nodes.identify(published, base, questions, questions, training, asked, *settings, seed=seed)
+
+    assert identify(TRAINING, objective)
+    longer = dataclasses.replace(TRAINING, epochs=2)
+    for name, other in (
+        ("training", lambda: identify(longer, objective)),
+        ("objective", lambda: identify(TRAINING, Objective())),
+        ("seed", lambda: identify(TRAINING, objective, 1)),
+    ):
+        with pytest.raises(SettingsError, match=f"trained with another {name} than is set now"):
+            other()
 
 
 # --- no reference at all ----------------------------------------------------------------------------------------------
@@ -308,7 +336,7 @@ def test_held_out_groups_are_scored_under_the_token_budget_of_training(
         "aft.scoring.responses.score_responses", lambda *given, **options: budgets.append(options["token_budget"])
     )
     evaluation, training = (
-        Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1]),
+        EVALUATION,
         dataclasses.replace(TRAINING, token_budget=77),
     )
     nodes.assess(

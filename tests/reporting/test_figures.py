@@ -100,7 +100,7 @@ def test_colours_tell_the_families_apart():
     """Unconstrained methods are warm (more red than blue), constrained ones blue, baselines grey."""
     for name in VARIANTS:
         red, green, blue = map(int, rgb(name))
-        if name in ("vft", "rft", "rft_rank"):
+        if name in ("vft", "rft", "rft_rank", "base"):
             assert max(red, green, blue) - min(red, green, blue) < 16
         elif name.endswith(("_dc", "_bc", "_rdc1", "_rdc2", "_rbc", "_dc_plus", "_bc_plus")):
             assert blue > red + 50
@@ -231,6 +231,20 @@ def test_curves_are_seeds_and_their_mean(lines):
 @pytest.mark.parametrize(("n_steps", "said"), [(100, "running mean over 4 logged steps"), (10, "not smoothed")])
 def test_smoothing_is_stated(n_steps, said):
     assert said in training_curves_figure(make_curves(n_steps), VARIANTS).get_supxlabel()
+
+
+def test_where_epochs_were_selected_a_panel_shows_their_accuracies_and_rings_the_best(lines):
+    """Of every variant, those without scored groups included; of equals the earlier one."""
+    curves = make_curves(10)
+    curves["validation_accuracy"] = curves["step"].map({30: 0.2, 60: 0.5, 90: 0.5})
+    fig = training_curves_figure(curves, VARIANTS)
+    assert titles(fig)[:-1] == ["aft_dc", "aft_bc"] and titles(fig)[-1] == "validation accuracy, %"
+    assert [len(lines(fig.axes[-1], name)) for name in ("_validation", "_selected")] == [6, 6]
+    for line in lines(fig.axes[-1], "_validation"):
+        assert np.asarray(line.get_xdata()).tolist() == [30, 60, 90]
+    assert {(*line.get_xdata(), *line.get_ydata()) for line in lines(fig.axes[-1], "_selected")} == {(60, 50.0)}
+    without = training_curves_figure(curves.assign(validation_accuracy=np.nan), VARIANTS)
+    assert titles(without) == ["aft_dc", "aft_bc"]
 
 
 def test_smoothing_is_a_centred_mean(lines):

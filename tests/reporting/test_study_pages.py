@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from aft.pipelines.comparisons import variants_of
-from aft.reporting.study_pages import Place, StudyPage, document, study_text, write_study
+from aft.reporting.study_pages import Place, StudyPage, document, draw, study_text, write_study
 
 VARIANTS = variants_of(
     yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
@@ -112,3 +112,22 @@ def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
     table = pd.DataFrame([_row(None, "vft", 0.4) | {"maj_at_1": 0.38, "maj_at_4": 0.42}])
     write_study(tmp_path, votes, table, ORDERINGS[:0], 0.95)
     assert "| `vft` | 38.0 | 42.0 |" in (tmp_path / "study.md").read_text(encoding="utf-8")
+
+
+def test_a_tuned_study_tells_what_was_chosen_and_of_how_many_trainings() -> None:
+    table = TABLE[:1].assign(chosen="learning_rate 0.001", epochs="9 12", trial_accuracy=0.5, trials=8)
+    page = replace(PAGE, figure="accuracy", figures=["accuracy"], baselines=[], paper={})
+    text = study_text(page, table, ORDERINGS[:0], "figure.png", 0.9)
+    assert "| variant | chosen on validation | trainings to choose | epochs of each seed | accuracy % |" in text
+    assert "| `vft` | learning_rate 0.001 | 8 | 9 12 | 40.0" in text
+
+
+def test_accuracy_may_stand_over_the_seconds_of_training(lines: Any) -> None:
+    """And the table tells what training took, in whole numbers."""
+    table = TABLE[1:].assign(training_seconds=[10.4, 1234.0], training_steps=[7.0, 8.0])
+    page = replace(PAGE, baselines=[], over_seconds=True, figures=["accuracy", "training_seconds"], paper={})
+    (axes,) = draw(page, table).axes
+    assert axes.get_xlabel() == "seconds of training"
+    (line,) = lines(axes, "_accuracy")
+    assert list(line.get_xdata()) == [10.4, 1234.0]
+    assert "60.0 [59.0, 61.0] ± 2.0 | 1,234 |" in study_text(page, table, ORDERINGS[:0], "figure.png", 0.9)

@@ -52,7 +52,7 @@ class PocketCompletions:
         uniforms = engine._uniforms(body["seed"], body["max_tokens"])[None]
         prompt_R_T = torch.tensor([body["prompt"]])
         with self.lock:
-            draws = Draws(uniforms, torch.tensor([greedy]), ["of the server"], settings, end)
+            draws = Draws(uniforms, torch.tensor([greedy]), ["of the server"], settings, {end})
             generate_by_transformers(self.model, prompt_R_T, torch.tensor([0]), draws)
             ((ids, _),) = draws.finished()
             logits_T_V = self.model(torch.cat([prompt_R_T, torch.tensor([ids])], dim=1)).logits[0]

@@ -42,11 +42,12 @@ def test_rows_are_joined_by_id_text_or_prompt_in_whatever_order(
 ) -> None:
     tokenizer = pocket_directory.tokenizer()
     seen = tokenizer.decode(encode_prompt(tokenizer, pocket.prompt(pocket_questions[3])))
+    mine = f"In a template of my own: {pocket_questions[0].question}"
     table = imported(
         {"prompt": seen, "response": "#### 3"},
         {"question": f"  {pocket_questions[2].question.upper()} ", "response": "#### 2"},
         {"prompt": pocket.prompt(pocket_questions[1]), "response": "#### 1"},
-        {"question_id": pocket_questions[0].question_id, "prompt": "in a template of my own", "response": "#### 0"},
+        {"question_id": pocket_questions[0].question_id, "prompt": mine, "response": "#### 0"},
         {"question": pocket_questions[2].question, "response": "#### 22"},
     )
     ids = [pocket_questions[number].question_id for number in (0, 1, 2, 2, 3)]
@@ -91,6 +92,19 @@ def test_an_id_and_a_text_of_two_questions_are_refused(imported: Import, pocket_
     one, other = pocket_questions[:2]
     with pytest.raises(DataError, match=rf"line 1 has the id of {one.question_id} and asks {other.question_id}"):
         imported({"question_id": one.question_id, "question": other.question, "response": "#### 1"})
+
+
+def test_a_known_id_under_which_another_question_was_asked_is_left_out(
+    imported: Import, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ids are often numbers, which name other questions under other settings."""
+    first, second = (question.question_id for question in pocket_questions[:2])
+    table = imported(
+        {"question_id": first, "prompt": "How many pens are left?", "response": "#### 1"},
+        {"question_id": second, "response": "#### 2"},
+    )
+    assert table["question_id"].tolist() == [second]
+    assert f"1 that match no question ('{first}')" in caplog.text
 
 
 def test_token_ids_are_made_as_sampling_leaves_them(

@@ -309,7 +309,7 @@ sample_responses(open_model(Path(sys.argv[1])), questions, settings, 7, Path(sys
 
             def break_logits(module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
                 for row, ids in enumerate(options["input_ids"].tolist()):
-                    if ids[-length:] == told:
+                    if any(ids[at : at + length] == told for at in range(len(ids))):  # padded on either side
                         output.logits[row] = torch.nan
 
             model.register_forward_hook(break_logits, with_kwargs=True)

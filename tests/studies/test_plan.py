@@ -99,6 +99,7 @@ def test_dotted_keys_become_nested_ones() -> None:
         ({"baselines": ["aft"]}, "need a sweep"),
         ({"figure": "pilot"}, "need a sweep"),
         ({"figure": "sweep"}, "needs a sweep or rounds"),
+        ({"over_seconds": True}, "over_seconds, which needs the figure sweep"),
         ({"n_rounds": 2}, "no rounds"),
         ({"rounds": "vft", "n_rounds": 0}, r"n_rounds: Input should be greater"),
         ({"paper": {"accuracy": {"aft": 1.0}}}, "no aft beside which"),

@@ -10,6 +10,7 @@ and makes 0: no verdict. rft has all wrong: aft is above it by 1 in every resamp
 """
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -130,3 +131,11 @@ def test_the_table_has_a_row_per_point_with_its_difference_to_vft() -> None:
     assert table["accuracy"].tolist() == [0.25, 0.0, 1.0, 0.25]
     assert table["difference"].tolist() == [0, -0.25, 0.75, 0]
     assert table["accuracy_validation"].tolist() == [0.25, 0.0, 1.0, 0.25]
+
+
+def test_the_table_tells_what_training_took() -> None:
+    """As means over seeds: 10 tokens in 2 s and 20 in 1 s, and under the other seed twice that."""
+    curve = pd.DataFrame({"step": [1, 2], "tokens": [10.0, 20.0], "tokens_per_s": [5.0, 20.0]})
+    own = replace(RESULTS[None, "vft"], curves={0: curve, 1: pd.concat([curve, curve])})
+    row = study_table({(None, "vft"): own}, EVALUATION).iloc[0]
+    assert [row[f"training_{name}"] for name in ("steps", "tokens", "seconds")] == [3, 45, 4.5]

@@ -311,3 +311,17 @@ def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch:
     with pytest.raises(SystemExit) as ended:
         cell.main()
     assert ended.value.code not in (None, 0, 1)
+
+
+def test_a_trial_is_finished_when_its_curve_is_there(place: Place) -> None:
+    """It has no metrics, and needs none."""
+    trial = [Cell("r.study", {}, 1, ("vft",), "training_curve")]
+    curve = place.folder(trial[0]).parent / "training_curves/vft/seed_1.parquet"
+    asked = (cast(run.Workplace, place), trial, 1, None)
+    place.made.clear()
+    run.run_cells(*asked)
+    assert place.made == [(1, ("vft",))]
+    curve.parent.mkdir(parents=True)
+    curve.touch()
+    run.run_cells(*asked)
+    assert place.made == [(1, ("vft",))]

@@ -15,6 +15,8 @@ from aft.tasks.checks import OWN, AnswerCheck
         ("number/hashes", "#### 7 or 8", None),
         ("number/hashes", "<think>#### 7</think>\n#### 42", "42"),
         ("number/hashes", "<think>#### 7</think> It is 42.", None),
+        ("number/hashes", "<think>#### 7 or so", None),
+        ("number/boxed", "<think>\\boxed{7}?", None),
         ("number/hashes", "It is 5.\nQuestion: and now?\n#### 6", None),
         ("number/answer_is", "The answer is 3. No, the answer is $1,200.", "1200"),
         ("number/answer_is", "**Answer:** 2 + 3 = 5 eggs", "5"),

@@ -243,6 +243,7 @@ def make_checkpoint(folder: Path, step: int) -> Path:
     staged = folder / "staged"
     staged.mkdir(parents=True)
     (staged / "model.safetensors").write_bytes(bytes(8))
+    (staged / checkpoints.STATE).write_text('{"curve": []}', encoding="utf-8")
     finish_directory(staged, folder / f"checkpoint-{step}", {"step": step})
     return folder / f"checkpoint-{step}"
 
@@ -265,7 +266,7 @@ def test_finishing_a_checkpoint_removes_the_older_ones(tmp_path):
     make_checkpoint(tmp_path, 2)
     staged = tmp_path / ".checkpoint-4.partial"
     staged.mkdir()
-    (staged / "model.safetensors").write_bytes(bytes(8))
+    (staged / checkpoints.STATE).write_text('{"curve": []}', encoding="utf-8")
     checkpoints.finish(staged, tmp_path / "checkpoint-4")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
     assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-4"

@@ -49,6 +49,15 @@ def test_vft_imitates_the_reference_of_each_question(build, ids, references):
     assert build([row(ids[0], WRONG, False)], VFT) == examples, "feedback is nothing to plain maximum likelihood"
 
 
+def test_a_sample_that_ends_with_another_end_of_the_models_is_whole(pocket_tokenizer, pocket_questions, ids):
+    """Under rejection sampling; a model may end a response with any of several tokens."""
+    other = [7, 8, 9]  # the model that drew it ends with 9
+    feedback, objective = [row(ids[0], other, True)], Objective(learn_positives=True)
+    cut = build_examples(pocket_questions[:1], feedback, pocket_tokenizer, objective, 512)
+    whole = build_examples(pocket_questions[:1], feedback, pocket_tokenizer, objective, 512, {END, 9})
+    assert (len(cut), [example.targets for example in whole].count([other])) == (1, 1)
+
+
 def test_prompts_begin_and_responses_end(build, pocket_tokenizer, pocket_questions):
     """One opening token, before the prompt; one end token, after the reference; the texts come back between them."""
     for example, question in zip(build([], VFT), pocket_questions, strict=False):

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from aft.errors import DataError
+from aft.models.chat import STYLE_KEY
 from aft.models.directory import ModelDirectory
-from aft.models.tokens import STYLE_KEY, encode_prompt, encode_response
+from aft.models.tokens import encode_prompt, encode_response
 from aft.pipelines.label_and_rank.nodes import label_and_rank
 from aft.pipelines.parameters import Labelling
 from aft.pipelines.sample_cots.nodes import sample_cots

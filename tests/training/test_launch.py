@@ -19,6 +19,7 @@ from aft.training.examples import Example
 from aft.training.job import Job, read_job, write_job
 from aft.training.launch import fit_together
 from aft.training.run import train
+from aft.training.selection import ACCURACY, Exam
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -35,11 +36,14 @@ def on_this_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
 
 
-def test_a_job_is_read_as_it_was_written(tmp_path):
+def test_a_job_is_read_as_it_was_written(tmp_path, pocket_questions):
     settings = dataclasses.replace(SETTINGS, lora=LoraSettings(rank=2))
     full = [Example("q", [5], [[7, 1]], [[9, 1], [4, 1]], [0, 1], [-1.5, -0.1], [9.0, 2.5], [1.0, 0.0], [-1.0, -2.0])]
-    bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [])]
-    job = Job(full, settings, AFT, 3, "label", bare, "# card")
+    full = [dataclasses.replace(full[0], unscored=[1, 0, 0])]
+    bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [], [])]
+    choices = dataclasses.replace(pocket_questions[0], choices=("1", "2"))
+    exam = Exam([choices, pocket_questions[1]], max_new_tokens=5, batch_rows=2)
+    job = Job(full, settings, AFT, 3, "label", bare, "# card", exam)
     start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
     write_job(tmp_path / "job", job, start, "full")
     read, *rest = read_job(tmp_path / "job")
@@ -76,8 +80,29 @@ def test_two_processes_train_what_one_trains(launch, pocket_directory, tmp_path)
     assert [row["step"] for row in both.curve] == [1, 2, 3, 4, 5, 6]
     for row, expected in zip(both.curve, alone.curve, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    weights, expected = both.directory.model().state_dict(), alone.directory.model().state_dict()
+    assert_nearly_equal(both, alone)
+
+
+def assert_nearly_equal(one, other):
+    """Up to the rounding of sums."""
+    weights, expected = one.directory.model().state_dict(), other.directory.model().state_dict()
     assert all(torch.allclose(weights[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
+
+
+@pytest.mark.parametrize("launch", [TWO, SHARDED])
+def test_two_processes_select_the_epoch_that_one_selects(launch, pocket_directory, pocket_questions, tmp_path):
+    """One of them answers, with whole weights: that of an epoch before the last, since this model is never right."""
+    exam = Exam(pocket_questions[:3], max_new_tokens=8, batch_rows=3)
+    asked = (pocket_directory, EXAMPLES, dataclasses.replace(SETTINGS, select="validation"), AFT, 0)
+    alone = train(*asked, tmp_path / "one", "x", exam=exam)
+    both = train(*asked, tmp_path / "two", "x", exam=exam, launch=launch)
+    assert both.directory.path.name == alone.directory.path.name
+    examined = [[(row["step"], row[ACCURACY]) for row in run.curve if ACCURACY in row] for run in (alone, both)]
+    assert examined == [[(3, 0.0), (6, 0.0)]] * 2
+    assert_nearly_equal(both, alone)
+    last = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "last", "x")
+    with pytest.raises(AssertionError):
+        assert_nearly_equal(both, last)
 
 
 @pytest.mark.parametrize("launch", [TWO, SHARDED])

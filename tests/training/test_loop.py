@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from aft.errors import NumericalError
 from aft.models.adapters import LoraSettings, add_adapter
 from aft.scoring import head
-from aft.training import loop
+from aft.training import loop, selection
 from aft.training.examples import Example
 from aft.training.job import Job
 from aft.training.run import CURVE_COLUMNS
@@ -23,6 +23,7 @@ PLAIN = Objective()
 TERMS = {"alignment_term", "constraint_term"}
 SCORES = {"score_positive", "score_negative", "margin"}
 PROBED = {"held_out_perplexity"}
+EXAMINED = set(selection.COLUMNS)
 
 
 def settings(**changes):
@@ -158,12 +159,12 @@ def test_accumulation_changes_nothing(objective, small_llama, ragged_examples, t
 def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
     """VFT has no alignment columns; a step without a comparable pair has no scores; `margin` is of means."""
     plain, *_ = train(small_llama(), ragged_examples(4), PLAIN, tmp_path / "plain")
-    assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES | PROBED
+    assert set(CURVE_COLUMNS) - plain.keys() == TERMS | SCORES | PROBED | EXAMINED
 
     boundary = Objective(term="aft", constraint="boundary", weight=2.0)
     paired = [e for e in ragged_examples(12) if len(set(e.ranks)) == 2]
     (full,) = train(small_llama(), paired, boundary, tmp_path / "full")
-    assert set(CURVE_COLUMNS) - full.keys() == PROBED
+    assert set(CURVE_COLUMNS) - full.keys() == PROBED | EXAMINED
     together = full["vft_term"] + 2 * (full["alignment_term"] + full["constraint_term"])
     assert full["loss"] == pytest.approx(together, abs=1e-5)
     model = small_llama()
@@ -174,7 +175,7 @@ def test_the_columns_of_the_curve(small_llama, ragged_examples, tmp_path):
 
     alike = [e for e in ragged_examples(12) if len(set(e.ranks)) < 2]
     (empty,) = train(small_llama(), alike, boundary, tmp_path / "empty")
-    assert set(CURVE_COLUMNS) - empty.keys() == SCORES | PROBED
+    assert set(CURVE_COLUMNS) - empty.keys() == SCORES | PROBED | EXAMINED
     assert empty["alignment_term"] == empty["constraint_term"] == 0
     assert empty["loss"] == empty["vft_term"]
 

@@ -16,7 +16,7 @@ from aft.errors import ModelError, NumericalError, SettingsError
 from aft.models.adapters import LoraSettings
 from aft.models.card import model_card
 from aft.models.directory import open_model, publish
-from aft.training import loop
+from aft.training import loop, selection
 from aft.training.examples import Example
 from aft.training.run import CURVE_COLUMNS, train, train_once
 from aft.training.settings import Objective, TrainingSettings
@@ -50,7 +50,7 @@ def test_a_finished_model_is_whole_and_loads_anywhere(start, pocket_directory, t
     assert trained.directory.fingerprint != pocket_directory.fingerprint
 
     assert [row["step"] for row in trained.curve] == [1, 2, 3, 4]
-    assert all(set(row) == set(CURVE_COLUMNS) - {"held_out_perplexity"} for row in trained.curve)
+    assert all(set(row) == set(CURVE_COLUMNS) - {"held_out_perplexity", *selection.COLUMNS} for row in trained.curve)
     assert trained.warnings == []
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [trained.directory.path]
     assert not [path for path in trained.directory.path.rglob("*") if "checkpoint" in path.name]
@@ -221,7 +221,7 @@ def test_a_base_model_of_the_hub_is_named_on_the_card_but_is_no_other_one(start,
     base = publish(open_model(snapshot), tmp_path / "base")
     named, plain = train_from(base, "named"), train_from(pocket_directory, "plain")
     assert named.name == plain.name
-    assert 'base_model: "owner/tiny"' in (named / "README.md").read_text(encoding="utf-8")
+    assert "base_model: owner/tiny\n" in (named / "README.md").read_text(encoding="utf-8")
     assert "owner/tiny" not in (plain / "README.md").read_text(encoding="utf-8")
 
 

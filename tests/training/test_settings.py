@@ -87,7 +87,7 @@ def test_training_settings_at_their_limits(changes):
         ({"term": "aft", "weight": math.nan}, "weight"),
         ({"term": "aft", "constraint": "boundary", "beta": math.inf}, "beta"),
         ({"term": "aft", "learn_positives": True}, "learn_positives"),  # its examples have no groups to rank
-        ({"vft_weight": 0.0}, "nothing to learn"),
+        ({"learn_positives": True, "vft_weight": 0.0}, "nothing to learn"),
         ({"term": "aft", "weight": 0.0, "vft_weight": 0.0}, "nothing to learn"),
         ({"learn_positives": True, "vft_reduction": "pro"}, "vft_reduction"),
         *(

@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +26,9 @@ def ragged(count: int) -> list[Example]:
         responses = [tokens() for _ in range(i % 4)]
         floats = [-0.1 * j - i / 3 for j in range(len(responses))]
         ranks = list(range(len(responses)))
-        examples.append(Example(f"q{i}", tokens(), [tokens()], responses, ranks, floats, [], floats, floats))
+        targets = [tokens()]
+        unscored = [len(response) - 1 for response in (*targets, *responses)] if i % 3 else []
+        examples.append(Example(f"q{i}", tokens(), targets, responses, ranks, floats, [], floats, floats, unscored))
     return examples
 
 
@@ -56,8 +59,10 @@ def test_the_fingerprint_is_that_of_the_list_as_a_whole() -> None:
     names = ("question_id", "prompt", "targets", "candidates", "ranks")
     names += ("ratings", "reference_scores", "rewards", "behaviour_scores")
     for count in (0, 1, 3):
-        rows = [[getattr(one, name) for name in names] for one in ragged(count)]
-        assert Overview(ragged(count)).fingerprint == digest(rows)
+        given = [replace(one, unscored=()) for one in ragged(count)]
+        rows = [[getattr(one, name) for name in names] for one in given]
+        assert Overview(given).fingerprint == digest(rows)
+    assert Overview(ragged(3)).fingerprint != digest(rows), "tokens that are read only count as well"
 
 
 def test_the_file_is_gone_afterwards_and_a_stray_one_is_unfinished_to_the_cache(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The comparison of variants: differences paired by test question and seed, over all common seeds."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +9,11 @@ import pandas as pd
 
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
-from aft.evaluation.predictions import GREEDY, greedy_by_set, measure
+from aft.evaluation.predictions import GREEDY, greedy_by_set, measure, sampled_accuracy, samples_per_question
 from aft.evaluation.statistics import mcnemar_exact, mean_std, two_level_bootstrap, wilson_interval
 
 Seeds = Mapping[int, pd.DataFrame]  # tables of one variant, by seed
-_SEED_ENDS = {"accuracy_low", "accuracy_high", "assessment_accuracy_low", "assessment_accuracy_high"}
+_SEED_END = re.compile(r"(accuracy|assessment_accuracy|mean_at_[0-9]+)_(low|high)")
 
 
 def greedy_correctness(predictions: Seeds) -> pd.DataFrame:
@@ -42,9 +43,9 @@ def comparison_table(
     """One row per variant: every figure as a mean over its seeds, with intervals, and the difference to `baseline`.
 
     The interval of an accuracy is Wilson's for one seed; for several it is a bootstrap over seeds and questions (see
-    `two_level_bootstrap`), as that of assessment accuracy is, over the seeds and questions that have one. Differences
-    are paired by question and seed, over the seeds that both variants have, which `shared_seeds` names; all else is
-    over the variant's own `seeds`.
+    `two_level_bootstrap`), as those of mean@k and assessment accuracy are, over the seeds and questions that have one.
+    Differences are paired by question and seed, over the seeds that both variants have, which `shared_seeds` names; all
+    else is over the variant's own `seeds`.
 
     `others` holds predictions for other question sets (see `measure`). Each set adds `accuracy_{set}`, its interval
     `{set}_low` and `{set}_high`, and `{set}_difference` to the baseline with `{set}_difference_low` and `_high`.
@@ -63,7 +64,7 @@ def comparison_table(
         row = {"variant": variant, "seeds": " ".join(map(str, seeds)), "questions": len(correct[variant])}
         row |= _accuracy(correct[variant], level, resamples)
         row |= _difference(correct[variant], correct[baseline], level, resamples)
-        row |= _means(figures)
+        row |= _means(figures) | _mean_at_k(seeds, level, resamples)
         row |= _assessment(groups[variant], level, resamples)
         row["per_seed"] = " ".join(f"{one['accuracy']:.4f}" for one in figures)
         for name, own in correct_in_sets.get(variant, {}).items():
@@ -94,7 +95,9 @@ def _accuracy(correct: pd.DataFrame, level: float, resamples: int) -> dict[str, 
 
 def _means(figures: list[dict[str, float]]) -> dict[str, float]:
     """Every figure's mean over seeds, but for the ends of one seed's intervals, whose means are no interval."""
-    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0] if name not in _SEED_ENDS}
+    return {
+        name: float(np.mean([one[name] for one in figures])) for name in figures[0] if not _SEED_END.fullmatch(name)
+    }
 
 
 def _check_others(predictions: Mapping[str, Seeds], others: Mapping[str, Seeds]) -> None:
@@ -132,6 +135,16 @@ def _add_set(
     if taken:
         raise SettingsError(f"A question set cannot be called {name!r}, {min(taken)} is taken; rename it.")
     row |= columns
+
+
+def _mean_at_k(predictions: Seeds, level: float, resamples: int) -> dict[str, float]:
+    """mean@k of all k samples, with the ends of its interval over seeds and questions; nothing without samples."""
+    shares = pd.DataFrame({seed: sampled_accuracy(rows) for seed, rows in predictions.items()})
+    if shares.empty:
+        return {}
+    name = f"mean_at_{max(map(samples_per_question, predictions.values()))}"
+    mean, low, high = two_level_bootstrap(shares.T, resamples=resamples, level=level)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def _assessment(groups: Seeds, level: float, resamples: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from aft.evaluation.assessment import (
     rows_by_question,
 )
 from aft.evaluation.calibration import auroc, expected_calibration_error, reliability
-from aft.evaluation.statistics import best_of_k, maj_at_k, pass_at_k, wilson_interval
+from aft.evaluation.statistics import best_of_k, bootstrap_interval, maj_at_k, pass_at_k, wilson_interval
 
 GREEDY = -1
 PREDICTION_COLUMNS = ("question_id", "sample_index", "response", "extracted_answer", "is_correct", "score")
@@ -47,10 +47,11 @@ def measure(
     """All figures of one variant and seed, by name: shares in [0, 1], perplexity, and numbers of questions.
 
     `rows` are predictions, `scored_groups` the held-out groups with this variant's scores, `others` predictions for
-    other question sets, named by a column `set`: each set adds `accuracy_{set}`, of its greedy answers. maj@k, pass@k
-    and best-of-k are of the samples, and so are AUROC and calibration error, which judge the scores that the writer
-    gave them; both are NaN without samples. A question without a response, whose greedy row has no score, is wrong in
-    all of them but the last two, which it does not touch. `level` and `resamples` are those of every interval.
+    other question sets, named by a column `set`: each set adds `accuracy_{set}`, of its greedy answers. mean@k is of
+    all k samples of each question. maj@k, pass@k and best-of-k are of the samples, and so are AUROC and calibration
+    error, which judge the scores that the writer gave them; both are NaN without samples. A question without a
+    response, whose greedy row has no score, is wrong in all of them but the last two, which it does not touch. `level`
+    and `resamples` are those of every interval.
 
     Raises `SettingsError` if a k is larger than the number of samples or a set has the name of another figure,
     `NumericalError`, with the questions' ids, if a score is not finite.
@@ -68,6 +69,7 @@ def measure(
             "maj@k, pass@k and best-of-k need samples: set evaluation.sampling.samples to at least the largest k."
         )
     check_finite(sampled)
+    figures |= _of_all_samples(rows, level, resamples)
     figures |= _of_k_samples(sampled, ks, unanswered) | _of_own_scores(sampled)
     figures |= _of_groups(scored_groups, level, resamples)
     for name, own in greedy_by_set(others):
@@ -83,6 +85,28 @@ def greedy_by_set(others: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFra
         greedy = others[others["sample_index"] == GREEDY]
         for name in greedy["set"].unique():
             yield str(name), greedy[greedy["set"] == name]
+
+
+def sampled_accuracy(rows: pd.DataFrame) -> pd.Series:
+    """Of each question, the share of its samples that are right: 0 without a response; nothing if none has samples."""
+    is_greedy = rows["sample_index"] == GREEDY
+    shares = rows[~is_greedy].groupby("question_id")["is_correct"].mean().astype(float)
+    unanswered = rows.loc[is_greedy & rows["score"].isna(), "question_id"]
+    return shares if shares.empty else shares.reindex(sorted({*shares.index, *unanswered}), fill_value=0.0)
+
+
+def samples_per_question(rows: pd.DataFrame) -> int:
+    """The k of mean@k: how many samples a question has, at most."""
+    return int((rows["sample_index"] != GREEDY).groupby(rows["question_id"]).sum().max())
+
+
+def _of_all_samples(rows: pd.DataFrame, level: float, resamples: int) -> dict[str, float]:
+    """mean@k of all k samples: the accuracy of a sample, as a mean over questions, with its interval."""
+    shares, name = sampled_accuracy(rows), f"mean_at_{samples_per_question(rows)}"
+    if shares.empty:
+        return {}
+    low, high = bootstrap_interval(shares, level=level, resamples=resamples)
+    return {name: float(shares.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def _of_k_samples(sampled: pd.DataFrame, ks: list[int], unanswered: int) -> dict[str, float]:

@@ -36,6 +36,12 @@ class CheckInputsHook:
                 )
         if "feedback" in made:
             labelling, seed = catalog.load("params:labelling"), catalog.load("params:seed")
+            drawn = "candidates" in made and catalog.load("params:candidates_from") is None
+            if labelling.judge == "given" and drawn:
+                raise SettingsError(
+                    "labelling.judge is 'given', but samples that are drawn here come without ratings: set "
+                    "candidates_from, or another judge."
+                )
             if labelling.judge == "file":
                 if not _is_file(labelling.ratings_file, seed):
                     raise SettingsError(

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -147,10 +148,11 @@ class RunSummaryHook:
 def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
     """The comparison as an aligned table: shares in percent, intervals in brackets, k as large as was measured."""
     measured = [int(name.removeprefix("maj_at_")) for name in comparison.columns if name.startswith("maj_at_")]
-    shares = {}
+    means = [name for name in comparison.columns if re.fullmatch("mean_at_[0-9]+", name)]
+    shares = {f"{name.replace('_at_', '@')} %": name for name in means}
     if measured:
         k = max(measured)
-        shares = {f"maj@{k} %": f"maj_at_{k}", f"pass@{k} %": f"pass_at_{k}"}
+        shares |= {f"maj@{k} %": f"maj_at_{k}", f"pass@{k} %": f"pass_at_{k}"}
     shares["assessment %"] = "assessment_accuracy"
     rows = [["variant", "seeds", "accuracy % [interval]", f"minus {BASELINE} [interval]", *shares, "perplexity"]]
     for row in comparison.to_dict("records"):

@@ -21,6 +21,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from aft.checked import read
 from aft.files import announced
 from aft.hooks.crew import Crew
 from aft.machine import THREADS, share_cores, shares_of, usual_jobs, visible_devices
@@ -29,6 +30,8 @@ from aft.pipelines.evaluate.nodes import ROOMS, assess, generate, generate_other
 from aft.pipelines.parameters import MACHINE
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.vft_train.nodes import train_vft
+from aft.sampling.settings import SamplerSettings
+from aft.training.settings import Launch
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +56,11 @@ class SideBySideHook:
         self._asked: set[str] = set()  # nodes that are to be run beforehand
         self._limit, self._threads = (parameters.get(name, "auto") for name in MACHINE)
         share_cores(1, self._given_threads)
-        launch, sampler = parameters.get("launch"), parameters.get("sampler")
-        if self._limit == 1 or (launch and not launch.alone) or (sampler and sampler.cluster):
+        launch = read(Launch, parameters.get("launch", {}), "launch")  # a mapping yet if no node reads it
+        sampler = read(SamplerSettings, parameters.get("sampler", {}), "sampler")
+        if self._limit == 1 or not launch.alone or sampler.cluster:
             return
-        self._long = [one for one in _LONG if one is not sample_cots or not sampler or sampler.engine == "local"]
+        self._long = [one for one in _LONG if one is not sample_cots or sampler.engine == "local"]
         self._open.enter_context(announced(self._share))
         atexit.register(self._close)  # Kedro tells hooks of no Ctrl-C
         self._open.callback(atexit.unregister, self._close)

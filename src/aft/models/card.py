@@ -1,6 +1,7 @@
 """The card of a model that was made here: a README with the head that the Hugging Face hub reads."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-
 _SECTIONS = {
     "objective": "Objective",
     "training": "Training",
+    "chat": "Chat prompt",
     "corpus": "Corpus",
     "architecture": "Architecture",
 }
@@ -32,30 +34,65 @@ _FACTS = {
 
 
 def model_card(made_from: Mapping[str, Any], provenance: Mapping[str, Any] = {}) -> str:
-    """The README of a model made from what its manifest names; metrics and licence are not known here and left out.
+    """The README of a model made from what its manifest names; the licence is not known and left out.
 
-    `provenance` holds what stands on the card only: recipe, data, prompt_style, base, base_fingerprint, and base_model,
-    the base model's name on the hub; a name that is none, such as a folder's, is left out.
+    `provenance` holds what stands on the card only: recipe, data, prompt_style, chat, base, base_fingerprint, and
+    base_model, the base model's name on the hub; a name that is none, such as a folder's, is left out.
     """
+    from huggingface_hub import ModelCardData
+
     base = str(provenance.get("base_model", ""))
     objective, training = made_from.get("objective") or {}, made_from.get("training") or {}
     lora = bool(training.get("lora"))
     tags = ["alignment-fine-tuning", *_tags(objective), *(["lora"] if lora else [])]
-    head = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        **({"base_model": base} if HUB_NAME.fullmatch(base) else {}),
-        "tags": tags,
-    }
-    lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""]
+    head = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=base if HUB_NAME.fullmatch(base) else None,
+        tags=tags,
+    )
+    lines = ["---", head.to_yaml(), "---", ""]
     lines += [f"# {_title(made_from)}", "", _introduction(objective, lora), ""]
     known = {**made_from, **provenance}
     facts = [(title, known[name]) for name, title in _FACTS.items() if known.get(name) is not None]
     lines += ["## Made from", "", *_table(facts)]
     for name, title in _SECTIONS.items():
-        if made_from.get(name):
-            lines += [f"## {title}", "", *_table(_leaves(made_from[name]))]
+        if known.get(name):
+            lines += [f"## {title}", "", *_table(_leaves(known[name]))]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def with_results(card: str, name: str, dataset: str, figures: Mapping[str, float]) -> str:
+    """A card whose head tells the hub what the model `name` reached on the test questions of `dataset`.
+
+    `figures` are those of `aft.evaluation.predictions.measure`; shares are told in percent.
+    """
+    from huggingface_hub import EvalResult, ModelCard
+
+    told = ModelCard(card, ignore_metadata_errors=True)
+    told.data["model_name"] = name
+    told.data["eval_results"] = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type="accuracy" if figure == "accuracy" else title,
+            metric_name=title,
+            metric_value=round(100 * value, 2),
+        )
+        for figure, value in figures.items()
+        if (title := _title_of_figure(figure)) and math.isfinite(value)
+    ]
+    return str(told)
+
+
+def _title_of_figure(figure: str) -> str | None:
+    """How a figure is called on a card; None if it does not stand there."""
+    if figure == "accuracy":
+        return "greedy accuracy (%)"
+    at_k = re.fullmatch(r"(mean|maj|pass)_at_([0-9]+)", figure)
+    return f"{at_k[1]}@{at_k[2]} (%)" if at_k else None
 
 
 def _title(made_from: Mapping[str, Any]) -> str:

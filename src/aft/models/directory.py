@@ -26,11 +26,12 @@ from aft.files import (
     write_text,
     writing,
 )
-from aft.machine import use_threads
+from aft.machine import use_threads, warn_of_slowness
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
+from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, PromptStyle, chat_settings, check_chat, prompt_style
 from aft.models.environment import cleared, refuse_low_precision
-from aft.models.tokens import STYLE_KEY, PromptStyle, check_chat, prompt_style
+from aft.models.tokens import end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -121,6 +122,16 @@ class ModelDirectory:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"The tokenizer in {self.path} has no end-of-sequence token; set eos_token in its config.")
         return tokenizer
+
+    def end_tokens(self) -> frozenset[int]:
+        """The ids of all tokens with which the model may end a response."""
+        from transformers import GenerationConfig
+
+        try:
+            generation = GenerationConfig.from_pretrained(self.path, local_files_only=True)
+        except OSError:  # there is none: then the model's configuration tells
+            generation = GenerationConfig.from_model_config(self.config())
+        return end_tokens(self.tokenizer(), generation)
 
 
 def open_model(path: Path) -> ModelDirectory:
@@ -223,7 +234,9 @@ def on_device(model: "PreTrainedModel") -> "PreTrainedModel":
     import torch
 
     use_threads(model.num_parameters())
-    return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    warn_of_slowness(device, half=model.dtype == torch.bfloat16)
+    return model.to(torch.device(device))  # type: ignore[arg-type]
 
 
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
@@ -303,24 +316,29 @@ def standing_for(
     return ModelDirectory(_derived(source, files, made_from, cache, write_warnings), source.fingerprint)
 
 
-def in_prompt_style(source: ModelDirectory, style: PromptStyle, cache: Path) -> ModelDirectory:
+def in_prompt_style(
+    source: ModelDirectory, style: PromptStyle, cache: Path, chat: ChatSettings | None = None
+) -> ModelDirectory:
     """`source` if it wants its prompts in this style already, else a directory in `cache` with its files that does.
 
-    The tokenizer's configuration is written anew there and all else taken over as by `publish`: `source` stays as it
-    is. Raises `ModelError` if the style is "chat" and the model's chat template cannot be used, see `check_chat`.
+    `chat` has the settings of the style "chat" (None: the defaults), which count as a part of it. The tokenizer's
+    configuration is written anew there and all else taken over as by `publish`: `source` stays as it is. Raises
+    `ModelError` if the style is "chat" and the model's chat template cannot be used, see `check_chat`.
     """
     tokenizer = source.tokenizer()
     if style == "chat":
-        check_chat(tokenizer, str(source.path))
-    if prompt_style(tokenizer) == style:
+        check_chat(tokenizer, str(source.path), chat)
+    told = {CHAT_KEY: chat.told} if chat is not None and chat.told else {}
+    if (prompt_style(tokenizer), chat_settings(tokenizer)) == (style, chat or ChatSettings()):
         return source
-    made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style}
+    made_from = {**_given(source), **source.made_from, "fingerprint": source.fingerprint, "prompt_style": style, **told}
     made_from["code"] = source_hash(*_ROOMS)  # in place of that of the source, which its fingerprint stands for
 
     files = [path for path in _deciding(source.path) if path.name != _TOKENIZER_CONFIG]
     given = source.path / _TOKENIZER_CONFIG
     config = json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {}
-    text = json.dumps({**config, STYLE_KEY: style}, indent=2) + "\n"
+    kept = {name: value for name, value in config.items() if name != CHAT_KEY}
+    text = json.dumps({**kept, STYLE_KEY: style, **told}, indent=2) + "\n"
 
     def write_config(directory: Path) -> None:
         write_text(directory / _TOKENIZER_CONFIG, text)

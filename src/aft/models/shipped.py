@@ -28,11 +28,11 @@ def shipped_model(workspace: Path, folder: Path = FOLDER) -> ModelDirectory:
     described = {**told["made_from"], "fingerprint": told["fingerprint"]}
 
     def build(directory: Path) -> None:
+        if open_model(folder).fingerprint != told["fingerprint"]:
+            raise ModelError("The pocket base model of this installation was changed; install AFT again.")
         for file in folder.iterdir():
             if decides(Path(file.name)):
                 shutil.copyfile(file, directory / file.name)
-        if open_model(directory).fingerprint != told["fingerprint"]:
-            raise ModelError("The pocket base model of this installation was changed; install AFT again.")
 
     return ModelDirectory(build_once(workspace, described, build), told["fingerprint"])
 

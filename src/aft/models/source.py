@@ -16,6 +16,8 @@ def find_model(source: str, revision: str | None, fingerprint: str | None) -> Mo
     Raises `ModelError` if it cannot be found, is incomplete, or has another fingerprint than the one pinned.
     """
     path = Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        raise ModelError(f"{path} is a GGUF file; make a folder of it first: aft models from-gguf {path} FOLDER.")
     model = open_model(path if path.is_dir() else _fetch(source, revision))
     if fingerprint is not None and model.fingerprint != fingerprint:
         raise ModelError(

@@ -10,8 +10,8 @@ from aft.bounds import Bounds, Count, counted
 from aft.checked import checked
 from aft.errors import SettingsError
 from aft.feedback.judge_settings import JudgeSettings
+from aft.models.chat import ChatSettings, PromptStyle
 from aft.models.pocket import Architecture
-from aft.models.tokens import PromptStyle
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks.pocket import Corpus
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -45,7 +45,12 @@ class BaseModel:
     revision: str | None = None  # the commit to fetch from the hub
     fingerprint: str | None = None  # refuse any other weights, configuration or tokenizer
     prompt_style: PromptStyle = "plain"  # "chat": a prompt is a user's message in the model's chat template
+    chat: ChatSettings = field(default_factory=ChatSettings)  # of the style chat
     pocket: PocketBase | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_style != "chat" and self.chat.told:
+            raise SettingsError(f"base_model.chat.{min(self.chat.told)} needs base_model.prompt_style: chat.")
 
 
 @checked

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft.code import deciding
+from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
 from aft.models.directory import ModelDirectory, on_device, standing_for
-from aft.models.tokens import PromptStyle, prompt_style
+from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import lookup, to_questions
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
     from aft.training.examples import Block, Example
+    from aft.training.selection import Exam
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Origin:
     recipe: str
     base_model: ModelDirectory
 
-    def provenance(self, datasets: Iterable[str], style: PromptStyle) -> dict[str, Any]:
+    def provenance(self, datasets: Iterable[str], style: PromptStyle, chat: ChatSettings) -> dict[str, Any]:
         """What the card of a model says that is trained on questions of these datasets, one for each question.
 
         It is in no key of a cache, see `model_card`.
@@ -55,6 +57,7 @@ class Origin:
             "recipe": self.recipe,
             "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
             "prompt_style": style,
+            "chat": chat.told,
             "base": made_from.get("name") or made_from.get("kind"),
             "base_fingerprint": made_from.get("fingerprint", self.base_model.fingerprint),  # as it was given
             "base_model": made_from.get("name"),
@@ -71,12 +74,17 @@ def train_on(
     model_cache: str,
     launch: Launch,
     origin: Origin,
+    evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key. Held-out questions are refused by content hash.
 
+    Where epochs are selected, they answer the validation questions as variants answer those of `evaluation`, greedily.
+
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
-    under a manifest that says for which objective it stands.
+    under a manifest that says for which objective it stands; one that learns nothing gets `start`.
     """
+    if not objective.learns:
+        return untrained(start, objective, training, seed, model_cache)
     from aft.training.examples import Overview, effective_objective, examples_of, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
     from aft.training.stored import stored
@@ -88,14 +96,16 @@ def train_on(
         told = of[of["reference"] != ""]
         return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
-    made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens)
+    exam = _exam(start, questions.validation, evaluation) if training.select == "validation" else None
+    made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens, start.end_tokens())
     with stored(made, cache) as (examples, overview):
         effective = effective_objective(objective, overview, lambda: Overview(references(questions.train)))
         trained = train(
             *(start, examples, training, effective, seed, cache, f"train {effective.label}"),
             probe=list(references(watched(questions.validation))),
+            exam=exam,
             launch=launch,
-            provenance=origin.provenance(questions.train["dataset"], prompt_style(tokenizer)),
+            provenance=origin.provenance(questions.train["dataset"], prompt_style(tokenizer), chat_settings(tokenizer)),
             overview=overview,
         )
     model = trained.directory
@@ -104,17 +114,31 @@ def train_on(
     return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
-def without_references(
-    base_model: ModelDirectory, training: TrainingSettings, seed: int, model_cache: str
+def untrained(
+    start: ModelDirectory,
+    objective: Objective,
+    training: TrainingSettings,
+    seed: int,
+    model_cache: str,
+    *,
+    warnings: Sequence[str] = (),
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
-    """The base model in place of VFT's, and a curve without a step, where no training question has a reference."""
+    """`start` itself as the model of an objective that has nothing to learn, and a curve without a step."""
     from aft.training.run import CURVE_COLUMNS
 
-    logger.warning(NO_REFERENCES)
     under = {"training": deciding(training), "seed": seed}
-    objective, cache = asdict(Objective()), Path(model_cache)
-    model = standing_for(base_model, objective, cache, under=under, warnings=[NO_REFERENCES])
+    model = standing_for(start, asdict(objective), Path(model_cache), under=under, warnings=warnings)
     return model, {seed_key(seed): pd.DataFrame(columns=list(CURVE_COLUMNS), dtype=float)}
+
+
+def _exam(start: ModelDirectory, validation: pd.DataFrame, evaluation: Evaluation) -> "Exam":
+    """All validation questions whose prompts leave room for an answer."""
+    from aft.sampling.room import with_room
+    from aft.training.selection import Exam
+
+    asked = evaluation.sampling
+    questions = with_room(start, to_questions(validation), asked.max_new_tokens)
+    return Exam(questions, asked.max_new_tokens, asked.batch_rows)
 
 
 def with_reference_scores(

@@ -116,9 +116,11 @@ def score_histogram_figure(scores: pd.DataFrame, variants: Mapping[str, Variant]
 
 
 def training_curves_figure(curves: pd.DataFrame, variants: Mapping[str, Variant]) -> Figure:
-    """Mean score of positives and of negatives over training, one panel per variant on common axes.
+    """Mean score of positives and of negatives over training, one panel per variant on common axes; then, where epochs
+    were selected, validation accuracy over training in one panel, with a ring at each epoch that became the model.
 
-    `curves` holds `variant`, `seed`, `step`, `score_positive` and `score_negative`, one row per logged step.
+    `curves` holds `variant`, `seed`, `step`, `score_positive` and `score_negative`, one row per logged step, and may
+    hold `validation_accuracy` (fraction in [0, 1]; NaN but at the ends of epochs).
     Thin lines are seeds, bold ones their mean; all are running means over 1/25 of the logged steps; the
     figure states the window. A variant that scores no groups (all NaN) has no panel and is named below. Below
     -1 the axis is logarithmic, so that a variant that collapsed leaves the others readable.
@@ -128,7 +130,10 @@ def training_curves_figure(curves: pd.DataFrame, variants: Mapping[str, Variant]
     left_out = [variant for variant in dict.fromkeys(curves["variant"]) if variant not in names]
     lowest = float(np.nanmin(scored[["score_positive", "score_negative"]].to_numpy(), initial=0))
     window = max(1, round(len(curves["step"].unique()) / 25))
-    fig, panels = small_multiples(len(names))
+    examined = curves.dropna(subset=["validation_accuracy"]) if "validation_accuracy" in curves else curves[:0]
+    fig, panels = small_multiples(len(names) + (len(examined) > 0))
+    if len(examined):
+        _draw_validation(panels.pop(), examined, variants)
     for ax, variant in zip(panels, names, strict=True):
         own = scored[scored["variant"] == variant]
         for is_correct, column in ((True, "score_positive"), (False, "score_negative")):
@@ -200,6 +205,21 @@ def _draw_curves(ax: Axes, scores: pd.DataFrame, window: int, is_correct: bool) 
         ax.plot(scores.index, smooth[seed], color=color, linewidth=0.7, alpha=0.4, label="_seed")
     mean = scores.mean(axis=1).rolling(window, center=True, min_periods=1).mean()
     ax.plot(scores.index, mean, color=color, linestyle=style, linewidth=2, label="_mean")
+
+
+def _draw_validation(place: Axes, examined: pd.DataFrame, variants: Mapping[str, Variant]) -> None:
+    """Put a panel on axes of its own in this place: accuracy of every variant and seed over the steps."""
+    ax = place.figure.add_subplot(place.get_subplotspec())  # type: ignore[arg-type]
+    place.remove()
+    plain(ax, grid_axis="y")
+    for variant, own in examined.groupby("variant", sort=False):
+        color, accuracies = variant_color(str(variant), variants), own.pivot(index="step", columns="seed")
+        for _, accuracy in (100 * accuracies["validation_accuracy"]).items():
+            ax.plot(accuracy.index, accuracy, color=color, linewidth=1, label="_validation")
+            ax.plot(accuracy.idxmax(), accuracy.max(), "o", color=color, markerfacecolor="white", label="_selected")
+        ax.plot([], [], color=color, label=marked(str(variant), variants))
+    ax.legend(frameon=False, fontsize=7, labelcolor="linecolor", ncols=2)
+    ax.set_title("validation accuracy, %", loc="left", fontsize=10, color=INK)
 
 
 def _score_scale(set_scale: Callable[..., None], axis: Axis, lowest: float) -> None:

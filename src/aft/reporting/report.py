@@ -134,18 +134,22 @@ def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
     shares = _of_k(_measured(comparison)[-1:])
     numbers = {"AUROC": ("auroc", ".3f"), "calibration error": ("calibration_error", ".3f")}
     numbers |= {"perplexity of right answers": ("perplexity_of_positives", ".2f")}
+    means = {f"mean@{k} %": f"mean_at_{k}" for k in _measured(comparison, "mean_at_")}
     rows = [
         [
             row["marked"],
             Cell(_percent(row["accuracy"]), f"{_ends(row['low'], row['high'])} {_deviation(row)}".strip()),
             NOTHING if row["variant"] == baseline else _difference(row),
+            *(Cell(_percent(row.get(m)), _ends(row.get(f"{m}_low"), row.get(f"{m}_high"))) for m in means.values()),
             *(_percent(row.get(column)) for column in shares.values()),
             Cell(_percent(row["assessment_accuracy"]), _ends(row.get("assessment_low"), row.get("assessment_high"))),
             *(_number(row.get(column), form) for column, form in numbers.values()),
         ]
         for row in comparison.to_dict("records")
     ]
-    return Table(["variant", "accuracy %", f"minus {baseline}", *shares, "assessment accuracy %", *numbers], rows)
+    return Table(
+        ["variant", "accuracy %", f"minus {baseline}", *means, *shares, "assessment accuracy %", *numbers], rows
+    )
 
 
 def _by_k(comparison: pd.DataFrame) -> Table | None:
@@ -197,8 +201,9 @@ def _described(name: str, variants: Mapping[str, Variant]) -> tuple[str, str, st
     return marked(name, variants), variants[name].note, variants[name].source or "not in the paper"
 
 
-def _measured(comparison: pd.DataFrame) -> list[int]:
-    return sorted(int(name.removeprefix("maj_at_")) for name in comparison.columns if name.startswith("maj_at_"))
+def _measured(comparison: pd.DataFrame, figure: str = "maj_at_") -> list[int]:
+    """Every k for which there is such a figure."""
+    return sorted(int(k) for k in (str(name).removeprefix(figure) for name in comparison.columns) if k.isdecimal())
 
 
 def _of_k(ks: Sequence[int]) -> dict[str, str]:

@@ -29,6 +29,7 @@ def sweep_figure(
     baselines: Mapping[str, float] | None = None,
     paper: pd.DataFrame | None = None,
     log_x: bool = False,
+    measured: bool = False,
 ) -> Figure:
     """Accuracy of each variant over a setting, with intervals and seeds; beside it what the paper reports, if given.
 
@@ -36,7 +37,7 @@ def sweep_figure(
     of the accuracies of single seeds. `baselines` are accuracies of variants that do not depend on x, drawn as
     horizontal lines. `paper` holds `variant`, `x` and `accuracy`, and may hold `low` and `high`; it has a panel with
     axes of its own, since its models and data are others and only the shapes can be compared. `log_x` spaces x by
-    doublings, with 0 one doubling below the least positive x.
+    doublings, with 0 one doubling below the least positive x. An x that is `measured` has no tick of its own.
     """
     fig = new_figure(height=0)
     tables = [(_HERE, rows)] if paper is None else [(_HERE, rows), (_PAPER, paper)]
@@ -44,9 +45,9 @@ def sweep_figure(
     names = list(dict.fromkeys(variant for _, table in tables for variant in table["variant"]))
     for ax, (title, table) in zip(axes, tables, strict=True):
         plain(ax, grid_axis="y")
-        _sweep_scale(ax, table["x"].to_numpy(dtype=float), log_x)
+        _sweep_scale(ax, table["x"].to_numpy(dtype=float), log_x, measured)
         for place, variant in enumerate(names):
-            sidestep = _SIDESTEP * (place - (len(names) - 1) / 2)
+            sidestep = _SIDESTEP * (place - (len(names) - 1) / 2) * (not measured)
             own, color = table[table["variant"] == variant].sort_values("x"), variant_color(variant, variants)
             _draw_sweep(ax, own, color, _marker(place), sidestep)
         ax.set_xlabel(x_label, fontsize=9, color=INK)
@@ -108,13 +109,14 @@ def _marker(place: int) -> str:
     return _MARKERS[place % len(_MARKERS)]
 
 
-def _sweep_scale(ax: Axes, x: np.ndarray, log_x: bool) -> None:
+def _sweep_scale(ax: Axes, x: np.ndarray, log_x: bool, measured: bool) -> None:
     """A tick at each x that was tried; with `log_x` a step per doubling, and one from 0 to the least positive x."""
     ticks = np.unique(x)
     if log_x:
         ax.set_xscale("symlog", base=2, linthresh=min(ticks[ticks > 0], default=1), linscale=1)
-    ax.set_xticks(ticks)
-    ax.set_xticks([], minor=True)
+    if not measured:
+        ax.set_xticks(ticks)
+        ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.tick_params(axis="x", labelsize=9 if len(ticks) < 9 else 7)
     ax.margins(x=0.08)

@@ -27,7 +27,11 @@ _NAMES = {
     "paper_assessment_accuracy": "assessment accuracy (Eq. 3) %",
     "perplexity_of_positives": "perplexity of positives",
     "auroc": "AUROC",
+    "training_steps": "optimiser steps",
+    "training_tokens": "tokens read in training",
+    "training_seconds": "seconds of training",
 }
+_TUNED = {"chosen": "chosen on validation", "trials": "trainings to choose", "epochs": "epochs of each seed"}
 _SOURCES = {"paper": "the paper's", "implied": "implied", "own": "ours"}
 _PLAIN = {"perplexity_of_positives", "auroc"}  # shown as they are, not in percent
 TABLE, ORDERINGS, TEXT, FIGURE, SUMMARY = "table.csv", "orderings.csv", "study.md", "figure.png", "study.json"
@@ -47,6 +51,7 @@ class StudyPage:
     variants: Mapping[str, Variant]  # those configured
     x_label: str = "round"  # what the column `value` holds
     log_x: bool = False
+    over_seconds: bool = False  # the figure has seconds of training as x
     baselines: list[str] = field(default_factory=list)  # variants that do not depend on x
     paper: Mapping[str, Mapping[Place, float]] = field(default_factory=dict)  # by column; shares in percent
     paper_source: str | None = None
@@ -76,13 +81,15 @@ def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
         column = page.figures[0]
         outside = table[table["variant"].isin(page.baselines)]
         paper = paper.dropna(subset=["x"]) if column in page.paper else pd.DataFrame()
+        x, label = ("training_seconds", _NAMES["training_seconds"]) if page.over_seconds else ("value", page.x_label)
         return sweep_figure(
-            _points(table.drop(outside.index), column),
-            page.x_label,
+            _points(table.drop(outside.index), column, x),
+            label,
             page.variants,
             dict(zip(outside["variant"], outside[column], strict=True)),
             paper.assign(accuracy=paper[column] / 100)[["variant", "x", "accuracy"]] if len(paper) else None,
             page.log_x,
+            page.over_seconds,
         )
     return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)), page.variants)
 
@@ -179,6 +186,8 @@ def _results(page: StudyPage, table: pd.DataFrame) -> list[dict[str, str]]:
         cells = {"variant": f"`{variant}`" + (" \\*" if page.variants[variant].extension else "")}
         if table["value"].notna().any():
             cells[page.x_label] = "" if x is None else f"{x:g}"
+        if "trials" in table:
+            cells |= {heading: str(row[name]) for name, heading in _TUNED.items()}
         cells |= {_heading(name): _figure(row, name) for name in page.figures}
         for name, values in page.paper.items() if page.figure != "votes" else ():
             value = values.get((variant, x), values.get((variant, None)))
@@ -201,6 +210,8 @@ def _figure(row: Mapping[Any, Any], name: str) -> str:
         return "-"
     if name in _PLAIN:
         return f"{value:.3f}"
+    if name.startswith("training_"):
+        return f"{value:,.0f}"
     ends = [float(row[column]) for column in _ends(name)] if name.startswith("accuracy") else []
     interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
     std = float(row["std_over_seeds"]) if name == "accuracy" else math.nan
@@ -220,8 +231,8 @@ def _paper_table(page: StudyPage) -> pd.DataFrame:
     return pd.DataFrame({"variant": [variant for variant, _ in places], "x": [x for _, x in places], **columns})
 
 
-def _points(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    points = pd.DataFrame({"variant": table["variant"], "x": table["value"], "accuracy": table[column]})
+def _points(table: pd.DataFrame, column: str, x: str) -> pd.DataFrame:
+    points = pd.DataFrame({"variant": table["variant"], "x": table[x], "accuracy": table[column]})
     points["low"], points["high"] = (table[end] for end in _ends(column))
     if column == "accuracy":
         points["per_seed"] = table["per_seed"].map(_numbers)

@@ -26,11 +26,12 @@ class Draws:
         greedy_R: torch.Tensor,
         names_R: Sequence[str],
         settings: SamplingSettings,
-        end: int,
+        ends: Collection[int],
         known: Collection[int] | None = None,
     ) -> None:
         self.uniforms_R_T, self.greedy_R, self.names_R = uniforms_R_T, greedy_R, names_R
-        self.settings, self.end, self.known = settings, end, known
+        self.settings, self.ends, self.known = settings, ends, known
+        self.end_E = torch.tensor(sorted(ends), dtype=torch.long, device=uniforms_R_T.device)
         self.tokens_R_T = torch.full_like(uniforms_R_T, -1, dtype=torch.long)  # -1: not drawn
         self.unknown_V: torch.Tensor | None = None  # once the logits tell how many ids there are
         self.sums_R = torch.zeros(len(names_R), dtype=torch.float64, device=uniforms_R_T.device)
@@ -47,7 +48,7 @@ class Draws:
         self.tokens_R_T[row_N, step_N] = token_N
         logprob_N = logits_N_V.gather(1, token_N[:, None]).squeeze(1).double() - total_N.double()
         self.sums_R[row_N] += logprob_N
-        last_N = (token_N == self.end) | (step_N + 1 == self.tokens_R_T.shape[1])
+        last_N = torch.isin(token_N, self.end_E) | (step_N + 1 == self.tokens_R_T.shape[1])
         last, finite = torch.stack([last_N, logprob_N.isfinite()]).tolist()  # the one wait for the device in each step
         if not all(finite):
             name = self.names_R[int(row_N[finite.index(False)])]

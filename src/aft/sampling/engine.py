@@ -76,18 +76,19 @@ def generate(
     requests: Sequence[Request],
     settings: SamplingSettings,
     run_seed: int,
-    end: int,
+    end: int | Collection[int],
     known: Collection[int] | None = None,
 ) -> list[list[Response]]:
-    """The responses to each request, greedy first if wanted, then samples 0 ... k-1; `end` is the end-of-sequence id.
+    """The responses to each request, greedy first if wanted, then samples 0 ... k-1, up to the end-of-sequence id.
 
-    They are of the `known` ids alone (None: of all). Raises `ModelError` if a response could outgrow the model's
-    positions or the model is not causal, and `NumericalError` with the question id if the model gives logits that are
-    not finite.
+    A model may have several (`end`; a negative one is none). Responses are of the `known` ids alone (None: of all).
+    Raises `ModelError` if a response could outgrow the model's positions or the model is not causal, and
+    `NumericalError` with the question id if the model gives logits that are not finite.
     """
     if not requests:
         return []
     _check_lengths(model, requests, settings.max_new_tokens)
+    ends = {one for one in ([end] if isinstance(end, int) else end) if one >= 0}
     indices = sample_indices(settings)
     seeds = [response_seed(run_seed, request.question_id, index) for request in requests for index in indices]
     draws = Draws(
@@ -95,7 +96,7 @@ def generate(
         torch.tensor([index == GREEDY for _ in requests for index in indices], device=model.device),
         [request.question_id for request in requests for _ in indices],
         settings,
-        end,
+        ends,
         known,
     )
     parts = _parts(requests, len(indices), settings.batch_rows)
@@ -106,7 +107,7 @@ def generate(
         _tell(type(model).__name__, reason)
         _generate_in_turn(model, parts, settings.batch_rows, draws)
     responses = [
-        Response(indices[i % len(indices)], seeds[i], tokens, "stop" if tokens[-1] == end else "length", total)
+        Response(indices[i % len(indices)], seeds[i], tokens, "stop" if tokens[-1] in ends else "length", total)
         for i, (tokens, total) in enumerate(draws.finished())
     ]
     return [responses[i : i + len(indices)] for i in range(0, len(responses), len(indices))]

@@ -24,7 +24,7 @@ def generate_by_transformers(
             attention_mask=torch.ones_like(prompts),
             do_sample=False,
             max_new_tokens=draws.tokens_R_T.shape[1],
-            eos_token_id=draws.end if draws.end >= 0 else None,
+            eos_token_id=sorted(draws.ends) or None,
             pad_token_id=0,
             logits_processor=LogitsProcessorList([_Drawing(draws, row_R)]),
         )

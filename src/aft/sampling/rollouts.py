@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aft.errors import DataError
 from aft.files import digest, hash_file
 from aft.models.directory import ModelDirectory
-from aft.models.tokens import decode_response, encode_prompt, encode_response, end_token, known_tokens
+from aft.models.tokens import decode_response, encode_question, encode_response, end_token, known_tokens
 from aft.sampling.rollout_files import Rollout, read_rollouts, rollout_files
 from aft.sampling.room import named
 from aft.sampling.run import COLUMNS
@@ -71,9 +71,10 @@ def by_question(
     """The responses of each question, by its id: joined by id, else by the text of the question or its prompt.
 
     Those to `held_out` questions, by content hash whatever their id, and those that match no question are left out and
-    counted in the log. Raises `DataError` if a row's id and text are of two questions, and if no row is left.
+    counted in the log, as those are whose id is known and whose text does not hold that question. Raises `DataError` if
+    a row's id and text are of two questions, and if no row is left.
     """
-    known = {question.question_id for question in questions}
+    known = {question.question_id: _plain(question.question) for question in questions}
     asking: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         for text in (question.question, *_prompts(question, tokenizer)):
@@ -83,7 +84,7 @@ def by_question(
     joined: dict[str, list[Rollout]] = defaultdict(list)
     n_held_out, unmatched = 0, list[str]()
     for rollout in rollouts:
-        own, text = {rollout.question_id} & known, rollout.asked or ""
+        own, text = {rollout.question_id} & known.keys(), rollout.asked or ""
         asked = asking.get(content_hash(text), set()) if text else set()
         if any(content_hash(one) in held_out for one in _unwrapped(text, frames)):
             n_held_out += 1
@@ -91,6 +92,8 @@ def by_question(
             raise DataError(
                 f"{rollout.where} has the id of {rollout.question_id} and asks {min(asked)}; mend one of the two."
             )
+        elif own and text and not asked and known[str(rollout.question_id)] not in _plain(text):
+            unmatched.append(rollout.question_id or "")  # the id names another question where it was drawn
         elif len(own or asked) == 1:
             joined[str(*(own or asked))].append(rollout)
         else:
@@ -112,10 +115,15 @@ def by_question(
     return dict(joined)
 
 
+def _plain(text: str) -> str:
+    """Without case, and with single blanks."""
+    return " ".join(text.casefold().split())
+
+
 def _prompts(question: Question, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """The task's prompt, and what the model reads of it, with and without special tokens, as engines write it."""
     prompt = get_task(question.dataset).prompt(question)
-    ids = encode_prompt(tokenizer, prompt)
+    ids = encode_question(tokenizer, question)
     return [prompt, *(str(tokenizer.decode(ids, skip_special_tokens=plain)) for plain in (False, True))]
 
 

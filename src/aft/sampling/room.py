@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from aft.errors import DataError
 from aft.models.directory import ModelDirectory
-from aft.models.tokens import encode_prompt
-from aft.tasks import Question, get_task
+from aft.models.tokens import encode_question
+from aft.tasks import Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -32,7 +32,7 @@ def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tok
     if limit is None:
         return list(questions)
     tokenizer = source.tokenizer()
-    lengths = [len(encode_prompt(tokenizer, get_task(one.dataset).prompt(one))) for one in questions]
+    lengths = [len(encode_question(tokenizer, one)) for one in questions]
     room = limit - max_new_tokens
     if min(lengths) > room:
         raise DataError(

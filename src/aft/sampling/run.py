@@ -10,7 +10,7 @@ from aft.code import deciding
 from aft.errors import DataError
 from aft.files import Description, digest
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import decode_response, encode_prompt, end_token, known_tokens
+from aft.models.tokens import decode_response, encode_question, end_tokens, known_tokens
 from aft.progress import bar
 from aft.sampling.room import with_room
 from aft.sampling.settings import ROOMS, SamplerSettings, SamplingSettings, ServerSettings
@@ -122,6 +122,7 @@ class _Rows:
         self.settings_hash = digest(deciding(settings))
         self.model: Any = None
         self.tokenizer: Any = None
+        self.ends: frozenset[int] | None = None  # that the model has; a server's end is the tokenizer's
 
     def of(self, block: Sequence[Question]) -> "pd.DataFrame":
         """The candidates table of one block of questions."""
@@ -130,13 +131,13 @@ class _Rows:
         from aft.sampling.engine import Request
 
         self.tokenizer = self.tokenizer or self.source.tokenizer()
-        requests = [Request(q.question_id, encode_prompt(self.tokenizer, get_task(q.dataset).prompt(q))) for q in block]
+        requests = [Request(q.question_id, encode_question(self.tokenizer, q)) for q in block]
         rows = [
             {
                 "question_id": question.question_id,
                 "sample_index": response.sample_index,
                 "seed": response.seed,
-                "response": decode_response(self.tokenizer, response.token_ids),
+                "response": decode_response(self.tokenizer, response.token_ids, self.ends),
                 "token_ids": response.token_ids,
                 "finish_reason": response.finish_reason,
                 "sum_logprob": response.sum_logprob,
@@ -157,5 +158,5 @@ class _Rows:
             return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed)
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
-        end, known = end_token(self.tokenizer), known_tokens(self.tokenizer)
-        return generate(self.model, requests, self.settings, self.seed, end, known)
+        self.ends = end_tokens(self.tokenizer, self.model.generation_config)
+        return generate(self.model, requests, self.settings, self.seed, self.ends, known_tokens(self.tokenizer))

@@ -8,14 +8,28 @@ from aft.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt and the responses that are scored after it, all as token ids."""
+    """A prompt and the responses that are scored after it, all as token ids.
+
+    Of each response, `unscored` says how many first tokens are read only: what is scored is the rest, given these.
+    """
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
+    unscored: Sequence[int] = ()  # empty: all tokens of all responses are scored
 
     def __post_init__(self) -> None:
-        if not len(self.prompt) or not all(map(len, self.responses)):
+        if not len(self.prompt) or min(self.lengths, default=1) < 1:
             raise DataError("A prompt or a response without tokens has no score.")
+
+    @property
+    def parts(self) -> list[tuple[Sequence[int], int]]:
+        """Each response, and how many of its tokens are read only."""
+        return list(zip(self.responses, self.unscored or [0] * len(self.responses), strict=True))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response that are scored."""
+        return [len(response) - first for response, first in self.parts]
 
     @property
     def cost(self) -> int:

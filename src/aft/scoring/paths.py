@@ -150,7 +150,7 @@ def backward(
 
 def score(model: "PreTrainedModel", path: Path, groups: Sequence[Group], token_budget: int) -> torch.Tensor:
     """Scores s [R] (Eq. 2), the mean log-probability of each response's tokens, in the groups' order; no graph."""
-    lengths = [len(response) for group in groups for response in group.responses]
+    lengths = [length for group in groups for length in group.lengths]
     sums = []
     with torch.no_grad(), mode(model, path):
         for how, numbers in plan(groups, path, token_budget):
@@ -161,8 +161,8 @@ def score(model: "PreTrainedModel", path: Path, groups: Sequence[Group], token_b
 
 
 def _naive_sums(model: "PreTrainedModel", groups: Sequence[Group]) -> torch.Tensor:
-    prompts = [group.prompt for group in groups for _ in group.responses]
-    responses = [response for group in groups for response in group.responses]
+    prompts = [[*group.prompt, *response[:first]] for group in groups for response, first in group.parts]
+    responses = [response[first:] for group in groups for response, first in group.parts]
     rows = len(responses)
     if not torch.is_grad_enabled():
         longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aft.errors import DataError, NumericalError, StoreError
 from aft.files import build_once, digest, read_manifest
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import encode_prompt
+from aft.models.tokens import encode_question, unscored_tokens
 from aft.progress import bar
 from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
@@ -71,7 +71,7 @@ def score_responses(
         half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
         with half:
             ids = keys["question_id"].tolist()
-            scores = _score(model, source.tokenizer(), ids, tokens, prompts, label, token_budget)
+            scores = _score(model, source.tokenizer(), ids, tokens, questions, label, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()
         if len(broken):
             raise NumericalError(
@@ -93,7 +93,7 @@ def _score(
     tokenizer: "PreTrainedTokenizerBase",
     question_ids: list[str],
     tokens: list[list[int]],
-    prompts: Mapping[str, str],
+    questions: Mapping[str, Question],
     label: str,
     token_budget: int,
 ) -> "np.ndarray":
@@ -104,7 +104,11 @@ def _score(
     rows: dict[str, list[int]] = {}
     for row, question_id in enumerate(question_ids):
         rows.setdefault(question_id, []).append(row)
-    groups = [Group(encode_prompt(tokenizer, prompts[i]), [tokens[row] for row in rows[i]]) for i in rows]
+    unscored = [unscored_tokens(tokenizer, ids) for ids in tokens]
+    groups = [
+        Group(encode_question(tokenizer, questions[i]), [tokens[row] for row in own], [unscored[row] for row in own])
+        for i, own in rows.items()
+    ]
     numbers = list(rows.values())
     path = choose_path(model, "auto")
     # Prompts of like length side by side, the longest first: if they fit into memory, all do.

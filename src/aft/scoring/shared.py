@@ -104,7 +104,7 @@ class _Distinct:
 
     prompts: list[list[int]]
     starts: list[int]  # of each prompt among the tokens of all prompts
-    responses: list[tuple[int, list[int]]]  # number of the prompt, tokens; D of them
+    responses: list[tuple[int, list[int], int]]  # number of the prompt, tokens, how many are not scored; D of them
     members: list[list[int]]  # numbers of each prompt's responses
     index_R: torch.Tensor  # which of them each response of the groups is
 
@@ -112,15 +112,15 @@ class _Distinct:
     def of(cls, groups: Sequence[Group], device: torch.device) -> "_Distinct":
         prompts = [list(group.prompt) for group in groups]
         starts = [0, *accumulate(map(len, prompts))][:-1]
-        numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+        numbers: dict[tuple[int, tuple[int, ...], int], int] = {}
         index = [
-            numbers.setdefault((g, tuple(response)), len(numbers))
+            numbers.setdefault((g, tuple(response), first), len(numbers))
             for g, group in enumerate(groups)
-            for response in group.responses
+            for response, first in group.parts
         ]
-        responses = [(g, list(tokens)) for g, tokens in numbers]
+        responses = [(g, list(tokens), first) for g, tokens, first in numbers]
         members: list[list[int]] = [[] for _ in prompts]
-        for d, (g, _) in enumerate(responses):
+        for d, (g, _, _) in enumerate(responses):
             members[g].append(d)
         return cls(prompts, starts, responses, members, torch.tensor(index, dtype=torch.long, device=device))
 
@@ -157,15 +157,16 @@ def _read(
         for g, (prompt, members) in enumerate(zip(work.prompts, work.members, strict=True)):
             starts.append(row.append(prompt, 0))
             for d in members:
-                row.predict(d, starts[g] + len(prompt) - 1, work.responses[d][1][:1])
+                _, response, first = work.responses[d]
+                row.predict(d, starts[g] + len(prompt) - 1, response[first:1])
             if len(members) == 1 and members[0] in chosen and not keep:  # nobody to share with: plain causal attention
-                row.append_response(members[0], work.responses[members[0]][1], len(prompt))
+                row.append_response(members[0], work, len(prompt))
                 read.add(members[0])
             row.spans.append(Span(len(row.tokens) - starts[g]))
     for d in chosen:
-        g, response = work.responses[d]
+        g, response, _ = work.responses[d]
         if d not in read and len(response) > 1:
-            row.append_response(d, response, len(work.prompts[g]))
+            row.append_response(d, work, len(work.prompts[g]))
             row.spans.append(Span(len(response) - 1, starts[g], len(work.prompts[g])))
     device = model.device
     attention = SpanAttention(row.spans, device, memory, kept=work.prompt_tokens if keep else 0)
@@ -200,10 +201,12 @@ class _Row:
         self.positions += range(position, position + len(tokens))
         return start
 
-    def append_response(self, number: int, response: Sequence[int], position: int) -> None:
-        """Add a response but for its last token, which predicts nothing."""
+    def append_response(self, number: int, work: _Distinct, position: int) -> None:
+        """Add a response but for its last token, which predicts nothing; it predicts what is scored of its tokens."""
+        _, response, unscored = work.responses[number]
+        first = max(unscored, 1)  # the prompt predicts the very first one
         start = self.append(response[:-1], position)
-        self.predict(number, start, response[1:])
+        self.predict(number, start + first - 1, response[first:])
 
     def predict(self, number: int, place: int, targets: Sequence[int]) -> None:
         """From `place` on, each place predicts the next of the targets of a response."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from aft.errors import NumericalError
 from aft.models.directory import ModelDirectory, on_device
-from aft.models.tokens import encode_prompt
+from aft.models.tokens import encode_question
 from aft.scoring.groups import Group
-from aft.tasks import Question, get_task
+from aft.tasks import Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def token_logprobs(
     from aft.scoring.causal import check_causal
     from aft.scoring.naive import token_logprobs as naive_logprobs
 
-    prompt = encode_prompt(source.tokenizer(), get_task(question.dataset).prompt(question))
+    prompt = encode_question(source.tokenizer(), question)
     group = Group(prompt, [[int(token) for token in response] for response in responses])
     model = on_device(source.model(precision))
     check_causal(model)

@@ -39,18 +39,23 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
     """Run the studies NAMES, or `all`; what is finished is not run again."""
     from aft.files import locked
     from aft.reporting.study_pages import write_study
-    from aft.studies.plan import batches_of, points_of
+    from aft.studies.plan import batches_of, merged, points_of
     from aft.studies.results import load_results, study_table, verdicts
     from aft.studies.run import run_cells
     from aft.studies.tracking import parent_run, record_study
+    from aft.studies.tuning import check_selects, choose, final_points, told, trial_cells, trials_of
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     known = _read(place)
     chosen = {name: known[name] for name in _chosen(names, list(known))}
     recipe, data = place.globals["recipe"], place.globals["data"]
-    points = {name: points_of(study, recipe, data) for name, study in chosen.items()}
+    tuned = {name: study.tuning for name, study in chosen.items() if study.tuning is not None}
+    points = {name: points_of(study, recipe, data) for name, study in chosen.items() if name not in tuned}
+    trials = {name: trials_of(chosen[name], tuning, recipe) for name, tuning in tuned.items()}
     for name, study in chosen.items():
-        place.check(study, points[name])
+        place.check(study, (points | trials)[name])
+    for name, some in trials.items():
+        check_selects(chosen[name], place, some)
     at_once: int = jobs or place.usual_jobs
     began = time.perf_counter()
     # A second one at the same time would run the same cells.
@@ -58,13 +63,20 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
         locked(place.studies / ".lock", "these studies", patience=0),
         parent_run(place.mlflow, place.project, f"studies {', '.join(chosen)}") as parent,
     ):
+        if tuned:
+            cells = [cell for name, tuning in tuned.items() for cell in trial_cells(trials[name], tuning)]
+            parent.incomplete += run_cells(place, merged(cells), at_once, parent.run_id)
+        best = {name: choose(place, chosen[name], trials[name], tuning) for name, tuning in tuned.items()}
+        points |= {name: final_points(chosen[name], its, recipe) for name, its in best.items()}
         for batch in batches_of((study, points[name]) for name, study in chosen.items()):
             parent.incomplete += run_cells(place, batch, at_once, parent.run_id)
         for name, study in chosen.items():
             results, evaluation = load_results(place, study, points[name])
             folder = place.studies / name
-            tables = study_table(results, evaluation), verdicts(study, results, evaluation)
-            write_study(folder, study.page(name, place.variants), *tables, evaluation.level)
+            more = told(place, study, best[name], points[name]) if name in best else {}
+            table = study_table(results, evaluation).assign(**more)
+            claims = verdicts(study, results, evaluation)
+            write_study(folder, study.page(name, place.variants), table, claims, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
         logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)

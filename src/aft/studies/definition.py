@@ -1,5 +1,6 @@
 """What a study is, as `studies.yml` says it."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import field
@@ -17,7 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _AT_K = re.compile(r"(?:maj_at|pass_at|best_of)_([0-9]+)")
 _FIGURES = (
     *("accuracy", "parse_failures", "auroc", "calibration_error", "perplexity_of_positives", "assessment_accuracy"),
-    *("assessment_accuracy_micro", "paper_assessment_accuracy"),
+    *("assessment_accuracy_micro", "paper_assessment_accuracy", "training_steps", "training_tokens"),
+    "training_seconds",
 )
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Value = Annotated[int, Strict()] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -31,6 +33,19 @@ class Sweep:
     values: list[Value]
     label: str  # of the axis
     log: bool = False  # whether the axis is spaced by doublings
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Tuning:
+    """How the variants are tuned: each has its grid, of as many settings as any other's, and all have these seeds."""
+
+    seeds: list[Seed]  # which no study is run under
+    grid: dict[str, dict[str, list[Value]]]  # by variant: dotted keys (objective.… is the variant's own) and values
+
+    def settings(self, variant: str) -> list[dict[str, Any]]:
+        """All combinations of the values in a variant's grid."""
+        keys = self.grid[variant]
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -57,7 +72,9 @@ class Study:
     baselines: list[str] = field(default_factory=list)  # variants outside the sweep, shown beside it
     rounds: str | None = None  # iterative: each round samples from this variant's model of the round before
     n_rounds: Annotated[int, Field(strict=True, ge=1)] = 1
+    tuning: Tuning | None = None  # each variant is tuned on validation, and tested under the settings chosen for it
     figure: Literal["accuracy", "sweep", "pilot", "votes"] = "accuracy"
+    over_seconds: bool = False  # the figure of a sweep has the seconds of training as x, in place of the swept value
     figures: list[str] = field(default_factory=lambda: ["accuracy"])  # columns of the table
     paper: dict[str, dict[str, Value]] = field(default_factory=dict)  # the paper's values: column, then row
     paper_source: str | None = None  # where in the paper
@@ -78,6 +95,10 @@ class Study:
             raise SettingsError(f"The study '{self.title}' has n_rounds, but no rounds: name their variant.")
         if (self.baselines or self.figure == "pilot") and self.sweep is None:
             raise SettingsError(f"The study '{self.title}' has baselines or the figure pilot, which need a sweep.")
+        if self.over_seconds and (self.figure != "sweep" or self.baselines):
+            raise SettingsError(
+                f"The study '{self.title}' has over_seconds, which needs the figure sweep, no baselines."
+            )
         if self.figure == "sweep" and self.sweep is None and self.rounds is None:
             raise SettingsError(f"The study '{self.title}' has the figure sweep, which needs a sweep or rounds.")
         rows = dict.fromkeys((*self.results, *names))
@@ -87,11 +108,29 @@ class Study:
                 f"The study '{self.title}' has no {foreign[0]} beside which the paper's value could stand; there are "
                 f"{', '.join(rows)}."
             )
-        self._check_params()
+        if self.tuning is not None:
+            self._check_tuning(self.tuning)
+            for grid in self.tuning.grid.values():
+                self._check_keys([*self.params, *grid])
+        self._check_keys([*self.params, *([self.sweep.parameter] if self.sweep else [])])
 
-    def _check_params(self) -> None:
+    def _check_tuning(self, tuning: Tuning) -> None:
+        """Every variant has the same budget, and the seeds of its trials are not those of its test."""
+        if self.sweep is not None or self.rounds is not None or tuning.grid.keys() != {*self.variants}:
+            raise SettingsError(
+                f"The study '{self.title}' is tuned: it needs a grid for each of its variants, and no sweep or rounds."
+            )
+        counts = {name: len(tuning.settings(name)) for name in self.variants}
+        if len({*counts.values()}) > 1 or not all(counts.values()):
+            raise SettingsError(
+                f"The study '{self.title}' has grids of unequal numbers of settings, or none: "
+                f"{', '.join(f'{name} {count}' for name, count in counts.items())}; give each variant as many."
+            )
+        if not tuning.seeds or {*tuning.seeds} & {*self.seeds}:
+            raise SettingsError(f"The study '{self.title}' needs seeds to tune with, and others to test with.")
+
+    def _check_keys(self, keys: list[str]) -> None:
         """The settings can be put into one tree, beside the seed and the label that each run is given."""
-        keys = [*self.params, *([self.sweep.parameter] if self.sweep else [])]
         for key in keys:
             clash = [other for other in keys if other.startswith(f"{key}.")]
             if not all(key.split(".")) or key.split(".")[0] in ("seed", "label") or clash or keys.count(key) > 1:
@@ -124,6 +163,7 @@ class Study:
             paper={figure: {_place(row): at for row, at in rows.items()} for figure, rows in self.paper.items()},
             paper_source=self.paper_source,
             **({"x_label": self.sweep.label, "log_x": self.sweep.log} if self.sweep else {}),
+            over_seconds=self.over_seconds,
         )
 
     def check_reported(self, ks: list[int], sets: list[str]) -> None:
@@ -180,5 +220,12 @@ def read_studies(content: dict[str, Any], variants: Collection[str]) -> dict[str
         if unknown:
             raise SettingsError(
                 f"The study '{study.title}' names {', '.join(unknown)}, but the variants are {', '.join(variants)}."
+            )
+    tuned = {seed for study in studies.values() if study.tuning for seed in study.tuning.seeds}
+    for study in studies.values():
+        if tuned & {*study.seeds}:
+            raise SettingsError(
+                f"The study '{study.title}' has the seed {min(tuned & {*study.seeds})}, under which a study is tuned: "
+                "such a seed is used for nothing else."
             )
     return studies

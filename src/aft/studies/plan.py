@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aft.files import digest
@@ -31,6 +31,7 @@ class Cell:
     params: Params = field(hash=False)
     seed: int
     variants: tuple[str, ...]
+    wanted: str = "metrics"  # what is made of each, and all that this needs
 
 
 def points_of(study: Study, recipe: str, data: str) -> list[Point]:
@@ -57,16 +58,22 @@ def batches_of(studies: Iterable[tuple[Study, list[Point]]]) -> list[list[Cell]]
 
     Cells of one seed stand together: neighbours then seldom wait for one base model that both need.
     """
-    batches: list[dict[tuple[str, int], Cell]] = []
+    batches: list[list[Cell]] = []
     for study, points in studies:
         for place, point in enumerate(points):
             number = place if study.rounds is not None else 0
-            batches += [{} for _ in range(number + 1 - len(batches))]
-            for seed in study.seeds:
-                known = batches[number].get((point.label, seed))
-                wanted = dict.fromkeys((*(known.variants if known else ()), *point.variants))
-                batches[number][point.label, seed] = Cell(point.label, point.params, seed, tuple(wanted))
-    return [sorted(batch.values(), key=lambda cell: cell.seed) for batch in batches]
+            batches += [[] for _ in range(number + 1 - len(batches))]
+            batches[number] += [Cell(point.label, point.params, seed, point.variants) for seed in study.seeds]
+    return [merged(batch) for batch in batches]
+
+
+def merged(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, of one label and seed a single one that makes all variants that are wanted of any; seed by seed."""
+    found: dict[tuple[str, int], Cell] = {}
+    for cell in cells:
+        known = found.setdefault((cell.label, cell.seed), cell)
+        found[cell.label, cell.seed] = replace(known, variants=tuple(dict.fromkeys((*known.variants, *cell.variants))))
+    return sorted(found.values(), key=lambda cell: cell.seed)
 
 
 def label_of(recipe: str, params: Params) -> str:

@@ -1,7 +1,7 @@
 """What the cells of a study give together: its table, and the verdict on each claim about an order."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
+from aft.pipelines.training import seed_key
 from aft.reporting.study_pages import VERDICTS
 from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
@@ -30,6 +31,7 @@ class Results:
     predictions: Seeds
     assessment: Seeds
     others: Seeds
+    curves: Seeds = field(default_factory=dict)  # of training
 
 
 Key = tuple[Any, str]  # a point's value and a variant
@@ -52,12 +54,15 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
                         f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
                         f"{study.seeds[0]}; delete data/08_reporting/{point.label} and run the study again."
                     )
-                found[point.value, variant] = Results(*({seed: rows[seed] for seed in study.seeds} for rows in alike))
+                predictions, assessment, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
+                curves = catalog.load(dataset(variant, "training_curve"))
+                trained = {seed: curves[seed_key(seed)]() for seed in study.seeds}
+                found[point.value, variant] = Results(predictions, assessment, others, trained)
     return found, cast(Evaluation, evaluation)
 
 
 def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
-    """One row per point and variant: `value`, `variant`, and the figures of `comparison_table`.
+    """One row per point and variant: `value`, `variant`, the figures of `comparison_table`, and what training took.
 
     Differences are to VFT at the same point, or else at the first point that has it, or else to the variant itself.
     """
@@ -75,8 +80,24 @@ def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.Da
             evaluation.resamples,
             {name: one.others for name, one in compared.items()},
         )
-        rows.append({"value": value, **table.iloc[0].to_dict()})
+        rows.append({"value": value, **table.iloc[0].to_dict(), **_took(own.curves)})
     return pd.DataFrame(rows)
+
+
+def _took(curves: Seeds) -> dict[str, float]:
+    """What a training took, as means over seeds: optimiser steps, tokens read (prompts and responses), and seconds.
+
+    Seconds are those of the steps, without exams, probes and checkpoints; of one process with one thread, its
+    processor's. Nothing if there are no curves.
+    """
+    tables = list(curves.values())
+    seconds = [(one["tokens"] / one["tokens_per_s"]).sum() for one in tables]
+    taken = {
+        "training_steps": [len(one) for one in tables],
+        "training_tokens": [one["tokens"].sum() for one in tables],
+        "training_seconds": seconds,
+    }
+    return {name: float(np.mean(values)) for name, values in taken.items() if tables}
 
 
 def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:

@@ -173,9 +173,16 @@ def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, paren
         if other and name in finished:
             changes = ", ".join(other)
             logger.info("%s, seed %d: %s is made again; not as before: %s.", cell.label, cell.seed, name, changes)
-        if other or not (folder / "metrics" / f"{name}.json").is_file():
+        if other or not _result(folder, cell, name).is_file():
             missing[name] = mark
     return missing
+
+
+def _result(folder: Path, cell: Cell, variant: str) -> Path:
+    """The file of what is wanted of a cell's variant."""
+    if cell.wanted == "metrics":
+        return folder / "metrics" / f"{variant}.json"
+    return folder.parent / "training_curves" / variant / f"{folder.name}.parquet"
 
 
 def _marks(folder: Path) -> dict[str, Any]:
@@ -204,7 +211,7 @@ def _run(
         "env": place.env,
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label, "parallel": 1},
-        "to_outputs": [dataset(name, "metrics") for name in variants],
+        "to_outputs": [dataset(name, cell.wanted) for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,17 @@ def boxed_number(text: str) -> str | None:
     return stated_number(_plain(text[box.end() :]).partition("}")[0]) if box else None
 
 
+def after_thoughts(response: str) -> str:
+    """What a response says after its last `</think>`: all of it if it has no thoughts, nothing while one is unclosed.
+
+    An answer is looked for there only: `<think>#### 7</think>` before `#### 42` answers 42.
+    """
+    _, closed, said = response.rpartition("</think>")
+    if "<think>" in said:
+        return ""
+    return said.lstrip() if closed else said
+
+
 def last_number(text: str) -> str | None:
     """The canonical form of the last number in `text`; None if there is none or it cannot be an answer."""
     number = last_match(_NUMBER, _plain(text))

@@ -23,13 +23,13 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 def value_of(equation: str) -> Fraction | None:
     """What the last side of an equation comes to; None if a side cannot be computed or its sides differ."""
-    sides = [_value(side) for side in equation.split("=")]
+    sides = [value_of_side(side) for side in equation.split("=")]
     known = [side for side in sides if side is not None]
     holds = all(abs(a - b) < TOLERANCE for a, b in itertools.pairwise(known))
     return known[-1] if holds and len(known) == len(sides) > 1 else None
 
 
-def _value(expression: str) -> Fraction | None:
+def value_of_side(expression: str) -> Fraction | None:
     """What an expression of decimal numbers, per cent, + - * / and brackets comes to, exactly; it holds no blanks.
 
     x and \u00d7 multiply, \u00f7 divides. None for anything else, for a division by zero, and for more than

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Literal, get_args
 
 from aft.tasks import multiple_choice
-from aft.tasks.answers import canonical_number, last_match, last_number, numbers_equal, stated_number
+from aft.tasks.answers import after_thoughts, canonical_number, last_match, last_number, numbers_equal, stated_number
 from aft.tasks.base import Question
 from aft.tasks.latex import canonical_latex, last_box, latex_equal
 from aft.tasks.run_on import own_part
@@ -49,7 +49,7 @@ class AnswerCheck:
         Of several `####` the first counts, of the other markers the last. Without `strict`, where the own marker marks
         nothing, the others are tried.
         """
-        has_thought, own = _THOUGHT in response, own_part(response.rpartition(_THOUGHT)[2])
+        has_thought, own = _THOUGHT in response, own_part(after_thoughts(response))
         for marker in (self.marker,) if strict else (self.marker, *_MARKED):
             marked = _MARKED[marker](own) if has_thought or marker != "after_think" else None
             answer = self._read(marked, marker) if marked is not None else None

@@ -1,19 +1,19 @@
-"""Published sets that are only evaluated on: MMLU, SVAMP, MAWPS, GSM-hard and CommonsenseQA, one entry of a table each.
+"""Published sets that are only evaluated on: MMLU, SVAMP, GSM-hard and CommonsenseQA, one entry of a table each.
 
 There is no reasoning to train on: every question is a test question, and its reference is the line of its answer.
 """
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from aft.bounds import CountOrZero, Seed
 from aft.checked import checked
-from aft.errors import DataError, SettingsError
+from aft.errors import DataError
 from aft.tasks import gsm8k, multiple_choice
 from aft.tasks.answers import numbers_agree
-from aft.tasks.base import Question, content_hash
+from aft.tasks.base import Question
 from aft.tasks.rows import (
     draw,
     field,
@@ -23,8 +23,6 @@ from aft.tasks.rows import (
     text_field,
     without_repeats,
 )
-
-MawpsSet = Literal["AddSub", "MultiArith", "SingleEq", "mawps_1920"]
 
 Reader = Callable[[Any, str, str], Question]  # takes a row, where it stands, and the id of its question
 
@@ -74,28 +72,10 @@ class CommonsenseQASettings(Settings):
     revision: str = "94630fe30dad47192a8546eb75f094926d47e155"
 
 
-@checked
-class MawpsSettings:
-    """Where MAWPS comes from, and which of its sets are asked."""
-
-    path: str
-    """Folder with the published files of the sets, plain or packed with gzip."""
-
-    sets: tuple[MawpsSet, ...] = ("AddSub", "MultiArith", "SingleEq")
-    """The sets that are asked, one after the other; `mawps_1920` is the selection of SVAMP's authors."""
-
-    test_limit: CountOrZero | None = None
-    """Only the first so many questions, for small trials."""
-
-    def __post_init__(self) -> None:
-        """Raise `SettingsError` if nothing is asked."""
-        if not self.sets:
-            raise SettingsError(f"sets is empty; choose of {', '.join(get_args(MawpsSet))}, at least one.")
-
-
 class File(NamedTuple):
-    """A published file: its name, how its rows are read, and what the log calls its questions."""
+    """A published file: the beginning of its questions' ids, its name, how its rows are read, its title in logs."""
 
+    prefix: str
     name: str
     read: Reader
     title: str
@@ -115,8 +95,8 @@ class EvaluationSet:
     """A task family (`aft.tasks.base.Task`) with test questions only."""
 
     Settings: type[Any]
-    files: Mapping[str, File]  # by what the ids of their questions begin with
-    hub: Hub | None  # read in place of the one file where no `path` is set
+    file: File
+    hub: Hub  # read in place of the file where no `path` is set
     prompt: Callable[[Question], str]
     extract_answer: Callable[..., str | None]
     answers_equal: Callable[[str, str], bool]
@@ -124,27 +104,20 @@ class EvaluationSet:
     def load_questions(self, settings: Any) -> Mapping[str, list[Question]]:
         """All questions in published order as test, and neither train nor validation questions.
 
-        A question that is asked twice (by `content_hash`) is kept once, in the first file that has it; a warning counts
-        what that drops. Raises `DataError` for a missing file or a malformed row.
+        A question that is asked twice (by `content_hash`) is kept once; a warning counts what that drops. Raises
+        `DataError` for a missing file or a malformed row.
         """
-        chosen = [f"mawps/{name}" for name in settings.sets] if isinstance(settings, MawpsSettings) else self.files
-        questions: list[Question] = []
-        asked: set[str] = set()
-        for prefix in chosen:
-            new, asked = without_repeats(self._published(settings, prefix), asked, self.files[prefix].title)
-            questions += new
-        if isinstance(settings, MmluSettings) and settings.test_limit is not None:
-            questions = draw(questions, settings.test_limit, settings.split_seed)
-        return {"train": [], "validation": [], "test": questions[: settings.test_limit]}
-
-    def _published(self, settings: Any, prefix: str) -> list[Question]:
-        if self.hub is None or settings.path is not None:
-            name, read, _ = self.files[prefix]
+        prefix, name, read, title = self.file
+        if settings.path is not None:
             rows = file_rows(settings.path, name)
         else:
             dataset, config, splits, read = self.hub
             rows = (row for split in splits for row in hub_rows(dataset, config, split, settings.revision))
-        return [read(row, where, f"{prefix}/{number:05d}") for number, (where, row) in enumerate(rows)]
+        published = [read(row, where, f"{prefix}/{number:05d}") for number, (where, row) in enumerate(rows)]
+        questions, _ = without_repeats(published, frozenset(), title)
+        if isinstance(settings, MmluSettings) and settings.test_limit is not None:
+            questions = draw(questions, settings.test_limit, settings.split_seed)
+        return {"train": [], "validation": [], "test": questions[: settings.test_limit]}
 
 
 def _number(question: str, answer: str) -> Reader:
@@ -160,23 +133,6 @@ def _number(question: str, answer: str) -> Reader:
 def _svamp(row: Any, where: str, question_id: str) -> Question:
     text = f"{text_field(row, 'Body', where)} {text_field(row, 'Question', where)}"
     return number_question(question_id=question_id, question=text, answer=field(row, "Answer", where), where=where)
-
-
-def _mawps(row: Any, where: str, question_id: str) -> Question:
-    text, solutions = text_field(row, "sQuestion", where), field(row, "lSolutions", where)
-    if not isinstance(solutions, list) or len(solutions) != 1:
-        raise DataError(f"{where} has no list of one number in 'lSolutions'; restore the published file.")
-    return number_question(question_id=question_id, question=text, answer=solutions[0], where=where)
-
-
-def _without_spaces(read: Reader) -> Reader:
-    """As `read`, but spaces make no new question: some sets write "the beach ." where others write "the beach."."""
-
-    def read_without(row: Any, where: str, question_id: str) -> Question:
-        question = read(row, where, question_id)
-        return replace(question, content_hash=content_hash("".join(question.question.split())))
-
-    return read_without
 
 
 def _choice(question_id: str, question: str, choices: Any, answer: Any, where: str) -> Question:
@@ -226,7 +182,7 @@ EVALUATION_SETS: Mapping[str, EvaluationSet] = {
     # test questions zero-shot, to see what alignment does to a model outside of what it is trained on.
     "mmlu": EvaluationSet(
         Settings=MmluSettings,
-        files={"mmlu/test": File("test.jsonl", _mmlu, "test questions of MMLU")},
+        file=File("mmlu/test", "test.jsonl", _mmlu, "test questions of MMLU"),
         hub=Hub("cais/mmlu", "all", ("test",), _mmlu),
         prompt=multiple_choice.prompt,
         extract_answer=multiple_choice.extract_answer,
@@ -237,7 +193,7 @@ EVALUATION_SETS: Mapping[str, EvaluationSet] = {
     # mere 8 of the 1,221 are new. It is a test of models trained on something else.
     "commonsenseqa": EvaluationSet(
         Settings=CommonsenseQASettings,
-        files={"commonsenseqa/dev": File("dev_rand_split.jsonl", _commonsenseqa, "dev questions of CommonsenseQA")},
+        file=File("commonsenseqa/dev", "dev_rand_split.jsonl", _commonsenseqa, "dev questions of CommonsenseQA"),
         hub=Hub("tau/commonsense_qa", None, ("validation",), _commonsenseqa),
         prompt=multiple_choice.prompt,
         extract_answer=multiple_choice.extract_answer,
@@ -246,7 +202,7 @@ EVALUATION_SETS: Mapping[str, EvaluationSet] = {
     # Patel et al., arXiv 2103.07191: 1,000 arithmetic word problems in varied wording, on the hub in two parts.
     "svamp": EvaluationSet(
         Settings=SvampSettings,
-        files={"svamp/test": File("SVAMP.json", _svamp, "questions of SVAMP")},
+        file=File("svamp/test", "SVAMP.json", _svamp, "questions of SVAMP"),
         hub=Hub("ChilleD/SVAMP", None, ("train", "test"), _svamp),
         prompt=gsm8k.prompt,
         extract_answer=gsm8k.extract_answer,
@@ -257,26 +213,8 @@ EVALUATION_SETS: Mapping[str, EvaluationSet] = {
     # thousandths, as published results count them.
     "gsm_hard": EvaluationSet(
         Settings=GsmHardSettings,
-        files={"gsm_hard/test": File("test.jsonl", _number("question", "answer"), "questions of GSM-hard")},
+        file=File("gsm_hard/test", "test.jsonl", _number("question", "answer"), "questions of GSM-hard"),
         hub=Hub("reasoning-machines/gsm-hard", None, ("train",), _number("input", "target")),  # its only split
-        prompt=gsm8k.prompt,
-        extract_answer=gsm8k.extract_answer,
-        answers_equal=numbers_agree,
-    ),
-    # Koncel-Kedziorski et al., NAACL 2016: arithmetic word problems, collected in sets that overlap. Answers are
-    # floats, 0.8333333333333334 for 5/6, so that two are the same if they agree to thousandths.
-    "mawps": EvaluationSet(
-        Settings=MawpsSettings,
-        files={
-            **{
-                f"mawps/{name}": File(f"{name}.json", _without_spaces(_mawps), f"questions of MAWPS' {name}")
-                for name in ("AddSub", "MultiArith", "SingleEq")
-            },
-            "mawps/mawps_1920": File(
-                "mawps_1920.jsonl", _without_spaces(_number("question", "answer")), "questions of MAWPS' mawps_1920"
-            ),
-        },
-        hub=None,
         prompt=gsm8k.prompt,
         extract_answer=gsm8k.extract_answer,
         answers_equal=numbers_agree,

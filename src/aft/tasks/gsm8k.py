@@ -13,7 +13,15 @@ from typing import Any, Literal
 from aft.bounds import CountOrZero, Seed
 from aft.checked import checked
 from aft.errors import DataError, SettingsError
-from aft.tasks.answers import boxed_number, canonical_number, last_match, last_number, numbers_equal, stated_number
+from aft.tasks.answers import (
+    after_thoughts,
+    boxed_number,
+    canonical_number,
+    last_match,
+    last_number,
+    numbers_equal,
+    stated_number,
+)
 from aft.tasks.base import Question, content_hash
 from aft.tasks.calculator import TOLERANCE, value_of
 from aft.tasks.rows import draw, hub_rows, json_lines, text_field, without_repeats
@@ -107,11 +115,11 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
 
     Strict: the number, with at most a unit, on the line of the *first* `####`. The first, because a model
     that does not stop at its answer goes on with further questions and answers; for the same reason nothing
-    counts from the next "Question:" on (see `own_part`). Flexible, where the strict reading finds nothing: the
-    first of the number after `####`, in the last LaTeX box, after the last "answer is", "Answer:" or "A:", and,
-    without such a marker, the last number. A marker that nothing follows is none.
+    counts from the next "Question:" on (see `own_part`), and nothing in thoughts (see `after_thoughts`). Flexible,
+    where the strict reading finds nothing: the first of the number after `####`, in the last LaTeX box, after the last
+    "answer is", "Answer:" or "A:", and, without such a marker, the last number. A marker that nothing follows is none.
     """
-    own = own_part(response)
+    own = own_part(after_thoughts(response))
     marked = _MARKED.search(own)
     answer = canonical_number(marked[1]) if marked else None
     return answer if strict or answer else _flexible_answer(own, marked)
@@ -156,7 +164,7 @@ def wrong_steps(question: Question, response: str) -> list[str]:
 
 def equations(response: str) -> list[str]:
     """The texts of the calculator marks before the final answer, in order, without blanks: "48/2=24"."""
-    own = own_part(response)
+    own = own_part(after_thoughts(response))
     marked = _MARKED.search(own)
     marks = _CALCULATOR_MARK.findall(own[: marked.start()] if marked else own)
     return ["".join(mark[2:-2].split()) for mark in marks]

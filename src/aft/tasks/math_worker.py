@@ -32,13 +32,19 @@ def main() -> None:
         try:
             one, other = (
                 math_verify.parse(
-                    rf"\boxed{{{text}}}", latex, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True
+                    rf"\boxed{{{text}}}",
+                    latex,
+                    fallback_mode="no_fallback",
+                    parsing_timeout=None,  # type: ignore[arg-type]  # it has no other word for none
+                    raise_on_error=True,
                 )
                 for text in answers
             )
             equal = bool(one and other and math_verify.verify(one, other, timeout_seconds=None))
         except Exception:  # it raises what it likes; too deep, too large and malformed among it
             equal = False
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)  # waiting for the next one takes as long as it takes
         print(json.dumps(equal), file=told, flush=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aft.errors import DataError
 from aft.tasks import gsm8k
-from aft.tasks.answers import last_match
+from aft.tasks.answers import after_thoughts, last_match
 from aft.tasks.base import Question, content_hash
 from aft.tasks.rows import checked_text
 from aft.tasks.run_on import own_part
@@ -81,13 +81,13 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
     """The letter of the option that a response chooses, None if there is none; total and linear in time.
 
     Strict: the letter on the line of the first `####`, alone or as options are written, "C) 24"; nothing counts from
-    the next "Question:" on, which a model that does not stop at its answer asks itself (see `own_part`).
-    Flexible, where the strict reading finds nothing, the first of: the letter in the last LaTeX box; after the last
-    "answer is" or "Answer:"; after the last "option ... is", or before "is correct"; the only one that the last
-    sentence names, as (c) or option c; the first line, if it is a letter or begins with one as options do. A marker
-    that nothing follows is none.
+    the next "Question:" on, which a model that does not stop at its answer asks itself (see `own_part`), and nothing in
+    thoughts (see `after_thoughts`). Flexible, where the strict reading finds nothing, the first of: the letter in the
+    last LaTeX box; after the last "answer is" or "Answer:"; after the last "option ... is", or before "is correct"; the
+    only one that the last sentence names, as (c) or option c; the first line, if it is a letter or begins with one as
+    options do. A marker that nothing follows is none.
     """
-    own = own_part(response)
+    own = own_part(after_thoughts(response))
     marked = _MARKED.search(own)
     answer = _alone(marked[1]) if marked else None
     if strict or answer:

@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from aft.files import finish_directory, is_intact, writing
 from aft.training.parallel import Parallel, collectives
+from aft.training.selection import best_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,12 +36,19 @@ Tensors = dict[str, torch.Tensor]
 
 
 def latest(directory: Path) -> Path | None:
-    """The newest intact checkpoint in `directory`; broken ones are named and passed over."""
+    """The newest intact checkpoint in `directory` whose best epoch is intact, too; others are named and passed over."""
     for path in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
         if is_intact(path):
-            return path
+            best = best_epoch(json.loads((path / STATE).read_text(encoding="utf-8"))["curve"])
+            if best is None or is_intact(at(directory, best["step"])):
+                return path
         logger.warning("%s is incomplete or damaged and is passed over.", path.name)
     return None
+
+
+def at(directory: Path, step: float) -> Path:
+    """The checkpoint after an optimiser step."""
+    return directory / f"checkpoint-{step:.0f}"
 
 
 def step_of(path: Path) -> int:
@@ -56,9 +64,12 @@ def save(
     parallel: Parallel,
     curve: list[dict[str, float]],
 ) -> None:
-    """Write a checkpoint after the last step of `curve`. Collective: call it on every rank; the first one writes."""
-    step = len(curve)
-    staged, final = directory / f".checkpoint-{step}.partial", directory / f"checkpoint-{step}"
+    """Write a checkpoint after the last step of `curve`, and keep that of the best epoch so far, if there is one.
+
+    Collective: call it on every rank; the first one writes.
+    """
+    final, best = at(directory, len(curve)), best_epoch(curve)
+    staged = final.with_name(f".{final.name}.partial")
     weights = trained_weights(model, parallel)
     tensors, state = optimizer_state(optimizer, parallel)
     state |= {"schedule": schedule.state_dict(), "random": collectives.gathered(_random_states()), "curve": curve}
@@ -68,15 +79,15 @@ def save(
             save_file(weights, staged / WEIGHTS)
             save_file(tensors, staged / OPTIMIZER)
             (staged / STATE).write_text(json.dumps(state), encoding="utf-8")
-        finish(staged, final)
+        finish(staged, final, () if best is None else (at(directory, best["step"]),))
     collectives.wait_for_all()
 
 
-def finish(staged: Path, final: Path) -> None:
-    """Rename a written checkpoint to its final name and remove the older ones: one is enough to continue."""
+def finish(staged: Path, final: Path, kept: Sequence[Path] = ()) -> None:
+    """Rename a written checkpoint to its final name and remove the older ones but those `kept`."""
     finish_directory(staged, final, {"kind": "checkpoint", "step": step_of(final)})
     for older in final.parent.glob("checkpoint-*"):
-        if older != final:
+        if older not in (final, *kept):
             shutil.rmtree(older)
 
 

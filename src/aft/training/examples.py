@@ -2,17 +2,17 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aft.errors import DataError
+from aft.errors import DataError, SettingsError
 from aft.files import ListDigest
-from aft.models.tokens import encode_prompt, encode_response, end_token
+from aft.models.tokens import encode_question, encode_response, end_token, unscored_tokens
 from aft.scoring.groups import Group
-from aft.tasks import Question, get_task
+from aft.tasks import Question
 from aft.training.settings import Objective
 
 if TYPE_CHECKING:
@@ -38,16 +38,23 @@ class Example:
     ratings: Sequence[float] = field(default_factory=tuple)
     rewards: Sequence[float] = field(default_factory=tuple)  # 1 = right, 0 = wrong
     behaviour_scores: Sequence[float] = field(default_factory=tuple)  # under the model that sampled
+    # Of the targets, then the candidates: first tokens that are read only, neither imitated nor scored; () = none.
+    unscored: Sequence[int] = field(default_factory=tuple)
 
     @property
     def group(self) -> Group:
         """What is scored for this example: its targets, then its candidates."""
-        return Group(self.prompt, [*self.targets, *self.candidates])
+        return Group(self.prompt, [*self.targets, *self.candidates], self.unscored)
+
+    @property
+    def target_lengths(self) -> list[int]:
+        """Tokens of the targets that are imitated."""
+        return self.group.lengths[: len(self.targets)]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of the candidates."""
-        return list(map(len, self.candidates))
+        """Tokens of the candidates that are scored."""
+        return self.group.lengths[len(self.targets) :]
 
 
 def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str]) -> None:
@@ -67,13 +74,18 @@ def build_examples(
     tokenizer: "PreTrainedTokenizerBase",
     objective: Objective,
     max_tokens: int,
+    ends: Collection[int] | None = None,
 ) -> list[Example]:
     """The examples of a few questions and the feedback on them; see `examples_of`."""
-    return list(examples_of([(questions, feedback)], tokenizer, objective, max_tokens))
+    return list(examples_of([(questions, feedback)], tokenizer, objective, max_tokens, ends))
 
 
 def examples_of(
-    blocks: Iterable[Block], tokenizer: "PreTrainedTokenizerBase", objective: Objective, max_tokens: int
+    blocks: Iterable[Block],
+    tokenizer: "PreTrainedTokenizerBase",
+    objective: Objective,
+    max_tokens: int,
+    ends: Collection[int] | None = None,
 ) -> Iterator[Example]:
     """Examples of questions, with their feedback rows joined by id; what is too long is left out and counted.
 
@@ -83,17 +95,18 @@ def examples_of(
     of its own beside the reference; under `imitate: positives` one more target of its question. A question without a
     reference has its distinct correct samples for targets; if there are none, it is left out and counted. Raises
     `DataError` for feedback on an unknown question, for feedback that is empty or without any rating or score where the
-    objective needs it, and if no example is left.
+    objective needs it, and if no example is left, `SettingsError` for behaviour scores where thoughts are not to be
+    learnt. `ends` are the tokens that end a response, None for the tokenizer's alone.
     """
-    end, counts = end_token(tokenizer), Counter[str]()
+    ends, counts = {end_token(tokenizer)} if ends is None else ends, Counter[str]()
     for questions, feedback in blocks:
         groups = _by_question(questions, feedback, objective, counts)
         for question in questions:
-            prompt = encode_prompt(tokenizer, get_task(question.dataset).prompt(question))
+            prompt = encode_question(tokenizer, question)
             references = [encode_response(tokenizer, question.reference)] if question.reference else []
             rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
             counts["too long"] += len(groups[question.question_id]) - len(rows)
-            positives = _positives(references, rows, objective, end)
+            positives = _positives(references, rows, objective, ends)
             if any(len(prompt) + len(reference) > max_tokens for reference in references):
                 counts["too long"] += 1
                 continue
@@ -102,9 +115,10 @@ def examples_of(
                 continue
             counts["told"] += 1
             if objective.learn_positives:
-                yield from (Example(question.question_id, prompt, [target]) for target in positives)
+                made = [Example(question.question_id, prompt, [target]) for target in positives]
             else:
-                yield _ranked_example(question, prompt, references, positives, rows, objective, end)
+                made = [_ranked_example(question, prompt, references, positives, rows, objective, ends)]
+            yield from (_with_unscored(tokenizer, example, objective) for example in made)
     _tell(counts, objective, max_tokens)
 
 
@@ -131,6 +145,19 @@ def _tell(counts: Mapping[str, int], objective: Objective, max_tokens: int) -> N
         raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
 
 
+def _with_unscored(tokenizer: "PreTrainedTokenizerBase", example: Example, objective: Objective) -> Example:
+    """The example, told which tokens are read only."""
+    unscored = [unscored_tokens(tokenizer, response) for response in example.group.responses]
+    if not any(unscored):
+        return example
+    if example.behaviour_scores:
+        raise SettingsError(
+            f"The term {objective.term} reads the log-probabilities of whole samples, thoughts included: set "
+            "base_model.chat.learn_thoughts to true, or choose another term."
+        )
+    return replace(example, unscored=unscored)
+
+
 class Overview:
     """What is told of examples that pass by, which need not be in memory: counts and a fingerprint."""
 
@@ -152,6 +179,7 @@ class Overview:
                 [
                     *(e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings),
                     *(e.reference_scores, e.rewards, e.behaviour_scores),
+                    *([list(e.unscored)] if e.unscored else []),
                 ]
             )
             yield e
@@ -232,12 +260,14 @@ def _tokens_of(row: Row) -> list[int]:
     return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
 
 
-def _positives(references: list[list[int]], rows: list[Row], objective: Objective, end: int) -> list[list[int]]:
+def _positives(
+    references: list[list[int]], rows: list[Row], objective: Objective, ends: Collection[int]
+) -> list[list[int]]:
     """The reference and every distinct right sample (rejection sampling); under ranking feedback the top-rated ones.
 
-    A sample that was cut, without the token `end`, would teach not to end, and is none of them.
+    A sample that was cut, with none of the `ends` last, would teach not to end, and is none of them.
     """
-    positives = [row for row in rows if row["is_correct"] and _tokens_of(row)[-1] == end]
+    positives = [row for row in rows if row["is_correct"] and _tokens_of(row)[-1] in ends]
     if objective.feedback == "ranking":
         positives = [row for row in positives if _rank_of(row, objective) == 0]
     if objective.distinct_equations:
@@ -252,13 +282,13 @@ def _ranked_example(
     positives: list[list[int]],
     rows: list[Row],
     objective: Objective,
-    end: int,
+    ends: Collection[int],
 ) -> Example:
     samples, ranks = [_tokens_of(row) for row in rows], [_rank_of(row, objective) for row in rows]
     rewards = [float(row["is_correct"]) for row in rows]
     has_positive = objective.feedback == "ranking" or any(rewards)
     targets = references or positives
-    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] == end]
+    ended = [(rank, number) for number, rank in enumerate(ranks) if samples[number][-1] in ends]
     if objective.imitate == "positives":
         targets = positives
     elif objective.imitate == "best" and ended and has_positive:

@@ -12,15 +12,16 @@
 back; `length` = it was cut, and a trainer that ends every completion with an end token teaches it to end there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aft.errors import DataError
-from aft.models.tokens import decode_response, end_token, prompt_style
-from aft.tasks import Question, get_task
+from aft.models.chat import prompt_style
+from aft.models.tokens import decode_response, end_token, messages_of, render_question
+from aft.tasks import Question
 from aft.training.examples import Example, build_examples
 from aft.training.settings import Objective
 
@@ -36,19 +37,20 @@ def export_feedback(
     feedback: pd.DataFrame,
     tokenizer: "PreTrainedTokenizerBase",
     max_tokens: int,
+    ends: Collection[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of one of `SHAPES`, in the order of the questions; they come from `build_examples`, as training's do.
 
     Prompt and responses are text, or, for a model in the prompt style "chat", lists of messages. Raises `DataError` if
-    no row is left, and what `build_examples` raises.
+    no row is left, and what `build_examples` raises. `ends` are those of `build_examples`.
     """
     by_rating = shape == "ranked" and bool(feedback["rating_rank"].notna().any())
     # Of the terms, this one reads every response with its reward, also of questions with right or wrong ones only.
     objective = Objective(term="redi", feedback="ranking" if by_rating else "binary")
     if shape == "sft":
         objective = Objective(learn_positives=True)
-    examples = build_examples(questions, feedback.to_dict("records"), tokenizer, objective, max_tokens)
-    texts, asked = _Texts(tokenizer), {question.question_id: question for question in questions}
+    examples = build_examples(questions, feedback.to_dict("records"), tokenizer, objective, max_tokens, ends)
+    texts, asked = _Texts(tokenizer, ends), {question.question_id: question for question in questions}
     rows = [row for one in examples for row in _ROWS[shape](one, texts.prompt(asked[one.question_id]), texts)]
     if not rows:
         raise DataError(
@@ -60,21 +62,19 @@ def export_feedback(
 class _Texts:
     """Prompts and responses as the model's tokenizer and prompt style say them."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self.tokenizer, self.end = tokenizer, end_token(tokenizer)
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", ends: Collection[int] | None) -> None:
+        self.tokenizer, self.ends = tokenizer, {end_token(tokenizer)} if ends is None else ends
         self.chat = prompt_style(tokenizer) == "chat"
 
     def prompt(self, question: Question) -> Any:
-        return self._message("user", get_task(question.dataset).prompt(question))
+        return messages_of(self.tokenizer, question) if self.chat else render_question(self.tokenizer, question)
 
     def response(self, ids: Sequence[int]) -> Any:
-        return self._message("assistant", decode_response(self.tokenizer, ids))
+        text = decode_response(self.tokenizer, ids, self.ends)
+        return [{"role": "assistant", "content": text}] if self.chat else text
 
     def finish_reason(self, ids: Sequence[int]) -> str:
-        return "stop" if ids[-1] == self.end else "length"
-
-    def _message(self, role: str, text: str) -> Any:
-        return [{"role": role, "content": text}] if self.chat else text
+        return "stop" if ids[-1] in self.ends else "length"
 
 
 _Rows = list[dict[str, Any]]

@@ -10,6 +10,8 @@ from aft.code import load_rooms, source_hash
 from aft.errors import WorkerError
 from aft.files import write_json
 from aft.models.directory import ModelDirectory
+from aft.tasks import Question
+from aft.training import selection
 from aft.training.examples import Example
 from aft.training.settings import Objective, Sharding, TrainingSettings
 from aft.training.stored import StoredExamples, write_examples
@@ -20,7 +22,7 @@ _ORDER, _EXAMPLES, _PROBE = "order.json", "examples.arrow", "probe.arrow"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a model is trained on, and how; `probe` and `card` are those of `aft.training.run.train`."""
+    """What a model is trained on, and how; `probe`, `card` and `exam` are those of `aft.training.run.train`."""
 
     examples: Sequence[Example]
     settings: TrainingSettings
@@ -29,6 +31,12 @@ class Job:
     label: str
     probe: list[Example]
     card: str
+    exam: selection.Exam | None = None
+
+
+def rooms_of(exam: selection.Exam | None) -> tuple[str, ...]:
+    """The rooms whose code decides what a model learns and, with an exam, which epoch of it is kept."""
+    return ROOMS if exam is None else (*ROOMS, *selection.ROOMS)
 
 
 def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding) -> None:
@@ -40,7 +48,8 @@ def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding)
         "objective": asdict(job.objective),
         **{"seed": job.seed, "label": job.label, "card": job.card},
         **{"start": str(start.path.absolute()), "fingerprint": start.fingerprint, "sharding": sharding},
-        "code": source_hash(*ROOMS),
+        "exam": None if job.exam is None else asdict(job.exam),
+        "code": source_hash(*rooms_of(job.exam)),
     }
     write_json(folder / _ORDER, order)
 
@@ -51,7 +60,8 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
     Raises `WorkerError` if it was written by other code than that of this process: the model has that code in its key.
     """
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
-    if order["code"] != load_rooms(*ROOMS):
+    exam = None if order["exam"] is None else _exam(**order["exam"])
+    if order["code"] != load_rooms(*rooms_of(exam)):
         raise WorkerError(
             "The code has changed while the run was going, or is another one on this machine; "
             "run the same command again, with the same code everywhere."
@@ -64,5 +74,12 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
         order["label"],
         list(StoredExamples(folder / _PROBE)),
         order["card"],
+        exam,
     )
     return job, ModelDirectory(Path(order["start"]), order["fingerprint"]), order["sharding"]
+
+
+def _exam(questions: list[dict[str, Any]], **settings: int) -> selection.Exam:
+    """The exam as it was before JSON made a list of a question's choices."""
+    asked = [{**one, "choices": one["choices"] and tuple(one["choices"])} for one in questions]
+    return selection.Exam([Question(**one) for one in asked], **settings)

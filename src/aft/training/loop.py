@@ -1,14 +1,15 @@
 """The training loop of every stage: `loss = vft + weight x alignment(term, constraint)` over groups of responses.
 
 It reads top to bottom: batch, passes (gradient accumulation under a token budget), clip, step, row of the curve, look
-at the probe, checkpoint. Several processes run it side by side; see `aft.training.parallel`.
+at the probe, exam of an epoch, checkpoint. Several processes run it side by side; see `aft.training.parallel`.
 """
 
 import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +18,12 @@ from accelerate import PartialState  # noqa: TID253
 from accelerate.utils import set_seed  # noqa: TID253
 
 from aft.errors import NumericalError, SettingsError
+from aft.machine import warn_of_slowness
 from aft.models.directory import hide_weight_bars
 from aft.progress import bar
 from aft.scoring import head, paths
 from aft.scoring.groups import Group
-from aft.training import checkpoints
+from aft.training import checkpoints, selection
 from aft.training.batches import batches_from, steps_per_epoch
 from aft.training.examples import Example
 from aft.training.job import Job
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHOWN = {"loss": "loss", "score_positive": "s_pos", "score_negative": "s_neg"}  # beside the progress bar
+_LONGEST_EXAM = timedelta(hours=6)  # that the other processes wait while the first one answers
 
 
 class Fitted(NamedTuple):
@@ -48,8 +51,18 @@ class Fitted(NamedTuple):
     warnings: list[str]
 
 
-def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding: Sharding = "none") -> Fitted:
+def fit_weights(
+    model: "PreTrainedModel",
+    job: Job,
+    directory: Path,
+    *,
+    sharding: Sharding = "none",
+    examine: Callable[[], dict[str, float]] | None = None,
+) -> Fitted:
     """Train `model` in place, from the newest checkpoint in `directory` on if there is one.
+
+    `examine`, a collective, gives the `selection.COLUMNS` under the present weights and is asked at the end of every
+    epoch. The checkpoint of the best epoch stays in `directory`, unless it is the last one, whose weights `model` has.
 
     Collective: every process of a run calls it with the same job. Raises `NumericalError` naming the questions if a
     loss, a score or a gradient is not finite, before weights or a checkpoint can keep it.
@@ -81,14 +94,19 @@ def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            row["tokens_per_s"] = row.pop("tokens") / (time.perf_counter() - began)
+            row["tokens_per_s"] = row["tokens"] / (time.perf_counter() - began)
             if job.probe and settings.monitor_every and step % settings.monitor_every == 0:
                 row["held_out_perplexity"] = _held_out_perplexity(model, job, path)
             curve.append(row)
             for warning in monitor.observe(row):
                 logger.warning("%s", warning)
             _show(shown, row)
-            if step % settings.checkpoint_every == 0 and step < total:  # in the end there is the finished model
+            if examine is not None and (step % per_epoch == 0 or step == total):
+                row |= examine()
+            if selection.is_over(curve, settings.patience):
+                break
+            due = step % settings.checkpoint_every == 0 or selection.ACCURACY in row
+            if due and step < total:  # in the end there is the finished model
                 checkpoints.save(directory, model, optimizer, schedule, parallel, curve)
     return Fitted(curve, monitor.warnings)
 
@@ -96,7 +114,9 @@ def fit_weights(model: "PreTrainedModel", job: Job, directory: Path, *, sharding
 def _prepare(model: "PreTrainedModel", job: Job, sharding: Sharding) -> paths.Path:
     """Put the model where it is trained and choose the path on which its responses are scored."""
     hide_weight_bars()
-    settings, device = job.settings, PartialState(cpu=not torch.cuda.is_available()).device
+    patience = {} if job.exam is None else {"timeout": _LONGEST_EXAM}
+    settings, device = job.settings, PartialState(cpu=not torch.cuda.is_available(), **patience).device
+    warn_of_slowness(str(device), half=settings.precision == "bfloat16", recomputes=settings.gradient_checkpointing)
     model.to(device)  # type: ignore[arg-type]
     model.train()
     path = paths.choose_path(model, settings.scoring)
@@ -197,7 +217,7 @@ def _held_out_perplexity(model: "PreTrainedModel", job: Job, path: paths.Path) -
     It draws no random number and costs a forward pass without a graph: per token a third of a training step at the
     most, so that a probe of as many tokens as a batch, every 20 steps, adds less than a fiftieth to the time.
     """
-    groups = [Group(example.prompt, example.targets) for example in job.probe]
+    groups = [example.group for example in job.probe]
     with head.evaluating(model), _autocast(model, job.settings):
         scores_R = paths.score(model, path, groups, job.settings.token_budget)
     return scores_R.double().neg().exp().mean().item()

@@ -30,7 +30,7 @@ class Totals:
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Totals":
         """The totals of all examples of a step."""
-        tokens = sum(len(target) for example in examples for target in example.targets)
+        tokens = sum(length for example in examples for length in example.target_lengths)
         ranked = [example.ranks for example in examples if len(set(example.ranks)) > 1]
         positives = sum(rank == min(ranks) for ranks in ranked for rank in ranks)
         targets = sum(len(example.targets) for example in examples)
@@ -79,8 +79,8 @@ def _vft(sums_T: torch.Tensor, examples: Sequence[Example], objective: Objective
     factors = []
     for example in examples:
         n = len(example.candidates) if len(set(example.ranks)) > 1 else 1
-        for target in example.targets:
-            factors.append({"mean": 1 / len(target), "sum": 1, "pro": (n - 1) ** 2}[objective.vft_reduction])
+        for length in example.target_lengths:
+            factors.append({"mean": 1 / length, "sum": 1, "pro": (n - 1) ** 2}[objective.vft_reduction])
     return -(sums_T * sums_T.new_tensor(factors)).sum() / totals.targets
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from aft.models.adapters import ADAPTER, add_adapter, check_installed, merge_ada
 from aft.models.card import model_card
 from aft.models.directory import WARNINGS, ModelDirectory, open_model, save_model, write_card
 from aft.models.environment import cleared
+from aft.training import selection
 from aft.training.examples import Example, Overview
-from aft.training.job import ROOMS, Job
+from aft.training.job import Job, rooms_of
 from aft.training.launch import JOB, fit_together
 from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
 from aft.training.stored import Sizes, sizes_of
@@ -33,7 +35,8 @@ ALONE = Launch()
 CURVE = "training_curve.json"
 CURVE_COLUMNS = (
     *("step", "epoch", "loss", "vft_term", "alignment_term", "constraint_term", "score_positive"),
-    *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding", "tokens_per_s"),
+    *("score_negative", "margin", "held_out_perplexity", "grad_norm", "learning_rate", "padding"),
+    *("tokens", "tokens_per_s", *selection.COLUMNS),
 )
 
 
@@ -56,14 +59,16 @@ def train(
     label: str,
     *,
     probe: Sequence[Example] = (),
+    exam: selection.Exam | None = None,
     launch: Launch = ALONE,
     provenance: Mapping[str, Any] = {},
     overview: Overview | None = None,
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. Where and how it is
-    trained does not count: a run that one process began, several can end, or one under a smaller token budget.
+    `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. `exam` is what epochs
+    are selected by (`select: validation`). Where and how it is trained does not count: a run that one process began,
+    several can end, or one under a smaller token budget.
     `provenance` stands on the model's card, see `model_card`. `overview` is that of the examples, where it is known.
     """
     description = {
@@ -84,6 +89,7 @@ def train(
         workspace,
         label,
         probe=probe,
+        exam=exam,
         provenance={"base_model": start.made_from.get("name"), **provenance},
         together=None if launch.alone else lambda job, directory: fit_together(job, start, directory, launch),
     )
@@ -100,21 +106,28 @@ def train_once(
     label: str,
     *,
     probe: Sequence[Example] = (),
+    exam: selection.Exam | None = None,
     provenance: Mapping[str, Any] = {},
     together: Callable[[Job, Path], None] | None = None,
 ) -> TrainedModel:
     """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
 
     AFT's code is in the hash, too; neither is called where the model is there already. A probe decides the curve and
-    the warnings beside the model, and enters the hash as well. `provenance` stands on the model's card only: the same
-    model from a folder is no other one. `together` fits the job in several processes in place of this one.
+    the warnings beside the model, and enters the hash as well, as an exam does, which decides the model. `provenance`
+    stands on the model's card only: the same model from a folder is no other one. `together` fits the job in several
+    processes in place of this one. Raises `SettingsError` if the settings ask for an exam and there is none.
     """
+    if settings.select == "validation" and (exam is None or not exam.questions):
+        raise SettingsError(f"{label}: select is validation, but there are no validation questions; set it to last.")
+    exam = exam if settings.select == "validation" else None
     watched = {"probe": Overview(probe).fingerprint} if probe else {}
-    made_from = {**description, "code": source_hash(*ROOMS), **watched}
+    examined = {} if exam is None else {"validation": exam.decides}
+    rooms = rooms_of(exam)
+    made_from = {**description, "code": source_hash(*rooms), **watched, **examined}
     card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
-        job = Job(read(), settings, objective, seed, label, list(probe), card)
+        job = Job(read(), settings, objective, seed, label, list(probe), card, exam)
         if together is None:
             with cleared():
                 fit(job, load, directory)
@@ -122,7 +135,7 @@ def train_once(
             together(job, directory)
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
-    finished = build_once(workspace, made_from, build, *ROOMS)
+    finished = build_once(workspace, made_from, build, *rooms)
     curve = json.loads((finished / CURVE).read_text(encoding="utf-8"))
     return TrainedModel(open_model(finished), curve, kept_warnings(finished))
 
@@ -136,7 +149,7 @@ def kept_warnings(directory: Path) -> list[str]:
 def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -> None:
     """Train, and write model, card, warnings and curve into `directory`; go on from its newest checkpoint, if any.
 
-    Each of several processes calls this; the first one writes.
+    Each of several processes calls this; the first one writes, and is the one that answers the validation questions.
     """
     from aft.training import checkpoints, parallel
     from aft.training.loop import fit_weights
@@ -153,15 +166,33 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     model, tokenizer = load()
     use_threads(model.num_parameters())
     _check_sizes(model, sizes_of(job.examples), sizes_of(job.probe))
-    if lora is not None:
-        model = add_adapter(model, lora, job.seed)
-    fitted = fit_weights(model, job, work, sharding=sharding)
-    weights = checkpoints.trained_weights(model, parallel.choose(sharding))
+
+    def adapted(plain: "PreTrainedModel") -> "PreTrainedModel":
+        return plain if lora is None else add_adapter(plain, lora, job.seed)
+
+    def whole() -> "PreTrainedModel":
+        """The model with all its weights, on the first rank. Collective."""
+        if sharding == "none":
+            return model
+        weights = checkpoints.trained_weights(model, parallel.choose(sharding))
+        one = adapted(load()[0]) if collectives.is_first() else model
+        checkpoints.take_weights(one, weights)
+        return one
+
+    def examine(exam: selection.Exam) -> dict[str, float]:
+        one = whole()
+        found = selection.examine(one.to(model.device), tokenizer, exam) if collectives.is_first() else {}  # type: ignore[arg-type]
+        return collectives.gathered(found)[0]
+
+    model = adapted(model)
+    asked = None if job.exam is None else partial(examine, job.exam)
+    fitted = fit_weights(model, job, work, sharding=sharding, examine=asked)
+    model, best = whole(), selection.best_epoch(fitted.curve)
     if collectives.is_first():
-        if sharding == "full":  # the model has but a part of them
-            model = load()[0]
-            model = model if lora is None else add_adapter(model, lora, job.seed)
-            checkpoints.take_weights(model, weights)
+        if best is not None:
+            logger.info("%s: %s", job.label, selection.told(fitted.curve))
+            if best["step"] < len(fitted.curve):
+                checkpoints.load_weights(checkpoints.at(work, best["step"]), model)
         if lora is not None:
             save_adapter(model, directory / ADAPTER)
             model = merge_adapter(model)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from aft.alignment.terms import TERMS, Pairwise, Pointwise, Ranking, Term, constants_of
 from aft.bounds import LARGEST, Bounds, Count, NotNegative, Positive, ShareBelowOne, counted
 from aft.checked import checked
-from aft.code import How
+from aft.code import Added, How
 from aft.errors import SettingsError
 from aft.models.adapters import LoraSettings
 
@@ -38,11 +38,17 @@ class TrainingSettings:
     max_grad_norm: Positive = 1.0  # the gradient is scaled down to this norm
     max_tokens: Count = 512  # prompt + response; longer ones are left out, and counted
     max_steps: Count | None = None  # stop after so many optimiser steps; None = all epochs
+    select: Added[Literal["last", "validation"]] = "last"  # whose weights become the model, see aft.training.selection
+    patience: Added[Count | None] = None  # stop after so many epochs without a better one; None = never
     checkpoint_every: How[Count] = 200  # optimiser steps between two checkpoints
     monitor_every: How[Count | None] = 20  # score 64 validation references every so many steps; None = never
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
     gradient_checkpointing: How[bool] = False  # trade time for memory
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.select == "last":
+            raise SettingsError("patience counts epochs that validation judges: set select to validation, too.")
 
 
 @checked
@@ -63,7 +69,7 @@ class Objective:
     # sample, each of which weighs the same. RFT takes the same responses, but as training examples of their own: it
     # draws them apart, takes more steps for it, and a token weighs the same in it.
     imitate: Literal["reference", "best", "positives"] = "reference"
-    vft_weight: NotNegative = 1.0  # of the VFT term
+    vft_weight: NotNegative = 1.0  # of the VFT term; 0 without an alignment term = nothing is learnt
     vft_reduction: Literal["mean", "sum", "pro"] = "mean"  # mean over the tokens of a batch, sum over
     # those of each response, or PRO's: this sum times (n - 1)^2 for a question with n ranked samples, else times 0
     learn_positives: bool = False  # RFT: every distinct right sample (under ranking, the top-rated) is a reference
@@ -100,13 +106,19 @@ class Objective:
                 "vft_reduction: pro weighs by the groups of an alignment term: set term, or another reduction.",
             ),
             (
-                self.vft_weight == 0 and (self.term == "none" or self.weight == 0),
-                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one.",
+                self.vft_weight == 0 and (self.learn_positives if self.term == "none" else self.weight == 0),
+                "With vft_weight 0 and no alignment term of a weight above 0 there is nothing to learn: raise one. "
+                "(vft_weight 0 alone stands for the model that training would start from.)",
             ),
         ]
         for contradicts, message in contradictions:
             if contradicts:
                 raise SettingsError(message)
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn; if not, it stands for the model that training would start from."""
+        return self.vft_weight > 0 or self.term != "none"
 
     @property
     def kind(self) -> Term:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
+from aft.pipelines.parameters import Evaluation
 from aft.pipelines.training import Origin, Questions, train_on, with_reference_scores
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -24,6 +25,7 @@ def train_variant(
     score_cache: str,
     launch: Launch,
     recipe: str,
+    evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
     if "reference_scores" in objective.kind.needs:
@@ -31,4 +33,5 @@ def train_variant(
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    return train_on(start, questions, feedback, training, objective, seed, model_cache, launch, origin)
+    how = (training, objective, seed, model_cache, launch, origin, evaluation)
+    return train_on(start, questions, feedback, *how)

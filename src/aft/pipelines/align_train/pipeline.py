@@ -33,6 +33,7 @@ def _variant(name: str) -> Pipeline:
                     "score_cache": "params:score_cache",
                     "launch": "params:launch",
                     "recipe": "params:recipe",
+                    "evaluation": "params:evaluation",
                 },
                 outputs=["model", "training_curve"],
                 name=f"train_{name}",
@@ -46,6 +47,6 @@ def _variant(name: str) -> Pipeline:
         inputs={
             *("base_model", "vft_model", "train_questions", "validation_questions", "feedback", "held_out_hashes"),
         },
-        parameters={"training", "seed", "model_cache", "score_cache", "launch", "recipe"},
+        parameters={"training", "seed", "model_cache", "score_cache", "launch", "recipe", "evaluation"},
         tags="align_train",
     )

@@ -250,7 +250,7 @@ def draw_scores(seed: int, align: dict[str, Any], **assessments: Partitions) -> 
 
 
 def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Partitions) -> Figure:
-    """Scores of positives and negatives while training, for every variant and every seed of the comparison."""
+    """Scores and validation accuracy while training, for every variant and every seed of the comparison."""
     from aft.reporting.figures import training_curves_figure
 
     compared = comparison.set_index("variant")["seeds"].astype(str).str.split()

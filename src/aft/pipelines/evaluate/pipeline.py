@@ -122,8 +122,8 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     evaluation, align, table = {"evaluation": "params:evaluation"}, {"align": "params:align"}, own["comparison"]
     seed, recipe = {"seed": "params:seed"}, {"recipe": "params:recipe"}
 
-    def of_all(kind: str, of: Sequence[str] = variants) -> dict[str, str]:
-        return {f"{kind}.{name}": dataset(name, kind) for name in of}
+    def of_all(kind: str) -> dict[str, str]:
+        return {f"{kind}.{name}": dataset(name, kind) for name in variants}
 
     def node(function: Callable[..., Any], inputs: str | dict[str, str], outputs: str | list[str]) -> Node:
         name = f"{function.__name__}_{comparison}"
@@ -131,7 +131,6 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
 
     tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
     answers = {**recipe, **seed, "test_questions": "test_questions", **of_all("predictions")}
-    curves = of_all("training_curve", [name for name in variants if name != BASELINE])
     made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
     told = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
     return Pipeline(
@@ -140,7 +139,9 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
             node(nodes.draw_accuracy, {"comparison": table, **align}, own["accuracy_figure"]),
             node(nodes.draw_scores, {**seed, **align, **of_all("assessment")}, own["score_figure"]),
             node(nodes.draw_reliability, {**seed, **align, **of_all("predictions")}, own["reliability_figure"]),
-            node(nodes.draw_training, {"comparison": table, **align, **curves}, own["training_figure"]),
+            node(
+                nodes.draw_training, {"comparison": table, **align, **of_all("training_curve")}, own["training_figure"]
+            ),
             node(report.write_report, told, f"{space}.report"),
             node(report.write_answers, answers, f"{space}.answers"),
         ]

@@ -121,7 +121,7 @@ def prepare_base_model(base_model: BaseModel, model_cache: str) -> ModelDirector
     cache = Path(model_cache)
     if base_model.source not in (SHIPPED, PRETRAINED):
         found = find_model(base_model.source, base_model.revision, base_model.fingerprint)
-        return in_prompt_style(found, base_model.prompt_style, cache)
+        return in_prompt_style(found, base_model.prompt_style, cache, base_model.chat)
     if base_model.prompt_style != "plain":
         raise SettingsError(
             f"base_model.prompt_style is '{base_model.prompt_style}', but the pocket model has no chat template and "

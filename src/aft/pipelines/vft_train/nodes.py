@@ -1,10 +1,15 @@
 """VFT: maximum likelihood on the references (SFT; Eq. 1), from the base model."""
 
+import logging
+
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
-from aft.pipelines.training import Origin, Questions, train_on, without_references
+from aft.pipelines.parameters import Evaluation
+from aft.pipelines.training import NO_REFERENCES, Origin, Questions, train_on, untrained
 from aft.training.settings import Launch, Objective, TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 
 def train_vft(
@@ -17,10 +22,13 @@ def train_vft(
     model_cache: str,
     launch: Launch,
     recipe: str,
+    evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The VFT model and its training curve; the base model where there is no reference to learn from."""
     if (train_questions["reference"] == "").all():
-        return without_references(base_model, training, seed, model_cache)
+        logger.warning(NO_REFERENCES)
+        return untrained(base_model, Objective(), training, seed, model_cache, warnings=[NO_REFERENCES])
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    return train_on(base_model, questions, (), training, Objective(), seed, model_cache, launch, origin)
+    how = (training, Objective(), seed, model_cache, launch, origin, evaluation)
+    return train_on(base_model, questions, (), *how)

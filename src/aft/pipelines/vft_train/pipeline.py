@@ -16,6 +16,7 @@ def create_pipeline() -> Pipeline:
                 inputs=[
                     *("base_model", "train_questions", "validation_questions", "held_out_hashes"),
                     *("params:training", "params:seed", "params:model_cache", "params:launch", "params:recipe"),
+                    "params:evaluation",
                 ],
                 outputs=[dataset(BASELINE, "model"), dataset(BASELINE, "training_curve")],
                 name="train_vft",

@@ -2,6 +2,8 @@
 
 import re
 
+from aft.tasks.answers import after_thoughts
+
 # A whole number, and what makes it none: 7.5, 7½, 7 1/2, 7/2
 _NUMBER = r"(-?[0-9]{1,6})(?![0-9])([.,/:][0-9]|[ ]?[\u00bc-\u00be\u2150-\u215e]|[ ][0-9]{1,6}/[0-9])?"
 _FINAL_ANSWER = re.compile(rf"####[ \t]?{_NUMBER}")
@@ -13,6 +15,7 @@ def extract_answer(response: str, *, strict: bool = True) -> str | None:
 
     Answers are whole numbers: one with a fraction is no answer, and hides those elsewhere.
     """
+    response = after_thoughts(response)
     marked = _FINAL_ANSWER.search(response)
     numbers = [marked.groups()] if marked else [] if strict else _ANY_NUMBER.findall(response)
     number, part = numbers[-1] if numbers else (None, None)

@@ -33,7 +33,7 @@ class Settings:
     theirs, or in another phrasing. So none of its questions is among their references or in the corpus.
     """
 
-    train: Count = 200
+    train: Count = 150
     validation: Count = 400
     test: Count = 1000
     seed: Seed = 0

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from aft.errors import DataError
+from aft.tasks.answers import after_thoughts
 from aft.tasks.base import Question
 from aft.tasks.pocket.answers import extract_answer
 from aft.tasks.pocket.solutions import Part
@@ -58,7 +59,7 @@ def equations(response: str) -> list[str]:
 
 def _before_answer(response: str) -> tuple[list[str], str]:
     """The lines before the first that begins with `####`, and that line; it is empty where there is none."""
-    lines = response.split("\n")
+    lines = after_thoughts(response).split("\n")
     end = next((number for number, line in enumerate(lines) if line.startswith("####")), len(lines))
     return lines[:end], lines[end] if end < len(lines) else ""
 
