@@ -16,7 +16,7 @@ from aft.code import source_hash
 from aft.errors import StoreError
 from aft.files import lock_of, locked
 from aft.sampling.settings import ROOMS
-from aft.shards import ShardStore, encode, is_finished
+from aft.shards import Shards, ShardStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Block = tuple[str, Callable[[], pd.DataFrame]]
@@ -219,3 +219,15 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
     fill(store, again.blocks)
     assert again.made == []
     assert not list(store.directory.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:-40])])
+def test_a_shard_that_is_lost_or_torn_while_it_is_read_is_named(
+    store: ShardStore, damage: Callable[[Path], object]
+) -> None:
+    shards = fill(store, Maker().blocks)
+    read = iter(Shards(shards))
+    assert len(next(read)) == 2
+    damage(shards[1])
+    with pytest.raises(StoreError, match=f"The shard .*{shards[1].name} is missing or damaged"):
+        next(read)

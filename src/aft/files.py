@@ -113,6 +113,17 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
+def warn_of_space(folder: Path, needed: int, what: str) -> None:
+    """Warn where `what`, so many bytes, may not fit on the disk of an existing folder."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        logger.warning(
+            "%s may take up to %.3g GB in %s, where %.3g GB are free: free some space, or choose another data folder. "
+            "A run that fills the disk stops, and the next one goes on.",
+            *(what, needed / 1e9, folder, free / 1e9),
+        )
+
+
 def _errno(error: Exception) -> int:
     """The operating system's number of an error, 0 if it has none; safetensors and tokenizers say it as text only."""
     if isinstance(error, OSError):

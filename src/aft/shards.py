@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft.code import load_rooms, source_hash
+from aft.errors import StoreError
 from aft.files import (
     Description,
     announce,
@@ -44,16 +45,24 @@ class Shards:
     paths: Sequence[Path] = ()
 
     def __iter__(self) -> "Iterator[pd.DataFrame]":
-        """The rows of each shard."""
-        import pandas as pd
-
-        return map(pd.read_parquet, self.paths)
+        """The rows of each shard; raises `StoreError` for one that was lost or damaged since it was found."""
+        return map(_read, self.paths)
 
     def table(self) -> "pd.DataFrame":
         """All rows, where they are few."""
         import pandas as pd
 
         return pd.concat(self, ignore_index=True) if self.paths else pd.DataFrame()
+
+
+def _read(shard: Path) -> "pd.DataFrame":
+    import pandas as pd
+    from pyarrow import ArrowInvalid
+
+    try:
+        return pd.read_parquet(shard)
+    except (FileNotFoundError, ArrowInvalid) as error:
+        raise StoreError(f"The shard {shard} is missing or damaged: run the stage that makes it again.") from error
 
 
 def n_rows(shard: Path) -> int:
