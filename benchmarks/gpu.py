@@ -36,7 +36,17 @@ from unittest.mock import patch
 
 import align_step
 import torch  # noqa: TID253
-from measure import SHAPES, clocked, gsm8k_lengths, peak_mib, random_group, random_model, shown, synchronize, write_json
+from measure import (
+    SHAPES,
+    clocked,
+    gsm8k_lengths,
+    peak_mib,
+    print_markdown,
+    random_group,
+    random_model,
+    synchronize,
+    write_json,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = ("float32", "bfloat16") if DEVICE == "cuda" else ("float32",)  # a processor may take an age over the other
@@ -465,9 +475,8 @@ def show(step: str, path: Path) -> None:
     for what in dict.fromkeys(row["what"] for row in rows):
         alike = [{key: value for key, value in row.items() if key != "what"} for row in rows if row["what"] == what]
         names = list(dict.fromkeys(key for row in alike for key in row))
-        print(f"\n{what}:\n\n|{'|'.join(names)}|\n|{'---|' * len(names)}")
-        for row in alike:
-            print(f"|{'|'.join(shown(row.get(name)) for name in names)}|")
+        print(f"\n{what}:\n")
+        print_markdown(alike, names)
 
 
 if __name__ == "__main__":

@@ -98,14 +98,15 @@ def peak_mib(run: Callable[[], object], device: str = "cpu") -> float:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed earlier goes back to the system, so that it counts anew
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark falls to the present
-        before = _status_mib("VmRSS")
+        before = status_mib("VmRSS")
         run()
-        return _status_mib("VmHWM") - before
+        return status_mib("VmHWM") - before
     except OSError:
         return math.nan
 
 
-def _status_mib(name: str) -> float:
+def status_mib(name: str) -> float:
+    """What the system tells of this process's memory under a name, such as `VmRSS`."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
@@ -126,6 +127,13 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def print_markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Rows as a table in Markdown, with these columns."""
+    print(f"|{'|'.join(names)}|\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"|{'|'.join(shown(row.get(name)) for name in names)}|")
 
 
 def shown(value: Any) -> str:

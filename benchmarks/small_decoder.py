@@ -83,7 +83,7 @@ def arithmetic(n: int) -> Iterator[str]:
     """Short stories with two to five steps, in the form of GSM8K's references; the same ones every time."""
     rng = random.Random(0)
     for _ in range(n):
-        story, steps = _story(rng)
+        story, steps = story_of(rng)
         yield _text(story, "\n".join(steps))
 
 
@@ -103,7 +103,8 @@ class _Account:
         self.total = result
 
 
-def _story(rng: random.Random) -> tuple[str, list[str]]:
+def story_of(rng: random.Random) -> tuple[str, list[str]]:
+    """A question and the lines of its reference, the answer last."""
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
     account = _Account(rng.randint(2, 60), [])
     told = [f"{name} has {account.total} {thing}."]

@@ -18,8 +18,8 @@ from aft.files import write_json
 from aft.locks import LOCKS, lock_of, locked
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.publish import publish, standing_for
-from aft.sampling.store import SampleStore, encode
 from aft.sealed import write_sealed
+from aft.shards import ShardStore, encode
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def cached_model(cache: Path, pocket_directory: ModelDirectory, name: str) -> Mo
 
 def sampled(cache: Path, seed: int) -> list[Path]:
     rows = encode(pd.DataFrame({"question_id": ["a"], "token_ids": [[1, 2]]}))
-    return SampleStore(cache, {"kind": "samples", "seed": seed}).fill(
+    return ShardStore(cache, {"kind": "samples", "seed": seed}).fill(
         ["x"], lambda missing: ((i, rows) for i in missing)
     )
 

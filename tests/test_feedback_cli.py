@@ -50,7 +50,8 @@ def export(
     given: dict[str, Any] = {"seed": 1, "label": "mine"}
     with KedroSession.create(ROOT, env="smoke", conf_source=where[2], runtime_params=given) as session:
         catalog = cast(KedroSession, session).load_context().catalog
-        catalog.save("feedback", rank_binary(labelled, deduplicate=True))
+        rank_binary(labelled, deduplicate=True).to_parquet(tmp_path / "shard.parquet", index=False)
+        catalog.save("feedback", [tmp_path / "shard.parquet"])
         catalog.save("train_questions", to_table(pocket_questions[:3]))
         catalog.save("held_out_hashes", ["0" * 16])
         catalog.save("vft_model", pocket_directory)

@@ -7,8 +7,10 @@ moment leaves either the old state or the new one.
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from aft.errors import AftError, SettingsError, StoreError
+
+logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
@@ -27,8 +31,29 @@ _hashes: dict[tuple[int, ...], str] = {}  # of files, by their `_state`
 
 def digest(description: Any) -> str:
     """Hash of anything that JSON can say, independent of the order of keys; 16 hexadecimal digits."""
-    text = json.dumps(description, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_as_json(description)).hexdigest()[:16]
+
+
+class ListDigest:
+    """`digest` of a list, of which one item after the other is told."""
+
+    def __init__(self) -> None:
+        self._hash, self._between = hashlib.sha256(b"["), b""
+
+    def add(self, item: Any) -> None:
+        """Tell the next item."""
+        self._hash.update(self._between + _as_json(item))
+        self._between = b", "
+
+    def value(self) -> str:
+        """The digest of the list of all that was told so far."""
+        whole = self._hash.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:16]
+
+
+def _as_json(description: Any) -> bytes:
+    return json.dumps(description, sort_keys=True, ensure_ascii=True, default=str).encode()
 
 
 def hash_file(path: Path) -> str:
@@ -72,6 +97,17 @@ def writing(path: Path) -> Iterator[None]:
         if isinstance(error, ValueError) and not _is_name(path):
             raise StoreError(f"Cannot write {str(path)!r}: that is no name; choose another data folder.") from error
         raise
+
+
+def warn_of_space(folder: Path, needed: int, what: str) -> None:
+    """Warn where `what`, so many bytes, may not fit on the disk of an existing folder."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        logger.warning(
+            "%s may take up to %.3g GB in %s, where %.3g GB are free: free some space, or choose another data folder. "
+            "A run that fills the disk stops, and the next one goes on.",
+            *(what, needed / 1e9, folder, free / 1e9),
+        )
 
 
 def _errno(error: Exception) -> int:

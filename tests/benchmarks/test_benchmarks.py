@@ -48,6 +48,17 @@ def test_align_step_measures_every_path(tmp_path):
         assert min(row["cpu_s_per_question"], row["wall_s_per_question"], row["peak_mib"], row["tokens_per_s"]) > 0
 
 
+def test_scale_measures_every_stage_at_every_size(tmp_path):
+    rows = tmp_path / "rows.json"
+    shown = run_script("scale.py", "--questions", 20, 60, "--samples", 2, "--folder", tmp_path, "--json", rows)
+    measured = json.loads(rows.read_text(encoding="utf-8"))
+    stages = ["make", "label and rank", "examples", "epoch"]
+    assert [(row["questions"], row["stage"]) for row in measured] == [(n, stage) for n in (20, 60) for stage in stages]
+    assert all(min(row["cpu_s"], row["wall_s"], row["peak_mib"]) > 0 for row in measured)
+    assert all(row["disk_mib"] > 0 for row in measured if row["stage"] != "epoch")
+    assert shown.count("from 20 to 60 questions") == 3 and list(tmp_path.iterdir()) == [rows]
+
+
 def test_end_to_end_measures_a_run(end_to_end, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(end_to_end, "RUN", ("run", "--pipelines=ingest"))
     monkeypatch.setattr(end_to_end, "STARTS", 1)

@@ -23,6 +23,7 @@ from aft.pipeline_registry import STAGES as PIPELINES
 from aft.pipeline_registry import register_pipelines
 from aft.pipelines.comparisons import dataset
 from aft.settings import CONFIG_LOADER_ARGS
+from aft.shards import Shards
 from aft.user_errors import one_sentence
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,7 @@ def written(tmp_path: Path) -> Callable[[str], tuple[Callable[[], Any], Path]]:
 def test_what_is_saved_is_loaded(name: str, written: Callable[[str], tuple[Callable[[], Any], Path]]) -> None:
     load, path = written(name)
     loaded = load()
+    loaded = loaded.table() if isinstance(loaded, Shards) else loaded
     if isinstance(loaded, pd.DataFrame):
         pd.testing.assert_frame_equal(loaded, TABLE)
     else:

@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.files import hash_file
-from aft.sampling.store import SampleStore, encode
+from aft.shards import ShardStore, encode
 
 
 def rows(content: str) -> pd.DataFrame:
@@ -17,7 +17,7 @@ def rows(content: str) -> pd.DataFrame:
 
 
 def sampled(root: Path, contents: str = "ba") -> list[Path]:
-    return SampleStore(root, {"seed": 1}).fill(
+    return ShardStore(root, {"seed": 1}).fill(
         contents, lambda missing: ((number, encode(rows(contents[number]))) for number in missing)
     )
 
@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> SampleStoreDataset:
 
 def test_rows_come_in_the_order_of_the_shards(tmp_path: Path, dataset: SampleStoreDataset) -> None:
     dataset.save(sampled(tmp_path / "data" / "store"))
-    table = dataset.load()
+    table = dataset.load().table()
     assert table["question_id"].tolist() == ["b/0", "b/1", "a/0", "a/1"]
     assert table.index.tolist() == [0, 1, 2, 3]
     assert [list(ids) for ids in table["token_ids"]] == [[1, 2], [3], [1, 2], [3]]
@@ -41,7 +41,7 @@ def test_nothing_sampled_is_told(dataset: SampleStoreDataset) -> None:
     with pytest.raises(DatasetError, match="is missing; run sample_cots, which makes it"):
         dataset.load()
     dataset.save([])  # there was no question to answer
-    assert dataset.load().empty
+    assert dataset.load().table().empty
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed", "another of the same name"])
@@ -68,7 +68,7 @@ def test_the_data_folder_may_be_moved(tmp_path: Path, dataset: SampleStoreDatase
     dataset.save(sampled(tmp_path / "data" / "store"))
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     moved = SampleStoreDataset(filepath=str(tmp_path / "elsewhere" / "04_feature" / "candidates.json"))
-    assert len(moved.load()) == 4
+    assert len(moved.load().table()) == 4
 
 
 @pytest.mark.parametrize("linked", ["store", "04_feature"])
@@ -79,4 +79,4 @@ def test_a_layer_may_lie_on_another_disk(tmp_path: Path, dataset: SampleStoreDat
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / linked).symlink_to(target)
     dataset.save(sampled(tmp_path / "data" / "store"))
-    assert len(dataset.load()) == 4
+    assert len(dataset.load().table()) == 4

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft.catalog.sample_store import SampleStoreDataset
 from aft.tasks import Question, pocket
 
 pytestmark = pytest.mark.e2e
@@ -32,7 +33,9 @@ def test_own_rollouts_are_imported_trained_on_and_exported(fresh, tmp_path: Path
     assert done.returncode == 0, done.stderr[-2000:]
     said = " ".join(done.stderr.split())
     assert "200 responses to 50 of 50 training questions; left out are 12 to validation or test questions" in said
-    feedback = pd.read_parquet(fresh.data / "05_model_input/rollouts/seed_0/feedback.parquet")
+    feedback = (
+        SampleStoreDataset(filepath=str(fresh.data / "05_model_input/rollouts/seed_0/feedback.json")).load().table()
+    )
     assert len(feedback) == 200 and set(feedback["question_id"]) == {one.question_id for one in SPLITS["train"]}
     assert feedback["sum_logprob"].isna().all() and feedback["is_correct"].sum() == 100
     summary = json.loads((fresh.data / "08_reporting/rollouts/seed_0/feedback_summary.json").read_text("utf-8"))

@@ -27,7 +27,7 @@ def test_kill_9_in_the_middle_of_sampling_and_of_training(finished, fresh):
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert "continuing from step 3" in resumed.stderr
 
-    feedback = "05_model_input/smoke/seed_0/feedback.parquet"
+    feedback = "05_model_input/smoke/seed_0/feedback.json"
     assert (fresh.data / feedback).read_bytes() == (finished.data / feedback).read_bytes()
     assert weights(fresh, "vft") == weights(finished, "vft")
     assert weights(fresh, "aft_bc") == weights(finished, "aft_bc")

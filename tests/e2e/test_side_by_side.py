@@ -75,7 +75,7 @@ def until(reached: Callable[[], Any], process: "subprocess.Popen[str] | None" = 
 def variant_is_trained(project) -> Callable[[], bool]:
     return lambda: (
         any(project.data.glob("06_models/cache/.*.partial/checkpoints/checkpoint-3"))
-        and any(project.data.glob("05_model_input/smoke/seed_0/feedback.parquet"))
+        and any(project.data.glob("05_model_input/smoke/seed_0/feedback.json"))
     )
 
 

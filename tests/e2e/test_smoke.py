@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft.catalog.sample_store import SampleStoreDataset
+
 pytestmark = pytest.mark.e2e
 MODELS = ("vft", "rft", "aft", "aft_dc", "aft_bc")
 
@@ -133,7 +135,9 @@ def test_any_variant_can_be_run_to_its_figures_under_a_label_of_its_own(copied):
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads((copied.data / "08_reporting/ranked/seed_0/metrics/pro_dc.json").read_text(encoding="utf-8"))
     assert 0 <= figures["accuracy"] <= 1
-    feedback = pd.read_parquet(copied.data / "05_model_input/ranked/seed_0/feedback.parquet")
+    feedback = (
+        SampleStoreDataset(filepath=str(copied.data / "05_model_input/ranked/seed_0/feedback.json")).load().table()
+    )
     assert feedback["rating"].between(1, 10).all()
     assert feedback["rating"].nunique() > 2
     assert (copied.data / "08_reporting/smoke/binary/comparison.csv").read_bytes() == before

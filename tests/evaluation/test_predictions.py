@@ -141,6 +141,15 @@ def test_every_interval_of_a_seed_has_the_level_and_the_resamples_that_are_asked
     assert once["assessment_accuracy_low"] == once["assessment_accuracy_high"]
 
 
+def test_more_samples_of_a_question_narrow_no_interval():
+    """Resamples are of questions, never of responses: fifty times the same ones of each say no more."""
+    greedy, sampled = ROWS[ROWS["sample_index"] == -1], ROWS[ROWS["sample_index"] != -1]
+    few, many = measure(ROWS, GROUPS, []), measure(pd.concat([greedy, *[sampled] * 50]), pd.concat([GROUPS] * 50), [])
+    for end in ("low", "high"):
+        assert many[f"mean_at_150_{end}"] == few[f"mean_at_3_{end}"]
+        assert many[f"assessment_accuracy_{end}"] == few[f"assessment_accuracy_{end}"]
+
+
 def test_samples_do_not_touch_the_accuracy_nor_greedy_answers_the_votes():
     swapped = ROWS.assign(is_correct=ROWS["is_correct"].where(ROWS["sample_index"] == -1, False))
     assert measure(swapped, GROUPS, [3])["accuracy"] == 0.5

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aft.errors import SettingsError
-from aft.feedback.given import given_ratings, with_given_labels
+from aft.feedback.given import given_ratings, told_of_labels, with_given_labels
 
 LABELLED = pd.DataFrame(
     {
@@ -29,9 +29,9 @@ def test_other_labels_are_told_and_decide_where_asked(
 ) -> None:
     """Of three given labels that of a's sample 1 differs."""
     with caplog.at_level(logging.INFO):
-        table, report = with_given_labels(LABELLED, use=use)
+        table, counts = with_given_labels(LABELLED, use=use)
+        told = told_of_labels(counts, use=use)
     assert table["is_correct"].tolist() == list(map(bool, labels)) and table["is_correct"].dtype == bool
-    told = report["given_labels"]
     assert (told["given"], told["differ_from_check"], told["examples"]) == (3, 1, "a sample 1")
     assert told["share_that_differs"] == pytest.approx(1 / 3)
     assert "Labels are given of 3 of 5 responses; 1 (33.3 %) differ" in caplog.text and "(a sample 1)" in caplog.text
@@ -39,9 +39,9 @@ def test_other_labels_are_told_and_decide_where_asked(
 
 def test_one_response_that_is_called_right_and_wrong_has_no_given_label() -> None:
     both = LABELLED.assign(given_label=pd.array([False, None, True, True, None], dtype="boolean"))
-    table, report = with_given_labels(both, use=True)
+    table, counts = with_given_labels(both, use=True)
     assert table["is_correct"].tolist() == [True, False, True, True, False], "b's x is another question's"
-    assert report["given_labels"]["contradictory"] == 2 and report["given_labels"]["given"] == 1
+    assert counts["contradictory"] == 2 and counts["given"] == 1
 
 
 def test_sampled_candidates_have_nothing_to_compare() -> None:

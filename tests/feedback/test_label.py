@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aft.errors import DataError
-from aft.feedback.label import FEEDBACK_COLUMNS, label_responses, rank_binary, summarise
+from aft.feedback.label import FEEDBACK_COLUMNS, count, label_responses, rank_binary, summarise
 from aft.tasks import Question
 
 
@@ -169,7 +169,7 @@ def test_the_summary_by_hand(feedback):
 
     Right among all samples: a's 2 and c's 2 of 8.
     """
-    assert summarise(feedback, QUESTIONS) == {
+    assert summarise(count(feedback), len(QUESTIONS)) == {
         "questions": 4,
         "responses_sampled": 8,
         "responses_distinct": 6,
@@ -190,7 +190,7 @@ def test_the_summary_by_hand(feedback):
 def test_parse_failures_count_duplicates():
     rows = candidates(("a", 0, "?", [1]), ("a", 1, "?", [1]), ("a", 2, "?", [2]))
     ranked = rank_binary(label_responses(rows, QUESTIONS), deduplicate=True)
-    assert summarise(ranked, QUESTIONS)["parse_failures"] == 3
+    assert summarise(count(ranked), len(QUESTIONS))["parse_failures"] == 3
 
 
 def test_nothing_to_label():
@@ -201,6 +201,6 @@ def test_nothing_to_label():
         ranked = rank_binary(labelled, deduplicate)
         assert tuple(ranked.columns) == FEEDBACK_COLUMNS and ranked.empty
         assert ranked["rank"].dtype == "int64" and ranked["rating_rank"].dtype == "Int64"
-        summary = summarise(ranked, QUESTIONS)
+        summary = summarise(count(ranked), len(QUESTIONS))
         assert summary.pop("questions") == summary.pop("questions_without_response") == 4
         assert set(summary.values()) == {0}

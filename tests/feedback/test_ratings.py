@@ -5,6 +5,7 @@ import logging
 import math
 import random
 from decimal import Decimal
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -14,12 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aft.errors import DataError
-from aft.feedback.ratings import read_ratings, with_ratings
+from aft.feedback.ratings import RatingsFile, with_ratings
 
 
 def feedback(*keys: tuple[str, int]) -> pd.DataFrame:
     table = pd.DataFrame(list(keys), columns=["question_id", "sample_index"])
     return table.assign(response=[f"{question_id} {index}" for question_id, index in keys])
+
+
+def read_ratings(path: Path, rows: pd.DataFrame) -> pd.Series:
+    """The ratings of some rows in a file, of which the log tells."""
+    file = RatingsFile(path)
+    ratings, counts = file.of(rows)
+    file.tell(counts)
+    return ratings
 
 
 ROWS = feedback(("a", 0), ("a", 1), ("a", 4), ("b", 0), ("b", 2))

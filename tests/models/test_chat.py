@@ -113,7 +113,7 @@ def test_they_are_part_of_the_model(given: ModelDirectory, pocket_questions: lis
     assert chat_settings(in_prompt_style(chat, "chat", tmp_path / "cache").tokenizer()) == ChatSettings()
     save_model(chat.model(), chat.tokenizer(), tmp_path / "trained")
     assert chat_settings(open_model(tmp_path / "trained").tokenizer()) == CHAT
-    told = Origin("mine", chat).provenance(pocket_questions, "chat", CHAT)
+    told = Origin("mine", chat).provenance(["pocket"], "chat", CHAT)
     from aft.models.card import model_card
 
     card = model_card({"kind": "model"}, told)

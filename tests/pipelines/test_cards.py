@@ -43,7 +43,7 @@ def test_it_names_recipe_data_style_base_and_the_fingerprints(
     model, _ = train_vft(base, questions, none, [], SETTINGS, 0, cache, Launch(), "gsm8k", EVALUATION)
     if start == "vft":
         objective = Objective(start="vft")
-        options = (none, [], SETTINGS, objective, 0, cache, cache, Launch(), "gsm8k", EVALUATION)
+        options = ([], [], SETTINGS, objective, 0, cache, cache, Launch(), "gsm8k", EVALUATION)
         model, _ = train_variant(base, model, questions, none, *options)
 
     card = (model.path / "README.md").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from aft.pipelines.evaluate import nodes, report
 from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
+from aft.shards import Shards
 from aft.tasks import Question
 from aft.training.settings import Objective, TrainingSettings
 
@@ -228,11 +229,9 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     ]
     questions = to_table(asked)
     evaluation = Evaluation(SamplingSettings(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
-    shards = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
+    paths = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
     greedy = nodes.generate_others(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
-    generations, others = (
-        pd.concat([pd.read_parquet(shard) for shard in paths], ignore_index=True) for paths in (shards, greedy)
-    )
+    generations, others = Shards(paths), Shards(greedy)
     predicted = nodes.predict(generations, questions, 0, "id")["seed_0"]
     assert "2 of 6 questions were too long to be answered and count as wrong." in caplog.text
     tables = nodes.predict_others(others, questions, {"seed_0": lambda: predicted}, questions, 0, "id")["seed_0"]

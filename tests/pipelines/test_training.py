@@ -70,7 +70,7 @@ def train(
             return train_vft(pocket_directory, *tables, list(held_out), training, **options)
         options["score_cache"] = str(tmp_path / "scores")
         models = (pocket_directory, pocket_directory)
-        return train_variant(*models, *tables, feedback, list(held_out), training, objective, **options)
+        return train_variant(*models, *tables, [feedback], list(held_out), training, objective, **options)
 
     return run
 

@@ -156,7 +156,7 @@ class TestRayOfItsOwn:
 import json, os, sys
 from pathlib import Path
 from aft.models.directory import open_model
-from aft.sampling import store
+from aft import shards as store
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.tasks import pocket

@@ -23,8 +23,8 @@ from aft.pipelines import tables
 from aft.sampling import engine
 from aft.sampling.run import sample_responses
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings
-from aft.sampling.store import encode
 from aft.scoring.naive import token_logprobs
+from aft.shards import encode
 from aft.tasks import Question, pocket
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -95,6 +95,26 @@ class TestRows:
 
     def test_no_questions(self, tmp_path: Path, pocket_directory: ModelDirectory) -> None:
         assert sample(pocket_directory, [], tmp_path) == []
+
+
+def test_a_disk_that_is_too_small_is_told_of_before_anything_is_made(
+    tmp_path: Path,
+    pocket_directory: ModelDirectory,
+    pocket_questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is finished takes no more: 32 of 48 responses, of up to 24 tokens of 8 bytes, may take 6144 bytes."""
+    usage = shutil.disk_usage(tmp_path)
+
+    def told(store: str, asked: int, free: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+        caplog.clear()
+        sample(pocket_directory, pocket_questions[:asked], tmp_path / store, block_size=4)
+        return "32 responses of up to 24 tokens may take up to 6.14e-06 GB" in caplog.text
+
+    assert [told("enough", asked, free) for asked, free in ((4, 3072), (12, 6144), (12, 0))] == [False] * 3
+    assert [told("short", asked, free) for asked, free in ((4, 3072), (12, 6143))] == [False, True]
 
 
 class TestUnknownTokens:

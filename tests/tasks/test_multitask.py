@@ -15,6 +15,7 @@ from aft.pipelines.evaluate.nodes import predict_others
 from aft.pipelines.ingest.nodes import load_questions as ingest
 from aft.pipelines.parameters import TaskChoice
 from aft.pipelines.tables import to_questions
+from aft.shards import Shards
 from aft.tasks import aqua_rat, ecqa, get_source, get_task, gsm8k, multitask, task_names
 from aft.tasks.base import SPLITS
 
@@ -131,11 +132,11 @@ def test_the_accuracy_on_each_dataset_is_told_beside_that_on_all(tmp_path: Path)
     )
     sampled = rows.assign(sample_index=0, is_correct=True)
     predictions = {"seed_0": lambda: pd.concat([rows, sampled], ignore_index=True)}
-    others = predict_others(pd.DataFrame(), test.iloc[:0], predictions, test, 0, "x")["seed_0"]
+    others = predict_others(Shards(), test.iloc[:0], predictions, test, 0, "x")["seed_0"]
     accuracy = {name: own["is_correct"].mean() for name, own in greedy_by_set(others)}
     assert accuracy == {"gsm8k": 1 / 3, "aqua_rat": 2 / 3, "ecqa": 0}
     alone = test[test["dataset"] == "ecqa"]
-    assert predict_others(pd.DataFrame(), test.iloc[:0], predictions, alone, 0, "x")["seed_0"].empty
+    assert predict_others(Shards(), test.iloc[:0], predictions, alone, 0, "x")["seed_0"].empty
 
 
 def test_a_test_set_cannot_have_the_name_of_a_dataset(tmp_path: Path) -> None:

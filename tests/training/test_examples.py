@@ -10,7 +10,7 @@ from aft.errors import DataError
 from aft.feedback.ratings import with_ratings
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import get_task
-from aft.training.examples import Example, build_examples, effective_objective, fingerprint, refuse_held_out
+from aft.training.examples import Example, Overview, build_examples, effective_objective, refuse_held_out
 from aft.training.settings import Objective
 
 VFT, RFT, AFT = Objective(), Objective(learn_positives=True), Objective(term="aft")
@@ -336,6 +336,10 @@ def test_the_group_holds_targets_then_candidates():
 EXAMPLE = Example("q", [1, 2], [[3, 4]], [[5], [6]], [0, 1])
 
 
+def fingerprint(examples):
+    return Overview(examples).fingerprint
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -398,7 +402,7 @@ def test_rejection_sampling_alone_is_something_to_learn(build, ids, untold):
     rows = [row(ids[1], RIGHT, True)]
     examples = build(rows, RFT, questions=untold[1:])
     assert [example.targets for example in examples] == [[RIGHT]]
-    assert effective_objective(RFT, examples, lambda: []) == RFT
+    assert effective_objective(RFT, Overview(examples), Overview) == RFT
 
 
 def test_with_neither_references_nor_right_samples_the_way_out_is_told(build, ids, untold):

@@ -17,6 +17,7 @@ from aft.pipelines.parameters import Labelling
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.shards import Shards
 from aft.tasks import Question, pocket
 from aft.training.examples import build_examples
 from aft.training.export import SHAPES, export_feedback
@@ -34,8 +35,9 @@ def label(tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: li
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         options = (None, SamplingSettings(1), SamplerSettings(), 0, str(tmp_path / "cache"), str(path))
         shards = sample_cots(pocket_directory, asked, *options)
-        candidates = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
-        return label_and_rank(candidates, asked, Labelling(**labelling), 0, str(tmp_path / "cache"))
+        caches = (str(tmp_path / "ratings"), str(tmp_path / "cache"))
+        made, summary = label_and_rank(Shards(shards), asked, Labelling(**labelling), 0, *caches)
+        return Shards(made).table(), summary
 
     return of
 

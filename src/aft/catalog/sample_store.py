@@ -1,9 +1,9 @@
-"""A Kedro dataset for sampled responses: it saves the list of shards and loads their rows as one table."""
+"""A Kedro dataset for a table in shards: it saves the list of them, and loads a handle on them."""
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.io import AbstractDataset
 
@@ -11,13 +11,11 @@ from aft.catalog.stages import way_out
 from aft.errors import StoreError
 from aft.files import hash_file, json_text
 from aft.sealed import check_seal, write_sealed
-
-if TYPE_CHECKING:
-    import pandas as pd
+from aft.shards import Shards
 
 
-class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
-    """A file that names the shards of one finished sampling run, with their hashes; the shards stay in their store.
+class SampleStoreDataset(AbstractDataset[list[Path], Shards]):
+    """A file that names the shards of one finished run of a stage, with their hashes; the shards stay in their store.
 
     The file itself is sealed.
     """
@@ -26,14 +24,10 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
         self._filepath = Path(filepath)
         self.metadata = metadata
 
-    def load(self) -> "pd.DataFrame":
-        """The rows of all shards, in the questions' order; raises `StoreError` if anything is missing or changed."""
-        import pandas as pd
-
+    def load(self) -> Shards:
+        """All shards, in the questions' order; raises `StoreError` if anything is missing or changed."""
         check_seal(self._filepath, way_out(self.metadata, self._filepath))
         listed = json.loads(self._filepath.read_bytes())["shards"]
-        if not listed:  # there was no question to answer
-            return pd.DataFrame()
         shards = {self._home / shard["path"]: shard["sha256"] for shard in listed}
         broken = [path.name for path, value in shards.items() if not path.is_file() or hash_file(path) != value]
         if broken:
@@ -41,7 +35,7 @@ class SampleStoreDataset(AbstractDataset[list[Path], "pd.DataFrame"]):
                 f"{len(broken)} shards that {self._filepath} names are missing or changed ({broken[0]} ...); "
                 f"{way_out(self.metadata, self._filepath)}."
             )
-        return pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
+        return Shards(tuple(shards))
 
     def save(self, data: list[Path]) -> None:
         """Name the shards of a finished run, relative to the file."""

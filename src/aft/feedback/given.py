@@ -1,6 +1,7 @@
 """Labels and ratings that came with responses which were drawn elsewhere, beside our own."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,11 @@ _EXAMPLES = 5  # rows with another label than ours that a summary names
 
 
 def with_given_labels(labelled: pd.DataFrame, *, use: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The labelled candidates, with the given labels as `is_correct` if they are to be used, and how both compare.
+    """The labelled candidates, with the given labels as `is_correct` if they are to be used, and the counts of both.
 
     A response of a question, ended or cut, that is said to be both right and wrong has no given label, and is counted.
-    Without the column `given_label` (sampled candidates) nothing is compared.
+    Without the column `given_label` (sampled candidates) nothing is compared. The counts, added to those of other
+    questions, are for `told_of_labels`.
     """
     if "given_label" not in labelled:
         return labelled, {}
@@ -25,25 +27,35 @@ def with_given_labels(labelled: pd.DataFrame, *, use: bool) -> tuple[pd.DataFram
     given = labelled["given_label"].mask(contradictory)
     told = labelled[given.notna()]
     other = told[told["is_correct"] != given.dropna().astype(bool)]
-    share = len(other) / max(len(told), 1)
-    names = [f"{row.question_id} sample {row.sample_index}" for row in other.head(_EXAMPLES).itertuples()]
-    logger.log(
-        logging.WARNING if len(other) or contradictory.any() else logging.INFO,
-        "Labels are given of %d of %d responses; %d (%.1f %%) differ from the task's own check%s, which %s; %d more "
-        "call the same response right and wrong.",
-        *(len(told), len(labelled), len(other), 100 * share, f" ({', '.join(names)})" if names else ""),
-        *("they override" if use else "decides", int(contradictory.sum())),
-    )
-    report = {
+    counts = {
+        "labelled": len(labelled),
         "given": len(told),
-        "used": use,
-        "differ_from_check": len(other),
-        "share_that_differs": share,
-        "examples": ", ".join(names),
+        "differ": len(other),
         "contradictory": int(contradictory.sum()),
+        "examples": [f"{row.question_id} sample {row.sample_index}" for row in other.head(_EXAMPLES).itertuples()],
     }
     decided = given.fillna(labelled["is_correct"]).astype(bool) if use else labelled["is_correct"]
-    return labelled.assign(is_correct=decided), {"given_labels": report}
+    return labelled.assign(is_correct=decided), counts
+
+
+def told_of_labels(counts: Mapping[str, Any], *, use: bool) -> dict[str, Any]:
+    """How the given labels compare with the task's own check, from the sums of their counts, for log and summary."""
+    share, names = counts["differ"] / max(counts["given"], 1), ", ".join(counts["examples"][:_EXAMPLES])
+    logger.log(
+        logging.WARNING if counts["differ"] or counts["contradictory"] else logging.INFO,
+        "Labels are given of %d of %d responses; %d (%.1f %%) differ from the task's own check%s, which %s; %d more "
+        "call the same response right and wrong.",
+        *(counts["given"], counts["labelled"], counts["differ"], 100 * share, f" ({names})" if names else ""),
+        *("they override" if use else "decides", counts["contradictory"]),
+    )
+    return {
+        "given": counts["given"],
+        "used": use,
+        "differ_from_check": counts["differ"],
+        "share_that_differs": share,
+        "examples": names,
+        "contradictory": counts["contradictory"],
+    }
 
 
 def given_ratings(candidates: pd.DataFrame, feedback: pd.DataFrame) -> pd.Series:

@@ -65,25 +65,42 @@ def rank_binary(labelled: pd.DataFrame, deduplicate: bool) -> pd.DataFrame:
     return rows[list(FEEDBACK_COLUMNS)].reset_index(drop=True)
 
 
-def summarise(feedback: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Any]:
-    """What the feedback holds: counts over questions and over responses, duplicates and parse failures included."""
-    positives = feedback.groupby("question_id")["is_correct"].sum().reindex(list(questions), fill_value=0)
-    totals = feedback.groupby("question_id").size().reindex(list(questions), fill_value=0)
-    negatives = totals - positives
-    sampled = int(feedback["n_duplicates"].sum())
-    return {
-        "questions": len(questions),
-        "responses_sampled": sampled,
+def count(feedback: pd.DataFrame) -> dict[str, int]:
+    """Counts over the questions and the responses of some feedback; those of other questions can be added to them."""
+    by_question = feedback.groupby("question_id")["is_correct"].agg(["sum", "size"])
+    positives, negatives = by_question["sum"], by_question["size"] - by_question["sum"]
+    sampled = feedback["n_duplicates"]
+    counts = {
+        "questions_answered": len(by_question),
+        "responses_sampled": sampled.sum(),
         "responses_distinct": len(feedback),
-        "duplicates": sampled - len(feedback),
-        "positives": int(positives.sum()),
-        "negatives": int(negatives.sum()),
-        "positives_per_question": float(positives.mean()),
-        "negatives_per_question": float(negatives.mean()),
-        "questions_with_both": int(((positives > 0) & (negatives > 0)).sum()),
-        "questions_without_positive": int(((positives == 0) & (totals > 0)).sum()),
-        "questions_without_negative": int(((negatives == 0) & (totals > 0)).sum()),
-        "questions_without_response": int((totals == 0).sum()),
-        "parse_failures": int((~feedback["is_parsed"] * feedback["n_duplicates"]).sum()),
-        "sample_accuracy": float((feedback["is_correct"] * feedback["n_duplicates"]).sum() / max(sampled, 1)),
+        "right_samples": sampled[feedback["is_correct"]].sum(),
+        "positives": positives.sum(),
+        "negatives": negatives.sum(),
+        "questions_with_both": ((positives > 0) & (negatives > 0)).sum(),
+        "questions_without_positive": (positives == 0).sum(),
+        "questions_without_negative": (negatives == 0).sum(),
+        "parse_failures": sampled[~feedback["is_parsed"]].sum(),
+    }
+    return {name: int(value) for name, value in counts.items()}
+
+
+def summarise(counts: Mapping[str, int], questions: int) -> dict[str, Any]:
+    """What the feedback on so many questions holds, from the sums of `count`: duplicates and parse failures, too."""
+    sampled = counts["responses_sampled"]
+    return {
+        "questions": questions,
+        "responses_sampled": sampled,
+        "responses_distinct": counts["responses_distinct"],
+        "duplicates": sampled - counts["responses_distinct"],
+        "positives": counts["positives"],
+        "negatives": counts["negatives"],
+        "positives_per_question": counts["positives"] / questions,
+        "negatives_per_question": counts["negatives"] / questions,
+        "questions_with_both": counts["questions_with_both"],
+        "questions_without_positive": counts["questions_without_positive"],
+        "questions_without_negative": counts["questions_without_negative"],
+        "questions_without_response": questions - counts["questions_answered"],
+        "parse_failures": counts["parse_failures"],
+        "sample_accuracy": counts["right_samples"] / max(sampled, 1),
     }

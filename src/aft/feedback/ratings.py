@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,39 +43,51 @@ def with_ratings(feedback: pd.DataFrame, ratings: pd.Series) -> pd.DataFrame:
     return feedback.assign(rating=ratings, rating_rank=ranks.where(is_ranked).astype("Int64"))
 
 
-def read_ratings(path: Path, feedback: pd.DataFrame) -> pd.Series:
-    """The ratings in a .csv, .jsonl or .parquet file, for the rows of `feedback` and in its index; NaN = unrated.
+class RatingsFile:
+    """The ratings in a .csv, .jsonl or .parquet file, with hashes of the responses that they are of; no text.
 
     The file has `question_id`, `sample_index` and `rating`, in any order of rows; several ratings of one candidate are
-    averaged, on whatever scale. Ratings of unknown candidates and candidates without one are counted and logged. With a
-    column `response` every rating must be of the very text that it is joined to. Raises `DataError` for another text,
-    for a file that is missing, empty or of another kind, and for the first row without these three, with another rating
-    than a finite number, with more or fewer fields than are named, or with one of them twice; the three kinds of file
-    are read alike.
+    averaged, on whatever scale. With a column `response` every rating must be of the very text that it is joined to.
+    Raises `DataError` for a file that is missing, empty or of another kind, and for the first row without these three,
+    with another rating than a finite number, with more or fewer fields than are named, or with one of them twice; the
+    three kinds of file are read alike.
     """
-    keys = list(zip(feedback["question_id"], feedback["sample_index"].map(int), strict=True))
-    given: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
-    unknown = 0
-    responses = dict(zip(keys, feedback["response"], strict=True))
-    for (question_id, sample_index), rating, response in _parsed(path):
-        if (question_id, sample_index) not in given:
-            unknown += 1
-        elif response is not None and response != responses[question_id, sample_index]:
-            raise DataError(
-                f"{path} rates another response than sample {sample_index} of {question_id}, as if it was made for "
-                "other samples; give the ratings of these ({seed} in the file's name stands for the seed)."
-            )
-        else:
-            given[question_id, sample_index].append(rating)
-    # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
-    ratings = [math.fsum(given[key]) / len(given[key]) if given[key] else math.nan for key in keys]
-    unrated = sum(map(math.isnan, ratings))
-    logger.log(
-        logging.WARNING if unknown or unrated else logging.INFO,
-        "%s rates %d of %d candidates; %d have no rating, and %d of its rows are of unknown candidates.",
-        *(path, len(keys) - unrated, len(keys), unrated, unknown),
-    )
-    return pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.n_rows = path, 0
+        self._given: dict[tuple[str, int], list[tuple[float, int | None]]] = {}
+        for key, rating, response in _parsed(path):
+            self.n_rows += 1
+            self._given.setdefault(key, []).append((rating, None if response is None else hash(response)))
+
+    def of(self, feedback: pd.DataFrame) -> tuple[pd.Series, dict[str, int]]:
+        """The ratings of the rows of `feedback`, in its index, NaN = unrated, and their counts for `tell`.
+
+        Raises `DataError` if one is of another text.
+        """
+        ratings, used = [], 0
+        rows = zip(feedback["question_id"], feedback["sample_index"].map(int), feedback["response"], strict=True)
+        for question_id, sample_index, response in rows:
+            given = self._given.get((question_id, sample_index), [])
+            if any(text not in (None, hash(response)) for _, text in given):
+                raise DataError(
+                    f"{self.path} rates another response than sample {sample_index} of {question_id}, as if it was "
+                    "made for other samples; give the ratings of these ({seed} in the file's name stands for the seed)."
+                )
+            # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
+            ratings.append(math.fsum(rating for rating, _ in given) / len(given) if given else math.nan)
+            used += len(given)
+        found = pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
+        return found, {"candidates": len(found), "unrated": int(found.isna().sum()), "rows_used": used}
+
+    def tell(self, counts: Mapping[str, int]) -> None:
+        """Log the sums of the counts of `of`: candidates without a rating, and ratings of unknown candidates."""
+        unrated, unknown = counts["unrated"], self.n_rows - counts["rows_used"]
+        logger.log(
+            logging.WARNING if unknown or unrated else logging.INFO,
+            "%s rates %d of %d candidates; %d have no rating, and %d of its rows are of unknown candidates.",
+            *(self.path, counts["candidates"] - unrated, counts["candidates"], unrated, unknown),
+        )
 
 
 def check_ending(path: Path) -> None:

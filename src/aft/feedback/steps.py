@@ -1,6 +1,5 @@
 """Ratings by the task's own check of every step (a rule-based process reward): the paper's protocol without a judge."""
 
-import logging
 import math
 from collections.abc import Mapping
 
@@ -9,15 +8,13 @@ import pandas as pd
 from aft.errors import DataError
 from aft.tasks import Question, get_task
 
-logger = logging.getLogger(__name__)
-
 _BEST, _WORST = 10, 1
 
 
 def rate_steps(feedback: pd.DataFrame, questions: Mapping[str, Question]) -> pd.Series:
     """The rating of every row of `feedback`, in its index: 10 less one point per wrong step, at least 1.
 
-    Of a family without `wrong_steps` (`aft.tasks.base.StepwiseTask`) every row is unrated, NaN, and the log says so.
+    Of a family without `wrong_steps` (`aft.tasks.base.StepwiseTask`) every row is unrated, NaN.
     Raises `DataError` for a response to an unknown question.
     """
     unknown = sorted(set(feedback["question_id"]) - set(questions))
@@ -25,13 +22,6 @@ def rate_steps(feedback: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
         raise DataError(f"Feedback on {len(unknown)} unknown questions ({', '.join(unknown[:3])}); label again.")
     rows = zip(feedback["question_id"], feedback["response"], strict=True)
     ratings = [_rating(questions[question_id], response) for question_id, response in rows]
-    unrated = sum(map(math.isnan, ratings))
-    if unrated:
-        logger.warning(
-            "%d responses are not rated: their task family cannot check steps. Variants with ranking feedback "
-            "need another judge (labelling.judge).",
-            unrated,
-        )
     return pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
 
 

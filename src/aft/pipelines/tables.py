@@ -3,6 +3,7 @@
 A broken row is refused with its id and the reason.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -112,3 +113,14 @@ def to_questions(table: pd.DataFrame) -> list[Question]:
 def by_id(table: pd.DataFrame) -> dict[str, Question]:
     """The rows of a `questions` table, by question id."""
     return {question.question_id: question for question in to_questions(table)}
+
+
+def lookup(table: pd.DataFrame) -> Callable[[pd.Series], dict[str, Question]]:
+    """What gives the questions of some ids, by id, where all of them would be many; unknown ids are left out."""
+    index = pd.Index(table["question_id"])
+
+    def asked(ids: pd.Series) -> dict[str, Question]:
+        places = index.get_indexer(pd.Index(ids.unique()))
+        return by_id(table.iloc[places[places >= 0]])
+
+    return asked

@@ -2,8 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,19 @@ import pandas as pd
 
 from aft.code import deciding
 from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
-from aft.models.directory import ModelDirectory
+from aft.models.directory import ModelDirectory, on_device
 from aft.models.publish import standing_for
 from aft.pipelines.parameters import Evaluation
-from aft.pipelines.tables import by_id, to_questions
-from aft.tasks import Question
+from aft.pipelines.tables import lookup, to_questions
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
-    from aft.training.examples import Example
+    from aft.training.examples import Block, Example
     from aft.training.selection import Exam
 
 logger = logging.getLogger(__name__)
 
+_BLOCK = 1000  # questions that are read together
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 NO_REFERENCES = (
     "No training question has a reference: VFT is skipped, and vft is the base model, which has learnt nothing. The "
@@ -47,10 +48,12 @@ class Origin:
     recipe: str
     base_model: ModelDirectory
 
-    def provenance(self, questions: Sequence[Question], style: PromptStyle, chat: ChatSettings) -> dict[str, Any]:
-        """What the card of a model trained on these questions says; it is in no key of a cache, see `model_card`."""
-        made_from = self.base_model.made_from
-        counts = Counter(question.dataset for question in questions)
+    def provenance(self, datasets: Iterable[str], style: PromptStyle, chat: ChatSettings) -> dict[str, Any]:
+        """What the card of a model says that is trained on questions of these datasets, one for each question.
+
+        It is in no key of a cache, see `model_card`.
+        """
+        made_from, counts = self.base_model.made_from, Counter(datasets)
         return {
             "recipe": self.recipe,
             "data": ", ".join(f"{dataset} ({count})" for dataset, count in counts.items()),
@@ -65,7 +68,7 @@ class Origin:
 def train_on(
     start: ModelDirectory,
     questions: Questions,
-    feedback: pd.DataFrame,
+    feedback: Iterable[pd.DataFrame],
     training: TrainingSettings,
     objective: Objective,
     seed: int,
@@ -83,35 +86,35 @@ def train_on(
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
     under a manifest that says for which objective it stands; one that learns nothing gets `start`.
     """
-    from aft.training.examples import build_examples, effective_objective, refuse_held_out
+    from aft.training.examples import Overview, effective_objective, examples_of, refuse_held_out
     from aft.training.run import CURVE_COLUMNS, train
+    from aft.training.stored import stored
 
-    rows, tokenizer = to_questions(questions.train), start.tokenizer()
+    tokenizer, cache = start.tokenizer(), Path(model_cache)
     chat = chat_settings(tokenizer)
-    refuse_held_out(rows, questions.held_out, chat.examples)
+    refuse_held_out((one for some, _ in blocks(questions.train) for one in some), questions.held_out, chat.examples)
     if not objective.learns:
         return untrained(start, objective, training, seed, model_cache)
 
-    def references(of: list[Question]) -> "list[Example]":
-        told = [question for question in of if question.reference]
-        return build_examples(told, [], tokenizer, Objective(), training.max_tokens) if told else []
+    def references(of: pd.DataFrame) -> "Iterator[Example]":
+        told = of[of["reference"] != ""]
+        return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
-    told = feedback.to_dict("records")
-    examples = build_examples(rows, told, tokenizer, objective, training.max_tokens, start.end_tokens())
-    effective = effective_objective(objective, examples, lambda: references(rows))
     exam = _exam(start, questions.validation, evaluation) if training.select == "validation" else None
-    held_out = to_questions(watched(questions.validation))
-    probe, label = references(held_out) if held_out else [], f"train {effective.label}"
-    trained = train(
-        *(start, examples, training, effective, seed, Path(model_cache), label),
-        probe=probe,
-        exam=exam,
-        launch=launch,
-        provenance=origin.provenance(rows, prompt_style(tokenizer), chat),
-    )
+    made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens, start.end_tokens())
+    with stored(made, cache) as (examples, overview):
+        effective = effective_objective(objective, overview, lambda: Overview(references(questions.train)))
+        trained = train(
+            *(start, examples, training, effective, seed, cache, f"train {effective.label}"),
+            probe=list(references(watched(questions.validation))),
+            exam=exam,
+            launch=launch,
+            provenance=origin.provenance(questions.train["dataset"], prompt_style(tokenizer), chat),
+            overview=overview,
+        )
     model = trained.directory
     if effective != objective:
-        model = standing_for(model, asdict(objective), Path(model_cache))
+        model = standing_for(model, asdict(objective), cache)
     return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
 
 
@@ -143,25 +146,39 @@ def _exam(start: ModelDirectory, validation: pd.DataFrame, evaluation: Evaluatio
 
 
 def with_reference_scores(
-    feedback: pd.DataFrame,
+    feedback: Iterable[pd.DataFrame],
     vft_model: ModelDirectory,
     train_questions: pd.DataFrame,
     training: TrainingSettings,
     score_cache: Path,
-) -> pd.DataFrame:
+) -> Iterator[pd.DataFrame]:
     """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants.
 
     They are made in the precision in which the policy is trained: else the two would differ by rounding alone.
     """
     from aft.scoring.responses import score_responses
 
-    scores = score_responses(
-        *(vft_model, feedback, by_id(train_questions), "score with the reference model", training.precision),
-        score_cache,
-        token_budget=training.token_budget,
-        autocast=True,
-    )
-    return feedback.assign(reference_score=scores)
+    asked, load = lookup(train_questions), cache(lambda: on_device(vft_model.model("float32")))
+    for rows in feedback:
+        scores = score_responses(
+            *(vft_model, rows, asked(rows["question_id"])),
+            *("score with the reference model", training.precision, score_cache),
+            token_budget=training.token_budget,
+            autocast=True,
+            load=load,
+        )
+        yield rows.assign(reference_score=scores)
+
+
+def blocks(questions: pd.DataFrame, feedback: Iterable[pd.DataFrame] = ()) -> "Iterator[Block]":
+    """All questions in their order, some at a time, with the rows of the feedback on them, which has the same order."""
+    index, done = pd.Index(questions["question_id"]), 0
+    for rows in feedback:
+        last = max(index.get_indexer(pd.Index(rows["question_id"].unique())), default=-1)
+        yield to_questions(questions[done : last + 1]), rows.to_dict("records")
+        done = max(done, last + 1)
+    for start in range(done, len(questions), _BLOCK):
+        yield to_questions(questions[start : start + _BLOCK]), []
 
 
 def watched(validation: pd.DataFrame) -> pd.DataFrame:

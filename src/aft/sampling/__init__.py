@@ -1,1 +1,1 @@
-"""k responses per question (rollouts): engine, server, cluster and store."""
+"""k responses per question (rollouts): engine, server and cluster."""

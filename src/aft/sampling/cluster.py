@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from aft.code import load_rooms, source_hash
 from aft.errors import AftError, SettingsError, StoreError
-from aft.sampling.settings import ClusterSettings
-from aft.sampling.store import ROOMS, encode
+from aft.sampling.settings import ROOMS, ClusterSettings
+from aft.shards import encode
 from aft.tasks import Question
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from aft.models.tokens import decode_response, encode_question, encode_response,
 from aft.sampling.rollout_files import Rollout, read_rollouts, rollout_files
 from aft.sampling.room import named
 from aft.sampling.run import COLUMNS
-from aft.sampling.store import SampleStore, encode
+from aft.sampling.settings import ROOMS
+from aft.shards import ShardStore, encode
 from aft.tasks import Question, content_hash, get_task
 from aft.tasks.multiple_choice import with_options, without_options
 
@@ -50,7 +51,7 @@ def import_responses(
     joined = by_question(read_rollouts(path), questions, held_out, tokenizer, path)
     files = {file.name: hash_file(file) for file in rollout_files(path)}
     description = {"kind": "own rollouts", "model": source.fingerprint, "files": files}
-    store = SampleStore(root, description)
+    store = ShardStore(root, description, *ROOMS)
     ids = [question.question_id for question in questions if question.question_id in joined]
     blocks = [{key: joined[key] for key in ids[i : i + block_size]} for i in range(0, len(ids), block_size)]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from aft.code import deciding
 from aft.directories import Description
 from aft.errors import DataError
-from aft.files import digest
+from aft.files import digest, warn_of_space
 from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_question, known_tokens
 from aft.progress import bar
 from aft.sampling.room import with_room
-from aft.sampling.settings import SamplerSettings, SamplingSettings, ServerSettings
-from aft.sampling.store import SampleStore, encode
+from aft.sampling.settings import ROOMS, SamplerSettings, SamplingSettings, ServerSettings
+from aft.shards import ShardStore, encode, n_rows
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOCAL = SamplerSettings()
+_BYTES = 8  # of a shard per token, at the most: 2 to 4 of text, 3 of its id, and a share of the row
 COLUMNS = {  # of the candidates table, also where there is no response
     **{"question_id": "str", "sample_index": "int64", "seed": "int64", "response": "str", "token_ids": "object"},
     **{"finish_reason": "str", "sum_logprob": "float64", "n_tokens": "int64"},
@@ -44,19 +45,25 @@ def sample_responses(
 ) -> list[Path]:
     """Shards with the responses of `source` to the questions, in the questions' order; one row per response.
 
-    A killed run continues with the same result. A question whose prompt leaves no room for a response is left out, see
+    A killed run continues with the same result. If what is missing may not fit on the disk, a warning says so before
+    it is made. A question whose prompt leaves no room for a response is left out, see
     `with_room`; with the engine `server`, a response that `ask_server` cannot have has no row. Raises what `with_room`,
-    `SampleStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
+    `ShardStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
     is no response at all.
     """
     questions = with_room(source, questions, settings.max_new_tokens)
     server = sampler.server if sampler.engine == "server" else None
-    store = SampleStore(root, _description(source, settings, seed, server))
+    store = ShardStore(root, _description(source, settings, seed, server), *ROOMS)
     rows = _Rows(source, settings, seed, server)
     size = settings.block_size
     blocks = [questions[i : i + size] for i in range(0, len(questions), size)]
 
+    responses = settings.samples + settings.greedy
+
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        wanted = responses * sum(len(blocks[number]) for number in missing)
+        needed = wanted * settings.max_new_tokens * _BYTES
+        warn_of_space(root, needed, f"{label}: {wanted:,} responses of up to {settings.max_new_tokens} tokens")
         if sampler.cluster is None:
             yield from ((number, encode(rows.of(blocks[number]))) for number in missing)
         else:
@@ -71,15 +78,13 @@ def sample_responses(
             report=lambda finished: shown.update(min(finished * size, len(questions)) - shown.n),
         )
     if server is not None:
-        _tell_missing(shards, len(questions) * (settings.samples + settings.greedy), server)
+        _tell_missing(shards, len(questions) * responses, server)
     return shards
 
 
 def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -> None:
     """Count what a server was asked for in vain, in this run or an earlier one, wherever it was asked."""
-    from pyarrow.parquet import read_metadata
-
-    missing = wanted - sum(read_metadata(shard).num_rows for shard in shards)
+    missing = wanted - sum(map(n_rows, shards))
     if missing and missing == wanted:
         raise DataError(
             f"None of {wanted} responses could be had from the server at {server.base_url}: they were refused as too "

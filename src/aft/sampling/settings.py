@@ -8,6 +8,7 @@ from aft.code import How
 from aft.errors import SettingsError
 from aft.server import Concurrency, Connection, Timeout
 
+ROOMS = ("models", "sampling", "scoring", "server.py")  # whose code decides a response
 Engine = Literal["local", "server"]
 Precision = Literal["float32", "bfloat16"]
 _Count = Annotated[int, counted(most=1_000_000)]  # far beyond all use, and within what a machine can count

@@ -1,6 +1,6 @@
 """Scores that a model gives to responses, made once and kept under a hash of what they follow from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from aft.tasks import Question, get_task
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _FILE = "scores.parquet"
 _ROOMS = ("models", "scoring")  # whose code decides a score
@@ -31,10 +32,12 @@ def score_responses(
     *,
     token_budget: int,
     autocast: bool = False,
+    load: "Callable[[], PreTrainedModel] | None" = None,
 ) -> "np.ndarray":
     """The scores [N] (Eq. 2) that `source`, loaded in `precision`, gives N responses, in the order of their rows.
 
-    With `autocast` the weights are loaded in float32 and `precision` is that of the forward pass, as in training.
+    With `autocast` the weights are loaded in float32 and `precision` is that of the forward pass, as in training. Where
+    several calls share the model, `load` gives it; it is called only if scores are missing.
 
     `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
     name and manifest say what they follow from: model, prompts, responses, precision and code. `token_budget`, the
@@ -63,8 +66,13 @@ def score_responses(
     }
 
     def build(directory: Path) -> None:
-        ids = keys["question_id"].tolist()
-        scores = _score(source, ids, tokens, questions, label, weights, precision, token_budget)
+        import torch
+
+        model = on_device(source.model(weights)) if load is None else load()
+        half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
+        with half:
+            ids = keys["question_id"].tolist()
+            scores = _score(model, source.tokenizer(), ids, tokens, questions, label, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()
         if len(broken):
             raise NumericalError(
@@ -82,22 +90,18 @@ def score_responses(
 
 
 def _score(
-    source: ModelDirectory,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     question_ids: list[str],
     tokens: list[list[int]],
     questions: Mapping[str, Question],
     label: str,
-    weights: str,
-    precision: str,
     token_budget: int,
 ) -> "np.ndarray":
     import numpy as np
-    import torch
 
     from aft.scoring.paths import choose_path, plan, score
 
-    tokenizer = source.tokenizer()
-    model = on_device(source.model(weights))
     rows: dict[str, list[int]] = {}
     for row, question_id in enumerate(question_ids):
         rows.setdefault(question_id, []).append(row)
@@ -111,8 +115,7 @@ def _score(
     # Prompts of like length side by side, the longest first: if they fit into memory, all do.
     order = sorted(range(len(groups)), key=lambda g: -groups[g].cost)
     scores = np.empty(len(tokens))
-    half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
-    with half, bar(label, len(tokens), "response") as shown:
+    with bar(label, len(tokens), "response") as shown:
         for _, places in plan([groups[g] for g in order], path, token_budget):
             some = [order[place] for place in places]
             chosen = [row for g in some for row in numbers[g]]

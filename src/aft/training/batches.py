@@ -5,10 +5,12 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 _POOL = 32  # batches that are sorted by cost together: enough to pad little, few enough to stay random
 
 
-def batches_of_epoch(costs: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def batches_of_epoch(costs: Sequence[int] | np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of the examples of each batch of one epoch; those of a batch have similar cost, the last may be smaller.
 
     The order depends on the seed and the epoch only, so that a resumed run sees exactly what it would have seen.
@@ -24,7 +26,7 @@ def batches_of_epoch(costs: Sequence[int], batch_size: int, seed: int, epoch: in
     return [*full, *(batch for batch in batches if len(batch) < batch_size)]
 
 
-def batches_from(step: int, costs: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
+def batches_from(step: int, costs: Sequence[int] | np.ndarray, batch_size: int, seed: int) -> Iterator[list[int]]:
     """The batches of step number `step` (0 = the first) and of all that follow, epoch after epoch, without end."""
     epoch, done = divmod(step, steps_per_epoch(costs, batch_size))
     yield from batches_of_epoch(costs, batch_size, seed, epoch)[done:]
@@ -32,6 +34,6 @@ def batches_from(step: int, costs: Sequence[int], batch_size: int, seed: int) ->
         yield from batches_of_epoch(costs, batch_size, seed, later)
 
 
-def steps_per_epoch(costs: Sequence[int], batch_size: int) -> int:
+def steps_per_epoch(costs: Sequence[int] | np.ndarray, batch_size: int) -> int:
     """How many batches an epoch has."""
     return math.ceil(len(costs) / batch_size)

@@ -1,14 +1,15 @@
 """Training examples: a question, the responses to imitate (SFT) and the group of responses to rank."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aft.errors import DataError, SettingsError
-from aft.files import digest
+from aft.files import ListDigest
 from aft.models.chat import Turn
 from aft.models.tokens import encode_question, encode_response, end_token, unscored_tokens
 from aft.scoring.groups import Group
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+Row = Mapping[Any, Any]  # of a feedback table
+Block = tuple[Sequence[Question], Iterable[Row]]  # some questions, and the feedback on them
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +81,24 @@ def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str], show
 
 def build_examples(
     questions: Sequence[Question],
-    feedback: Iterable[Mapping[Any, Any]],
+    feedback: Iterable[Row],
     tokenizer: "PreTrainedTokenizerBase",
     objective: Objective,
     max_tokens: int,
     ends: Collection[int] | None = None,
 ) -> list[Example]:
-    """Examples of the questions, with their feedback rows joined by id; what is too long is left out and counted.
+    """The examples of a few questions and the feedback on them; see `examples_of`."""
+    return list(examples_of([(questions, feedback)], tokenizer, objective, max_tokens, ends))
+
+
+def examples_of(
+    blocks: Iterable[Block],
+    tokenizer: "PreTrainedTokenizerBase",
+    objective: Objective,
+    max_tokens: int,
+    ends: Collection[int] | None = None,
+) -> Iterator[Example]:
+    """Examples of questions, with their feedback rows joined by id; what is too long is left out and counted.
 
     A question whose candidates have nothing to tell apart (`Term.contrast`), or under ranking feedback lack a rating,
     keeps its targets only. A term that needs reference scores reads each row's `reference_score`, one that needs
@@ -94,36 +109,51 @@ def build_examples(
     objective needs it, and if no example is left, `SettingsError` for behaviour scores where thoughts are not to be
     learnt. `ends` are the tokens that end a response, None for the tokenizer's alone.
     """
-    ends = {end_token(tokenizer)} if ends is None else ends
-    groups = _by_question(questions, feedback, objective)
-    examples: list[Example] = []
-    too_long = untold = 0
-    for question in questions:
-        prompt = encode_question(tokenizer, question)
-        references = [encode_response(tokenizer, question.reference)] if question.reference else []
-        rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
-        too_long += len(groups[question.question_id]) - len(rows)
-        positives = _positives(references, rows, objective, ends)
-        if any(len(prompt) + len(reference) > max_tokens for reference in references):
-            too_long += 1
-        elif not references and not positives:
-            untold += 1
-        elif objective.learn_positives:
-            examples += [Example(question.question_id, prompt, [target]) for target in positives]
-        else:
-            examples.append(_ranked_example(question, prompt, references, positives, rows, objective, ends))
-    if too_long:
-        logger.warning("%d references and samples are longer than max_tokens=%d and left out.", too_long, max_tokens)
-    if untold:
-        logger.warning("%d questions have neither a reference nor a right sample, and are left out.", untold)
-    if not examples and untold:
+    ends, counts = {end_token(tokenizer)} if ends is None else ends, Counter[str]()
+    for questions, feedback in blocks:
+        groups = _by_question(questions, feedback, objective, counts)
+        for question in questions:
+            prompt = encode_question(tokenizer, question)
+            references = [encode_response(tokenizer, question.reference)] if question.reference else []
+            rows = [row for row in groups[question.question_id] if len(prompt) + len(row["token_ids"]) <= max_tokens]
+            counts["too long"] += len(groups[question.question_id]) - len(rows)
+            positives = _positives(references, rows, objective, ends)
+            if any(len(prompt) + len(reference) > max_tokens for reference in references):
+                counts["too long"] += 1
+                continue
+            if not references and not positives:
+                counts["untold"] += 1
+                continue
+            counts["told"] += 1
+            if objective.learn_positives:
+                made = [Example(question.question_id, prompt, [target]) for target in positives]
+            else:
+                made = [_ranked_example(question, prompt, references, positives, rows, objective, ends)]
+            yield from (_with_unscored(tokenizer, example, objective) for example in made)
+    _tell(counts, objective, max_tokens)
+
+
+def _tell(counts: Mapping[str, int], objective: Objective, max_tokens: int) -> None:
+    """Log what was left out of the examples; raises `DataError` if that is too much."""
+    if counts["unrated"]:
+        logger.warning("%d samples of questions with an unrated sample are left out of the ranking.", counts["unrated"])
+    if (objective.term != "none" or objective.learn_positives) and not counts["rows"]:
+        if counts["unrated"]:
+            raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
+        raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
+    if counts["too long"]:
+        logger.warning(
+            "%d references and samples are longer than max_tokens=%d and left out.", counts["too long"], max_tokens
+        )
+    if counts["untold"]:
+        logger.warning("%d questions have neither a reference nor a right sample, and are left out.", counts["untold"])
+    if not counts["told"] and counts["untold"]:
         raise DataError(
             "No training example is left: no question has a reference or a right sample; draw more samples "
             "(sampling.samples), or take a stronger base model or an easier task."
         )
-    if not examples:
+    if not counts["told"]:
         raise DataError(f"No training example is left: every reference is longer than max_tokens={max_tokens}.")
-    return [_with_unscored(tokenizer, example, objective) for example in examples]
 
 
 def _with_unscored(tokenizer: "PreTrainedTokenizerBase", example: Example, objective: Objective) -> Example:
@@ -139,25 +169,55 @@ def _with_unscored(tokenizer: "PreTrainedTokenizerBase", example: Example, objec
     return replace(example, unscored=unscored)
 
 
-def effective_objective(
-    objective: Objective, examples: Sequence[Example], references: Callable[[], Sequence[Example]]
-) -> Objective:
+class Overview:
+    """What is told of examples that pass by, which need not be in memory: counts and a fingerprint."""
+
+    def __init__(self, examples: Iterable[Example] = ()) -> None:
+        self.examples = self.questions = 0
+        self.has_candidates = False
+        self._hash, self._last = ListDigest(), ""
+        for _ in self.passing(examples):
+            pass
+
+    def passing(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """The examples, each counted as it comes; those of a question come together."""
+        for e in examples:
+            self.examples += 1
+            self.questions += e.question_id != self._last
+            self.has_candidates |= len(e.candidates) > 0
+            self._last = e.question_id
+            self._hash.add(
+                [
+                    *(e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings),
+                    *(e.reference_scores, e.rewards, e.behaviour_scores),
+                    *([list(e.unscored)] if e.unscored else []),
+                ]
+            )
+            yield e
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that a training run reads; the same examples in the same order have the same one."""
+        return self._hash.value()
+
+
+def effective_objective(objective: Objective, examples: Overview, references: Callable[[], Overview]) -> Objective:
     """The objective that these examples leave: plain VFT, with a warning, if they hold nothing beyond the references.
 
-    `references` gives the examples of plain VFT on the same questions, none if these have no reference. Raises
+    `references` tells of those of plain VFT on the same questions, none if these have no reference. Raises
     `DataError` if the loss would be 0 whatever the weights: nothing to rank, and no weight on what is imitated.
     """
-    questions = {example.question_id for example in examples}
     if objective.term != "none":
-        extra = any(example.candidates for example in examples)
+        extra = examples.has_candidates
         by_rating = objective.kind.contrast == "ranks" and objective.feedback == "ranking"
         lacking = "samples of different ratings" if by_rating else "right and wrong samples"
     else:
-        extra = not objective.learn_positives or len(examples) > len(questions) or len(examples) > len(references())
+        more = examples.examples > examples.questions or examples.examples > references().examples
+        extra = more or not objective.learn_positives
         lacking = "a right sample that differs from the reference"
     if extra:
         return objective
-    why = f"0 of {len(questions)} questions have {lacking}"
+    why = f"0 of {examples.questions} questions have {lacking}"
     if objective.vft_weight == 0 or objective.vft_reduction == "pro":
         raise DataError(
             f"{objective.label} has nothing to learn from: {why}, and what is imitated has no weight without them; "
@@ -165,7 +225,7 @@ def effective_objective(
         )
     mean = objective.vft_reduction == "mean" and objective.imitate != "positives"  # over tokens, as VFT's
     alike = mean and (objective.start, objective.vft_weight) == ("base", 1)
-    if alike and fingerprint(examples) == fingerprint(references()):
+    if alike and examples.fingerprint == references().fingerprint:
         logger.warning(
             "%s has nothing to learn from beyond the references (%s): its model is VFT's.", objective.label, why
         )
@@ -174,29 +234,23 @@ def effective_objective(
     return objective
 
 
-_Row = Mapping[Any, Any]  # of the feedback table
-
-
 def _by_question(
-    questions: Sequence[Question], feedback: Iterable[_Row], objective: Objective
-) -> dict[str, list[_Row]]:
-    """The feedback rows of each question that the objective can read."""
-    groups: dict[str, list[_Row]] = {question.question_id: [] for question in questions}
+    questions: Sequence[Question], feedback: Iterable[Row], objective: Objective, counts: Counter[str]
+) -> dict[str, list[Row]]:
+    """The feedback rows of each question that the objective can read, counted."""
+    groups: dict[str, list[Row]] = {question.question_id: [] for question in questions}
     ratings = ("rating_rank", "rating") if _reads_ratings(objective) else ("rating_rank",)
-    unrated = 0
     for row in feedback:
         if row["question_id"] not in groups:
-            raise DataError(f"The feedback names {row['question_id']}, which is no training question; label again.")
+            raise DataError(
+                f"The feedback names {row['question_id']}, which is no training question, or stands elsewhere among "
+                "them now; sample and label again."
+            )
         if objective.feedback == "ranking" and not all(_is_given(row[name]) for name in ratings):
-            unrated += 1
+            counts["unrated"] += 1
         else:
+            counts["rows"] += 1
             groups[row["question_id"]].append(row)
-    if unrated:
-        logger.warning("%d samples of questions with an unrated sample are left out of the ranking.", unrated)
-    if (objective.term != "none" or objective.learn_positives) and not any(groups.values()):
-        if unrated:
-            raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
-        raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
     return groups
 
 
@@ -209,16 +263,16 @@ def _reads_ratings(objective: Objective) -> bool:
     return objective.term == "pro" and objective.feedback == "ranking" and objective.dynamic_temperature
 
 
-def _rank_of(row: _Row, objective: Objective) -> int:
+def _rank_of(row: Row, objective: Objective) -> int:
     return int(row["rating_rank"] if objective.feedback == "ranking" else row["rank"])
 
 
-def _tokens_of(row: _Row) -> list[int]:
+def _tokens_of(row: Row) -> list[int]:
     return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
 
 
 def _positives(
-    references: list[list[int]], rows: list[_Row], objective: Objective, ends: Collection[int]
+    references: list[list[int]], rows: list[Row], objective: Objective, ends: Collection[int]
 ) -> list[list[int]]:
     """The reference and every distinct right sample (rejection sampling); under ranking feedback the top-rated ones.
 
@@ -237,7 +291,7 @@ def _ranked_example(
     prompt: list[int],
     references: list[list[int]],
     positives: list[list[int]],
-    rows: list[_Row],
+    rows: list[Row],
     objective: Objective,
     ends: Collection[int],
 ) -> Example:
@@ -269,13 +323,13 @@ def _ranked_example(
     )
 
 
-def _reference_score(row: _Row) -> float:
+def _reference_score(row: Row) -> float:
     if not _is_given(row["reference_score"]):
         raise DataError(f"A sample of {row['question_id']} has no score under the reference model; score them again.")
     return float(row["reference_score"])
 
 
-def _behaviour_score(row: _Row, objective: Objective) -> float:
+def _behaviour_score(row: Row, objective: Objective) -> float:
     if not _is_given(row.get("sum_logprob")):
         raise DataError(
             f"A sample of {row['question_id']} has no log-probability under the model that it was sampled from, which "
@@ -283,17 +337,3 @@ def _behaviour_score(row: _Row, objective: Objective) -> float:
             "choose another term."
         )
     return float(row["sum_logprob"]) / len(row["token_ids"])
-
-
-def fingerprint(examples: Sequence[Example]) -> str:
-    """Hash of all that a training run reads; the same examples in the same order have the same one."""
-    return digest(
-        [
-            [
-                *(e.question_id, list(e.prompt), e.targets, e.candidates, list(e.ranks), e.ratings, e.reference_scores),
-                *(e.rewards, e.behaviour_scores),
-                *([list(e.unscored)] if e.unscored else []),
-            ]
-            for e in examples
-        ]
-    )

@@ -1,28 +1,30 @@
 """A training run as files: what every process of it reads, whichever machine it runs on."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aft.code import load_rooms, source_hash
 from aft.errors import WorkerError
-from aft.files import write_atomically, write_json
+from aft.files import write_json
 from aft.models.directory import ModelDirectory
 from aft.tasks import Question
 from aft.training import selection
 from aft.training.examples import Example
 from aft.training.settings import Objective, Sharding, TrainingSettings
+from aft.training.stored import StoredExamples, write_examples
 
 ROOMS = ("alignment", "models", "scoring", "training")  # whose code decides what a model learns
-_ORDER, _EXAMPLES, _PROBE = "order.json", "examples.jsonl", "probe.jsonl"
+_ORDER, _EXAMPLES, _PROBE = "order.json", "examples.arrow", "probe.arrow"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a model is trained on, and how; `probe`, `card` and `exam` are those of `aft.training.run.train`."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     settings: TrainingSettings
     objective: Objective
     seed: int
@@ -39,8 +41,8 @@ def rooms_of(exam: selection.Exam | None) -> tuple[str, ...]:
 
 def write_job(folder: Path, job: Job, start: ModelDirectory, sharding: Sharding) -> None:
     """Write a job into `folder`, with the model that it starts from."""
-    _write_examples(folder / _EXAMPLES, job.examples)
-    _write_examples(folder / _PROBE, job.probe)
+    write_examples(folder / _EXAMPLES, job.examples)
+    write_examples(folder / _PROBE, job.probe)
     order = {
         "settings": asdict(job.settings),
         "objective": asdict(job.objective),
@@ -65,12 +67,12 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
             "run the same command again, with the same code everywhere."
         )
     job = Job(
-        _read_examples(folder / _EXAMPLES),
+        StoredExamples(folder / _EXAMPLES),
         TrainingSettings(**order["settings"]),
         Objective(**order["objective"]),
         order["seed"],
         order["label"],
-        _read_examples(folder / _PROBE),
+        list(StoredExamples(folder / _PROBE)),
         order["card"],
         exam,
     )
@@ -81,16 +83,3 @@ def _exam(questions: list[dict[str, Any]], **settings: int) -> selection.Exam:
     """The exam as it was before JSON made a list of a question's choices."""
     asked = [{**one, "choices": one["choices"] and tuple(one["choices"])} for one in questions]
     return selection.Exam([Question(**one) for one in asked], **settings)
-
-
-def _write_examples(path: Path, examples: list[Example]) -> None:
-    def write(staged: Path) -> None:
-        with staged.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(example)) + "\n" for example in examples)
-
-    write_atomically(path, write)
-
-
-def _read_examples(path: Path) -> list[Example]:
-    with path.open(encoding="utf-8") as file:
-        return [Example(**json.loads(line)) for line in file]

@@ -32,6 +32,7 @@ from aft.training.objective import Totals, needs_gradient, objective_loss
 from aft.training.optimizer import make_optimizer, make_schedule, warmup_steps
 from aft.training.parallel import Parallel, choose, collectives
 from aft.training.settings import Sharding, TrainingSettings
+from aft.training.stored import sizes_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -66,7 +67,7 @@ def fit_weights(
     Collective: every process of a run calls it with the same job. Raises `NumericalError` naming the questions if a
     loss, a score or a gradient is not finite, before weights or a checkpoint can keep it.
     """
-    settings, costs = job.settings, [example.group.cost for example in job.examples]
+    settings, costs = job.settings, sizes_of(job.examples).cost_N
     parallel, path = choose(sharding), _prepare(model, job, sharding)
     per_epoch = steps_per_epoch(costs, settings.batch_size)
     total = settings.max_steps or math.ceil(settings.epochs * per_epoch)

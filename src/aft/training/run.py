@@ -21,11 +21,11 @@ from aft.models.directory import ModelDirectory, open_model
 from aft.models.environment import cleared
 from aft.models.publish import WARNINGS, save_model, write_card
 from aft.training import selection
-from aft.training.examples import Example
-from aft.training.examples import fingerprint as fingerprint_of
+from aft.training.examples import Example, Overview
 from aft.training.job import Job, rooms_of
 from aft.training.launch import JOB, fit_together
 from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
+from aft.training.stored import Sizes, sizes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,18 +64,19 @@ def train(
     exam: selection.Exam | None = None,
     launch: Launch = ALONE,
     provenance: Mapping[str, Any] = {},
+    overview: Overview | None = None,
 ) -> TrainedModel:
     """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
 
     `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. `exam` is what epochs
     are selected by (`select: validation`). Where and how it is trained does not count: a run that one process began,
     several can end, or one under a smaller token budget.
-    `provenance` stands on the model's card, see `model_card`.
+    `provenance` stands on the model's card, see `model_card`. `overview` is that of the examples, where it is known.
     """
     description = {
         "kind": f"model {label}",
         "start": start.fingerprint,
-        "examples": fingerprint_of(examples),
+        "examples": (overview or Overview(examples)).fingerprint,
         "training": deciding(settings),
         "objective": asdict(objective),
         "seed": seed,
@@ -121,14 +122,14 @@ def train_once(
     if settings.select == "validation" and (exam is None or not exam.questions):
         raise SettingsError(f"{label}: select is validation, but there are no validation questions; set it to last.")
     exam = exam if settings.select == "validation" else None
-    watched = {"probe": fingerprint_of(probe)} if probe else {}
+    watched = {"probe": Overview(probe).fingerprint} if probe else {}
     examined = {} if exam is None else {"validation": exam.decides}
     rooms = rooms_of(exam)
     made_from = {**description, "code": source_hash(*rooms), **watched, **examined}
     card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
-        job = Job(list(read()), settings, objective, seed, label, list(probe), card, exam)
+        job = Job(read(), settings, objective, seed, label, list(probe), card, exam)
         if together is None:
             with cleared():
                 fit(job, load, directory)
@@ -167,7 +168,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     model, tokenizer = load()
     use_threads(model.num_parameters())
     keep_memory(model.num_parameters())
-    _check_lengths(model, [*job.examples, *job.probe])
+    _check_sizes(model, sizes_of(job.examples), sizes_of(job.probe))
 
     def adapted(plain: "PreTrainedModel") -> "PreTrainedModel":
         return plain if lora is None else add_adapter(plain, lora, job.seed)
@@ -216,13 +217,12 @@ def _check_steps(examples: int, settings: TrainingSettings) -> None:
         )
 
 
-def _check_lengths(model: "PreTrainedModel", examples: Sequence[Example]) -> None:
-    largest = max(max(e.prompt, default=0) for e in examples)
-    largest = max(largest, *(max(r) for e in examples for r in (*e.targets, *e.candidates)))
+def _check_sizes(model: "PreTrainedModel", *sizes: Sizes) -> None:
+    largest = max(int(one.largest_N.max(initial=0)) for one in sizes)
     known = model.get_input_embeddings().num_embeddings
     if largest >= int(known):  # type: ignore[arg-type]
         raise ModelError(f"A row has the token {largest}, but the model knows {known} tokens: give its own tokenizer.")
-    longest = max(len(e.prompt) + len(r) for e in examples for r in (*e.targets, *e.candidates))
+    longest = max(int(one.longest_N.max(initial=0)) for one in sizes)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
         raise ModelError(

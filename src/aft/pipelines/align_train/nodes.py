@@ -1,5 +1,6 @@
 """Alignment: one variant's objective over the training questions and their feedback."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ def train_variant(
     vft_model: ModelDirectory,
     train_questions: pd.DataFrame,
     validation_questions: pd.DataFrame,
-    feedback: pd.DataFrame,
+    feedback: Iterable[pd.DataFrame],
     held_out: list[str],
     training: TrainingSettings,
     objective: Objective,

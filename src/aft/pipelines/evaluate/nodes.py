@@ -23,6 +23,7 @@ from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.shards import Shards
 from aft.tasks import get_task
 from aft.training.settings import Objective, TrainingSettings
 
@@ -128,14 +129,12 @@ def _for_variants(sampler: SamplerSettings) -> SamplerSettings:
     return sampler if sampler.engine == "local" else SamplerSettings()
 
 
-def predict(
-    generations: pd.DataFrame, test_questions: pd.DataFrame, seed: int, identity: str
-) -> dict[str, pd.DataFrame]:
+def predict(generations: Shards, test_questions: pd.DataFrame, seed: int, identity: str) -> dict[str, pd.DataFrame]:
     """The predictions of this seed, under the seed's key; they carry the identity of what made them.
 
     A question without a response counts as wrong, and the log says how many there are.
     """
-    labelled = label_responses(check_candidates(generations), by_id(test_questions))
+    labelled = label_responses(check_candidates(generations.table()), by_id(test_questions))
     table = predictions(labelled, test_questions["question_id"])
     unanswered = table["question_id"].nunique() - labelled["question_id"].nunique()
     if unanswered:
@@ -146,7 +145,7 @@ def predict(
 
 
 def predict_others(
-    generations: pd.DataFrame,
+    generations: Shards,
     other_questions: pd.DataFrame,
     predictions: Partitions,
     test_questions: pd.DataFrame,
@@ -159,7 +158,7 @@ def predict_others(
     """
     key = seed_key(seed)
     tables = [pd.DataFrame(columns=[*PREDICTION_COLUMNS, "set", "identity"])]
-    if not generations.empty:
+    if generations.paths:
         rows = predict(generations, other_questions, seed, identity)[key]
         tables.append(rows.assign(set=rows["question_id"].map(other_questions.set_index("question_id")["split"])))
     datasets = test_questions.set_index("question_id")["dataset"]
@@ -169,9 +168,9 @@ def predict_others(
     return {key: tables[0] if len(tables) == 1 else pd.concat(tables[1:], ignore_index=True)}
 
 
-def build_assessment_groups(generations: pd.DataFrame, test_questions: pd.DataFrame) -> pd.DataFrame:
+def build_assessment_groups(generations: Shards, test_questions: pd.DataFrame) -> pd.DataFrame:
     """Held-out groups to assess models on: the distinct samples of the VFT model for the test questions, labelled."""
-    sampled = generations[generations["sample_index"] != GREEDY]
+    sampled = generations.table().query(f"sample_index != {GREEDY}")
     return rank_binary(label_responses(sampled, by_id(test_questions)), deduplicate=True)
 
 

@@ -1,40 +1,160 @@
-"""Feedback: which sampled responses are right, how they are rated, and how the responses of a question rank."""
+"""Feedback: which sampled responses are right, how they are rated, and how the responses of a question rank.
 
+Each shard of feedback is made from a few shards of candidates, which hold whole questions, and carries its own counts;
+what a killed run has finished is not made again.
+"""
+
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from aft.errors import DataError, SettingsError
+from aft.code import deciding
+from aft.errors import DataError
 from aft.feedback.equations import mark_distinct_equations
-from aft.feedback.given import given_ratings, with_given_labels
+from aft.feedback.given import given_ratings, told_of_labels, with_given_labels
 from aft.feedback.judge import rate_with_server
-from aft.feedback.label import label_responses, rank_binary, summarise
-from aft.feedback.ratings import read_ratings, with_ratings
+from aft.feedback.label import count, label_responses, rank_binary, summarise
+from aft.feedback.ratings import RatingsFile, with_ratings
 from aft.feedback.steps import rate_steps
+from aft.files import digest, hash_file
 from aft.pipelines.parameters import Labelling
-from aft.pipelines.tables import by_id
 from aft.pipelines.tables import candidates as check_candidates
-from aft.tasks import Question
+from aft.pipelines.tables import feedback as check_feedback
+from aft.pipelines.tables import lookup
+from aft.scoring.groups import pack
+from aft.shards import Shards, ShardStore, attributes, encode, n_rows
+from aft.tasks import Question, get_task
 
 logger = logging.getLogger(__name__)
 
+ROOMS = ("feedback", "pipelines", "records.py", "tasks")  # whose code decides feedback
+_ROWS = 8192  # responses of a shard: about 100 MB in memory
+_Report = dict[str, Any]  # counts, which can be added up
+
 
 def label_and_rank(
-    candidates: pd.DataFrame, train_questions: pd.DataFrame, labelling: Labelling, seed: int, rating_cache: str
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The feedback table and its summary."""
-    if candidates.empty:
+    candidates: Shards,
+    train_questions: pd.DataFrame,
+    labelling: Labelling,
+    seed: int,
+    rating_cache: str,
+    sample_cache: str,
+) -> tuple[list[Path], dict[str, Any]]:
+    """The shards of the feedback, in the order of those of the candidates, and its summary.
+
+    Raises `DataError` if there is no response, and what labels and the judge raise.
+    """
+    sizes = list(map(n_rows, candidates.paths))
+    if not sum(sizes):
         raise DataError("There is no sampled response to label; run sample_cots with samples of at least 1.")
-    questions = by_id(train_questions)
-    labelled = label_responses(check_candidates(candidates), questions)
-    labelled, compared = with_given_labels(labelled, use=labelling.given_labels == "use")
-    feedback = mark_distinct_equations(rank_binary(labelled, labelling.deduplicate), questions)
-    ratings, judged = _ratings(feedback, candidates, questions, labelling, seed, Path(rating_cache))
-    feedback = with_ratings(feedback, ratings)
-    summary = {**summarise(feedback, questions), **compared, "judge": labelling.judge, **judged}
+    blocks = [Shards([candidates.paths[number] for number in numbers]) for numbers in pack(sizes, _ROWS)]
+    labeller = _Labeller(train_questions, labelling, seed, Path(rating_cache))
+
+    def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        for number in missing:
+            yield number, encode(labeller.feedback(blocks[number]))
+
+    contents: list[Any] = [list(map(hash_file, block.paths)) for block in blocks]
+    # A judge's answers are not made from the candidates alone: what is missing of them is asked for in every run.
+    asked = [labeller.ratings(*labeller.unrated(block)[:3]) for block in blocks] if labelling.judge == "openai" else []
+    if asked:
+        contents = [[own, ratings.tolist()] for own, (ratings, _) in zip(contents, asked, strict=True)]
+    store = ShardStore(Path(sample_cache), labeller.description(), *ROOMS)
+    shards = store.fill(list(map(digest, contents)), make)
+    told = list(map(attributes, shards))
+    counts, given, judged = (_added(one[name] for one in told) for name in ("counts", "given", "judged"))
+    summary = _summary(counts, given, len(train_questions), labelling)
+    labeller.tell(judged)
+    return shards, summary | {"judge": labelling.judge} | _added(report for _, report in asked)
+
+
+class _Unrated(NamedTuple):
+    feedback: pd.DataFrame
+    candidates: pd.DataFrame
+    questions: dict[str, Question]  # those that are asked in them
+    given: _Report  # how labels that came with the candidates compare
+
+
+class _Labeller:
+    """Makes the feedback on blocks of candidates; of the questions it keeps the table."""
+
+    def __init__(self, questions: pd.DataFrame, labelling: Labelling, seed: int, rating_cache: Path) -> None:
+        self.questions, self.labelling, self.rating_cache = questions, labelling, rating_cache
+        self.asked = lookup(questions)
+        self.file: RatingsFile | None = None
+        if labelling.judge == "file" and labelling.ratings_file is not None:
+            self.file = RatingsFile(Path(labelling.ratings_file.replace("{seed}", str(seed))))
+
+    def description(self) -> dict[str, Any]:
+        """What feedback follows from beside its candidates; the questions are hashed without a copy of their text."""
+        choices = ["" if given is None else "\n".join(given) for given in self.questions["choices"]]
+        hashes_N = pd.util.hash_pandas_object(self.questions.assign(choices=choices), index=False).to_numpy()
+        return {
+            "kind": "feedback",
+            "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
+            "questions": hashlib.sha256(hashes_N.tobytes()).hexdigest(),
+            "own_tasks": {name: _code_of(name) for name in self.questions["dataset"].unique() if "." in name},
+        }
+
+    def feedback(self, block: Shards) -> pd.DataFrame:
+        """The feedback on a block, with its counts in `attrs`."""
+        feedback, candidates, questions, given = self.unrated(block)
+        ratings, judged = self.ratings(feedback, candidates, questions)
+        feedback = check_feedback(with_ratings(feedback, ratings))
+        feedback.attrs = {"counts": count(feedback), "given": given, "judged": judged}
+        return feedback
+
+    def unrated(self, block: Shards) -> _Unrated:
+        """The feedback on a block before it is rated, and what it is made from."""
+        candidates = check_candidates(block.table())
+        questions = self.asked(candidates["question_id"])
+        labelled = label_responses(candidates, questions)
+        labelled, given = with_given_labels(labelled, use=self.labelling.given_labels == "use")
+        feedback = mark_distinct_equations(rank_binary(labelled, self.labelling.deduplicate), questions)
+        return _Unrated(feedback, candidates, questions, given)
+
+    def ratings(
+        self, feedback: pd.DataFrame, candidates: pd.DataFrame, questions: dict[str, Question]
+    ) -> tuple[pd.Series, _Report]:
+        """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
+        if self.labelling.judge == "openai" and self.labelling.openai is not None:
+            return rate_with_server(feedback, questions, self.labelling.openai, self.rating_cache)
+        if self.file is not None:
+            return self.file.of(feedback)
+        match self.labelling.judge:
+            case "steps":
+                ratings = rate_steps(feedback, questions)
+            case "given":
+                ratings = given_ratings(candidates, feedback)
+            case _:
+                ratings = pd.Series(float("nan"), index=feedback.index)
+        return ratings, {"unrated": int(ratings.isna().sum())}
+
+    def tell(self, judged: _Report) -> None:
+        """Log what a file or the steps leave unrated, from the sums of all reports."""
+        if self.file is not None:
+            self.file.tell(judged)
+        elif self.labelling.judge == "steps" and judged["unrated"]:
+            logger.warning(
+                "%(unrated)d responses are not rated: their task family cannot check steps. Variants with ranking "
+                "feedback need another judge (labelling.judge).",
+                judged,
+            )
+
+
+def _code_of(task: str) -> dict[str, str]:
+    """Hashes of the source of a task family outside AFT, and of the files beside it, which it may import."""
+    folder = Path(getattr(get_task(task), "__file__", "")).parent
+    return {path.name: hash_file(path) for path in folder.glob("*.py")}
+
+
+def _summary(counts: _Report, given: _Report, questions: int, labelling: Labelling) -> dict[str, Any]:
+    """What the feedback holds, from the sums over its shards, also in the log."""
+    summary = summarise(counts, questions)
     logger.info(
         "Feedback: %(positives)d right and %(negatives)d wrong distinct responses, %(questions_with_both)d of "
         "%(questions)d questions have both kinds; %(duplicates)d duplicates, %(parse_failures)d without an answer.",
@@ -44,30 +164,15 @@ def label_and_rank(
         logger.warning(
             "No question has both right and wrong responses: nothing can be aligned; sample more, or a better model."
         )
-    return feedback, summary
+    told = {"given_labels": told_of_labels(given, use=labelling.given_labels == "use")} if given else {}
+    return summary | told
 
 
-def _ratings(
-    feedback: pd.DataFrame,
-    candidates: pd.DataFrame,
-    questions: Mapping[str, Question],
-    labelling: Labelling,
-    seed: int,
-    cache: Path,
-) -> tuple[pd.Series, dict[str, Any]]:
-    """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
-    match labelling.judge:
-        case "none":
-            return pd.Series(float("nan"), index=feedback.index), {}
-        case "steps":
-            return rate_steps(feedback, questions), {}
-        case "given":
-            return given_ratings(candidates, feedback), {}
-        case "file":
-            if labelling.ratings_file is None:
-                raise SettingsError("labelling.judge is 'file': set labelling.ratings_file to the ratings' file.")
-            return read_ratings(Path(labelling.ratings_file.replace("{seed}", str(seed))), feedback), {}
-        case "openai":
-            if labelling.openai is None:
-                raise SettingsError("labelling.judge is 'openai': set labelling.openai.base_url and model.")
-            return rate_with_server(feedback, questions, labelling.openai, cache)
+def _added(reports: Iterable[_Report]) -> _Report:
+    """The sums of reports, by name; None, unknown, in one of them makes the sum unknown."""
+    totals: _Report = {}
+    for report in reports:
+        for name, value in report.items():
+            total = totals.setdefault(name, type(value)()) if value is not None else None
+            totals[name] = None if total is None else total + value
+    return totals

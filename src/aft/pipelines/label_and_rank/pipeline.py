@@ -11,7 +11,10 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 label_and_rank,
-                inputs=["candidates", "train_questions", "params:labelling", "params:seed", "params:rating_cache"],
+                inputs=[
+                    *("candidates", "train_questions", "params:labelling", "params:seed"),
+                    *("params:rating_cache", "params:sample_cache"),
+                ],
                 outputs=["feedback", "feedback_summary"],
                 name="label_and_rank",
             )

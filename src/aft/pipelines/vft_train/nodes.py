@@ -37,4 +37,4 @@ def train_vft(
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
     how = (training, Objective(), seed, model_cache, launch, origin, evaluation)
-    return train_on(base_model, questions, pd.DataFrame(), *how)
+    return train_on(base_model, questions, (), *how)

@@ -15,7 +15,8 @@ import pytest
 from aft.code import source_hash
 from aft.errors import StoreError
 from aft.locks import lock_of, locked
-from aft.sampling.store import ROOMS, SampleStore, encode, is_finished
+from aft.sampling.settings import ROOMS
+from aft.shards import Shards, ShardStore, encode, is_finished
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Block = tuple[str, Callable[[], pd.DataFrame]]
@@ -34,7 +35,7 @@ class Maker:
         return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
 
 
-def fill(store: SampleStore, blocks: Sequence[Block], **options: Any) -> list[Path]:
+def fill(store: ShardStore, blocks: Sequence[Block], **options: Any) -> list[Path]:
     """Fill a store with blocks that are made one after the other."""
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
@@ -48,11 +49,11 @@ def bytes_of(shards: list[Path]) -> list[bytes]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SampleStore:
-    return SampleStore(tmp_path / "store", DESCRIPTION)
+def store(tmp_path: Path) -> ShardStore:
+    return ShardStore(tmp_path / "store", DESCRIPTION, *ROOMS)
 
 
-def test_every_block_is_made_once_and_in_order(store: SampleStore) -> None:
+def test_every_block_is_made_once_and_in_order(store: ShardStore) -> None:
     maker, again, heard = Maker(), Maker(), []
     shards = fill(store, maker.blocks, report=heard.append)
     assert maker.made == ["a", "b", "c"] and heard == [0, 1, 2, 3]
@@ -61,7 +62,7 @@ def test_every_block_is_made_once_and_in_order(store: SampleStore) -> None:
     assert again.made == []
 
 
-def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -> None:
+def test_blocks_come_in_any_order_and_those_that_came_stay(store: ShardStore) -> None:
     """The third and the first arrive, then the maker fails: it is told that nobody listens, and only `b` is made."""
     maker, closed = Maker(), []
 
@@ -81,14 +82,14 @@ def test_blocks_come_in_any_order_and_those_that_came_stay(store: SampleStore) -
     assert [pd.read_parquet(shard)["question_id"][0] for shard in shards] == ["a/0", "b/0", "c/0"]
 
 
-def test_the_folder_says_what_its_shards_are_made_from(store: SampleStore) -> None:
+def test_the_folder_says_what_its_shards_are_made_from(store: ShardStore) -> None:
     fill(store, Maker().blocks)
     told = json.loads((store.directory / "description.json").read_text(encoding="utf-8"))
     assert told == {**DESCRIPTION, "code": source_hash(*ROOMS)}
 
 
 def test_code_that_was_edited_since_it_was_imported_draws_nothing(
-    store: SampleStore, edit_file: Callable[[str], None]
+    store: ShardStore, edit_file: Callable[[str], None]
 ) -> None:
     """What is finished is found all the same."""
     maker = Maker()
@@ -100,7 +101,7 @@ def test_code_that_was_edited_since_it_was_imported_draws_nothing(
     assert maker.made == ["a"]
 
 
-def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
+def test_a_failing_block_costs_only_itself(store: ShardStore) -> None:
     maker = Maker()
 
     def fails() -> pd.DataFrame:
@@ -120,7 +121,7 @@ def test_a_failing_block_costs_only_itself(store: SampleStore) -> None:
         "seal is empty",
     ],
 )
-def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_shard_is_made_anew(store: ShardStore, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     shards = fill(store, Maker().blocks)
     before = bytes_of(shards)
     shard, seal = shards[1], shards[1].with_suffix(".json")
@@ -146,13 +147,14 @@ def test_a_damaged_shard_is_made_anew(store: SampleStore, damage: str, caplog: p
 
 @pytest.mark.parametrize("moment", ["in make", "in the shard", "before the seal", "in the seal"])
 def test_kill_9_at_any_moment_costs_one_block(
-    tmp_path: Path, store: SampleStore, start_python: Start, moment: str
+    tmp_path: Path, store: ShardStore, start_python: Start, moment: str
 ) -> None:
     code = """
 import os, sys
 from pathlib import Path
 import pandas as pd
-from aft.sampling import store as module
+from aft import shards as module
+from aft.sampling.settings import ROOMS
 moment, root = sys.argv[1], Path(sys.argv[2])
 kill = lambda *args: os.kill(os.getpid(), 9)
 def make(content):
@@ -166,23 +168,25 @@ def make(content):
         if moment == "in the seal":
             Path.write_text = lambda path, text, encoding: (path.open("w").write(text[:5]), kill())
     return pd.DataFrame({"question_id": [f"{content}/0", f"{content}/1"], "token_ids": [[1, 2], [3]]})
-store = module.SampleStore(root, {"model": "abc", "seed": 1})
+store = module.ShardStore(root, {"model": "abc", "seed": 1}, *ROOMS)
 store.fill(list("abc"), lambda missing: ((number, module.encode(make("abc"[number]))) for number in missing))
 """
     assert start_python(code, moment, store.directory.parent).wait() == -signal.SIGKILL
     maker = Maker()
     shards = fill(store, maker.blocks)
     assert maker.made == ["b", "c"]
-    assert bytes_of(shards) == bytes_of(fill(SampleStore(tmp_path / "uninterrupted", DESCRIPTION), Maker().blocks))
+    assert bytes_of(shards) == bytes_of(
+        fill(ShardStore(tmp_path / "uninterrupted", DESCRIPTION, *ROOMS), Maker().blocks)
+    )
     assert not list(store.directory.glob(".*.partial"))
 
 
-def test_other_descriptions_and_contents_never_mix(tmp_path: Path, store: SampleStore) -> None:
+def test_other_descriptions_and_contents_never_mix(tmp_path: Path, store: ShardStore) -> None:
     shards = fill(store, Maker().blocks)
     before = bytes_of(shards)
     for description in ({**DESCRIPTION, "seed": 2}, {**DESCRIPTION, "model": "abd"}, {**DESCRIPTION, "k": 1}):
         maker = Maker()
-        others = fill(SampleStore(store.directory.parent, description), maker.blocks)
+        others = fill(ShardStore(store.directory.parent, description, *ROOMS), maker.blocks)
         assert maker.made == ["a", "b", "c"] and not set(others) & set(shards)
     maker = Maker("axc")
     others = fill(store, maker.blocks)
@@ -190,12 +194,12 @@ def test_other_descriptions_and_contents_never_mix(tmp_path: Path, store: Sample
     assert bytes_of(shards) == before  # append-only: what was there is still there
 
 
-def test_the_order_of_the_description_does_not_matter(store: SampleStore) -> None:
-    assert SampleStore(store.directory.parent, {"seed": 1, "model": "abc"}).directory == store.directory
+def test_the_order_of_the_description_does_not_matter(store: ShardStore) -> None:
+    assert ShardStore(store.directory.parent, {"seed": 1, "model": "abc"}, *ROOMS).directory == store.directory
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_second_run_never_fills_the_same_store(store: SampleStore) -> None:
+def test_a_second_run_never_fills_the_same_store(store: ShardStore) -> None:
     store.directory.mkdir(parents=True)
     maker = Maker()
     with locked(lock_of(store.directory)), pytest.raises(StoreError, match="Another run"):
@@ -204,7 +208,7 @@ def test_a_second_run_never_fills_the_same_store(store: SampleStore) -> None:
 
 
 def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
-    store: SampleStore, limit_file_size: Callable[[int], AbstractContextManager[None]]
+    store: ShardStore, limit_file_size: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     maker = Maker("a")
     large = pd.DataFrame({"text": [f"{i:050d}" for i in range(5000)]})
@@ -215,3 +219,15 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
     fill(store, again.blocks)
     assert again.made == []
     assert not list(store.directory.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:-40])])
+def test_a_shard_that_is_lost_or_torn_while_it_is_read_is_named(
+    store: ShardStore, damage: Callable[[Path], object]
+) -> None:
+    shards = fill(store, Maker().blocks)
+    read = iter(Shards(shards))
+    assert len(next(read)) == 2
+    damage(shards[1])
+    with pytest.raises(StoreError, match=f"The shard .*{shards[1].name} is missing or damaged"):
+        next(read)

@@ -1,7 +1,7 @@
-"""The sample store: append-only shards, one per block of questions, in a folder named by what they are made from.
+"""Long tables in shards: Parquet files with the rows of a block of questions each, in a store that is only added to.
 
-    <store>/<key>/description.json        model, settings and seed; the key is their hash
-    <store>/<key>/<block>-<hash>.parquet  one block's rows; the name carries the hash of the block's questions
+    <store>/<key>/description.json        what all its shards are made from, as a model; the key is its hash
+    <store>/<key>/<block>-<hash>.parquet  one block's rows; the name carries the hash of what the block is made from
 
 A shard is written beside its name, synced and renamed, with the hash of its bytes in a small file next to it. A rerun
 finds the finished shards and makes the others; shards of other settings, models or questions are never mixed in.
@@ -9,13 +9,15 @@ finds the finished shards and makes the others; shards of other settings, models
 
 import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aft.code import load_rooms, source_hash
 from aft.directories import Description, announce, remove_leftovers
+from aft.errors import StoreError
 from aft.files import digest, hash_file, write_atomically, write_json
 from aft.locks import lock_of, locked
 
@@ -24,16 +26,57 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROOMS = ("models", "sampling", "scoring", "server.py")  # whose code decides a response
 Make = Callable[[Sequence[int]], Generator[tuple[int, bytes], None, None]]
 """Makes the blocks of these numbers: number and bytes (`encode`) of each as it is finished, in any order."""
 
 
-class SampleStore:
-    """The shards that are made from one `description` (model fingerprint, sampling settings, seed) and AFT's code."""
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """A handle on the shards of a table, whole questions in each; one of them is in memory at a time."""
 
-    def __init__(self, root: Path, description: Description) -> None:
-        self.description = {"code": source_hash(*ROOMS), **description}
+    paths: Sequence[Path] = ()
+
+    def __iter__(self) -> "Iterator[pd.DataFrame]":
+        """The rows of each shard; raises `StoreError` for one that was lost or damaged since it was found."""
+        return map(_read, self.paths)
+
+    def table(self) -> "pd.DataFrame":
+        """All rows, where they are few."""
+        import pandas as pd
+
+        return pd.concat(self, ignore_index=True) if self.paths else pd.DataFrame()
+
+
+def _read(shard: Path) -> "pd.DataFrame":
+    import pandas as pd
+    from pyarrow import ArrowInvalid
+
+    try:
+        return pd.read_parquet(shard)
+    except (FileNotFoundError, ArrowInvalid) as error:
+        raise StoreError(f"The shard {shard} is missing or damaged: run the stage that makes it again.") from error
+
+
+def n_rows(shard: Path) -> int:
+    """How many rows a shard has; they are not read."""
+    from pyarrow.parquet import read_metadata
+
+    return read_metadata(shard).num_rows
+
+
+def attributes(shard: Path) -> dict[str, Any]:
+    """What the rows of a shard had in `DataFrame.attrs` when they were encoded; they are not read."""
+    from pyarrow.parquet import read_schema
+
+    return json.loads((read_schema(shard).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+
+
+class ShardStore:
+    """The shards that are made from one `description` and the code of the rooms that decide their rows."""
+
+    def __init__(self, root: Path, description: Description, *rooms: str) -> None:
+        self.rooms = rooms
+        self.description = {"code": source_hash(*rooms), **description}
         self.directory = root / digest(self.description)
 
     def fill(
@@ -49,14 +92,14 @@ class SampleStore:
         shards = [self.directory / f"{i:05d}-{content}.parquet" for i, content in enumerate(contents)]
         if not all(shard.is_file() for shard in shards):
             announce()
-        with locked(lock_of(self.directory), f"the samples in {self.directory}"):
+        with locked(lock_of(self.directory), f"the {self.description.get('kind', 'shards')} in {self.directory}"):
             remove_leftovers(self.directory)
             write_json(self.directory / "description.json", self.description)
             missing = [i for i, shard in enumerate(shards) if not is_finished(shard)]
             finished = len(shards) - len(missing)
             report(finished)
             if missing:
-                load_rooms(*ROOMS)
+                load_rooms(*self.rooms)
                 with closing(make(missing)) as made:  # at once when writing fails: there may be workers to dismiss
                     for number, content in made:
                         _write(shards[number], content)
@@ -85,10 +128,8 @@ def is_finished(shard: Path) -> bool:
 
 
 def _write(shard: Path, content: bytes) -> None:
-    from pyarrow.parquet import read_metadata
-
     write_atomically(shard, lambda staged: staged.write_bytes(content))
-    write_json(_seal(shard), {"sha256": hash_file(shard), "rows": read_metadata(shard).num_rows})
+    write_json(_seal(shard), {"sha256": hash_file(shard), "rows": n_rows(shard)})
 
 
 def _seal(shard: Path) -> Path:
