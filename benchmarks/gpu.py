@@ -213,7 +213,7 @@ def trained(precision: Any, stop: bool = False) -> tuple[torch.Tensor, torch.Ten
         precision=precision,
         checkpoint_every=10,
     )
-    job = Job(ragged_examples(24), settings, Objective(term="aft", constraint="boundary"), 3, "test", [], card="")
+    job = Job(ragged_examples(24), settings, Objective(term="aft", constraint="boundary"), 3, "test")
     save = checkpoints.save
 
     def save_and_stop(*given: Any) -> None:

@@ -23,6 +23,7 @@ from aft.models.publish import publish
 from aft.models.tokens import end_token
 from aft.tasks import Question, gsm8k
 from aft.training.examples import Example, refuse_held_out
+from aft.training.job import Job
 from aft.training.run import train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description,
         lambda: (build_model(options.size, len(tokenizer)), tokenizer),
         lambda: encoded(texts, tokenizer),
-        *(settings, Objective(), 0, options.out.with_name(f".{options.out.name}.work"), "pretrain"),
+        Job((), settings, Objective(), 0, "pretrain"),
+        options.out.with_name(f".{options.out.name}.work"),
     )
     publish(trained.directory, options.out)
     print(f"{options.out}: loss {trained.curve[0]['loss']:.3f} -> {trained.curve[-1]['loss']:.3f}")

@@ -18,6 +18,7 @@ from aft.sampling.run import sample_responses
 from aft.sampling.settings import SamplingSettings
 from aft.tasks import Question, pocket
 from aft.training.examples import build_examples
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -50,7 +51,7 @@ def model(request: pytest.FixtureRequest, questions: list[Question], tmp_path_fa
     start = in_prompt_style(open_model(folder / "base"), request.param, folder)
     settings = TrainingSettings(epochs=60, learning_rate=0.01, batch_size=LEARNT)
     examples = build_examples(questions[:LEARNT], [], start.tokenizer(), Objective(), settings.max_tokens)
-    return train(start, examples, settings, Objective(), 0, folder, "train").directory
+    return train(start, Job(examples, settings, Objective(), 0, "train"), folder).directory
 
 
 def harness_samples(model: ModelDirectory, questions: list[Question], folder: Path) -> tuple[float, pd.DataFrame]:

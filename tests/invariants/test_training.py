@@ -55,7 +55,7 @@ def train(model: Any, examples: list[Example], objective: Objective, folder: Pat
     passes, original = [], loop._one_pass
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_one_pass", lambda *given: passes.append(None) or original(*given))
-        job = Job(examples, TrainingSettings(**usual, **how), objective, 3, "test", [], card="")
+        job = Job(examples, TrainingSettings(**usual, **how), objective, 3, "test")
         curve = loop.fit_weights(model, job, folder).curve
     weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     return Run(curve, start, weights, len(passes))

@@ -27,6 +27,7 @@ from aft.scoring import paths
 from aft.scoring.groups import Group
 from aft.tasks import Question, get_task
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -269,9 +270,8 @@ def test_a_step_is_trained_and_what_it_gives_is_loaded(
     trained = []
     for scoring in ("auto", "naive"):
         settings = TrainingSettings(1, 1e-3, 4, scoring=scoring, optimizer="sgd", warmup=0.0, monitor_every=None)
-        made = train(
-            *(directory, examples, settings, Objective(term="aft", constraint="boundary"), 0, tmp_path / scoring, "t")
-        )
+        boundary = Objective(term="aft", constraint="boundary")
+        made = train(directory, Job(examples, settings, boundary, 0, "t"), tmp_path / scoring)
         assert len(made.curve) == 1 and made.curve[0]["alignment_term"] > 0
         trained.append(made.directory)
     one, other = (made.model().state_dict() for made in trained)

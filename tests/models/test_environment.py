@@ -12,6 +12,7 @@ from aft.errors import SettingsError
 from aft.models.directory import ModelDirectory
 from aft.models.environment import cleared
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import TrainedModel, train
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -37,7 +38,7 @@ STRAYS = [
 
 def run(start: ModelDirectory, workspace: Path, launch: Launch | None = None) -> TrainedModel:
     objective = Objective(term="aft", constraint="boundary")
-    return train(start, EXAMPLES, SETTINGS, objective, 0, workspace, "train aft", launch=launch or Launch())
+    return train(start, Job(EXAMPLES, SETTINGS, objective, 0, "train aft"), workspace, launch=launch or Launch())
 
 
 @pytest.fixture(scope="module")

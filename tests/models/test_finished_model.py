@@ -15,6 +15,7 @@ from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.publish import save_model
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -36,7 +37,9 @@ def trained_from(pocket_directory: ModelDirectory, tmp_path: Path) -> Callable[.
         base = Path(shutil.copytree(pocket_directory.path, tmp_path / "base"))
         for name, content in changes.items():
             (base / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-        return train(open_model(base), EXAMPLES, settings, Objective(), 0, tmp_path / "models", "x").directory, base
+        return train(
+            open_model(base), Job(EXAMPLES, settings, Objective(), 0, "x"), tmp_path / "models"
+        ).directory, base
 
     return trained
 
@@ -102,7 +105,7 @@ def test_the_weights_are_in_float32_and_the_configuration_says_so(
 ) -> None:
     save_model(pocket_directory.model("bfloat16"), pocket_directory.tokenizer(), tmp_path / "base")
     base = open_model(tmp_path / "base")
-    finished = train(base, EXAMPLES, SETTINGS, Objective(), 0, tmp_path / "models", "x").directory
+    finished = train(base, Job(EXAMPLES, SETTINGS, Objective(), 0, "x"), tmp_path / "models").directory
     assert read(base.path)["dtype"] == "bfloat16"
     assert read(finished.path) == {**read(base.path), "dtype": "float32"}
 
@@ -113,7 +116,7 @@ def test_a_configuration_that_never_spoke_of_a_cache_does_not_in_the_end(pocket_
     config = OpenAIGPTConfig(vocab_size=len(pocket_tokenizer), n_positions=32, n_embd=8, n_layer=1, n_head=2)
     save_model(OpenAIGPTLMHeadModel(config), pocket_tokenizer, tmp_path / "base")
     base = open_model(tmp_path / "base")
-    finished = train(base, EXAMPLES, SETTINGS, Objective(), 0, tmp_path / "models", "x").directory
+    finished = train(base, Job(EXAMPLES, SETTINGS, Objective(), 0, "x"), tmp_path / "models").directory
     assert read(finished.path) == read(base.path)
 
 

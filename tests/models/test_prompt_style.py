@@ -23,6 +23,7 @@ from aft.sampling.settings import SamplingSettings
 from aft.scoring.tokens import token_logprobs
 from aft.tasks import Question, pocket
 from aft.training.examples import build_examples
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -155,7 +156,7 @@ def test_training_sampling_and_scoring_read_one_prompt(
         assert [list(target) for target in example.targets] == [encode_response(tokenizer, question.reference)]
         assert example.targets[0][-1] == end
     settings = TrainingSettings(epochs=1, learning_rate=0.01, batch_size=4)
-    trained = train(chat, examples, settings, Objective(), 0, tmp_path / "models", "train vft").directory
+    trained = train(chat, Job(examples, settings, Objective(), 0, "train vft"), tmp_path / "models").directory
     assert config_of(trained.path)[STYLE_KEY] == "chat"
     again = trained.tokenizer()
     assert encode_prompt(again, pocket.prompt(questions[0])) == list(examples[0].prompt)

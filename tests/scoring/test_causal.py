@@ -16,6 +16,7 @@ from aft.scoring.paths import choose_path
 from aft.scoring.responses import score_responses
 from aft.scoring.tokens import token_logprobs
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -71,7 +72,9 @@ def test_training_scoring_and_sampling_refuse_it(encoder: ModelDirectory, pocket
     """Before the first step, the first score and the first token."""
     with pytest.raises(ModelError, match="no causal language model"):
         settings = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=1, scoring="naive")
-        train(encoder, [Example("q", [0, 5], [[6, 1]])], settings, Objective(), 0, tmp_path / "models", "train vft")
+        train(
+            encoder, Job([Example("q", [0, 5], [[6, 1]])], settings, Objective(), 0, "train vft"), tmp_path / "models"
+        )
     rows = pd.DataFrame({"question_id": [pocket_questions[0].question_id], "sample_index": 0, "token_ids": [[5, 1]]})
     questions = {question.question_id: question for question in pocket_questions}
     with pytest.raises(ModelError, match="no causal language model"):

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from aft.models.pocket import build_tokenizer
 from aft.training import checkpoints, loop, run
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.settings import Objective, TrainingSettings
 
 SETTINGS = {"epochs": 9, "max_steps": 10, "learning_rate": 0.01, "batch_size": 4, "checkpoint_every": 2}
@@ -64,11 +65,14 @@ def ten_steps(workspace: Path, dropout: float, token_budget: int) -> run.Trained
         {"kind": "ten steps", "dropout": dropout, "token_budget": token_budget},
         lambda: (small_llama(dropout, tied=not dropout), build_tokenizer()),
         lambda: ragged_examples(13),
-        TrainingSettings(**SETTINGS, token_budget=token_budget),
-        Objective(term="aft", constraint="boundary"),
-        7,
+        Job(
+            (),
+            TrainingSettings(**SETTINGS, token_budget=token_budget),
+            Objective(term="aft", constraint="boundary"),
+            7,
+            "ten steps",
+        ),
         workspace,
-        "ten steps",
     )
 
 

@@ -60,7 +60,7 @@ def seven_steps(scenario: dict[str, Any], folder: Path) -> dict[str, Any]:
     head._MOST_LOGITS = scenario.get("most_logits", 2**25)  # type: ignore[attr-defined]
     sharding: Sharding = scenario.get("sharding", "none") if collectives.count() > 1 else "none"
     objective = Objective(**scenario.get("objective", {}))
-    job = Job(killed_runs.ragged_examples(13), chosen, objective, 3, "test", PROBE, card="")
+    job = Job(killed_runs.ragged_examples(13), chosen, objective, 3, "test", PROBE)
     optimizers: list[Any] = []
     hook = register_optimizer_step_pre_hook(lambda optimizer, *_: optimizers.append(optimizer))
     curve = fit_weights(model, job, folder, sharding=sharding).curve

@@ -19,6 +19,7 @@ from aft.directories import finish_directory
 from aft.models.adapters import LoraSettings
 from aft.models.pocket import build_tokenizer
 from aft.training import checkpoints, loop
+from aft.training.job import Job
 from aft.training.parallel import replicated
 from aft.training.run import train_once
 from aft.training.settings import Objective, TrainingSettings
@@ -170,9 +171,14 @@ def six_steps(killed_runs, ragged_examples):
             {"kind": "six steps"},
             lambda: (killed_runs.small_llama(dropout=0.3, tied=False), build_tokenizer()),
             lambda: ragged_examples(13),
-            TrainingSettings(**usual, weight_decay=0.1, **settings),
-            Objective(term="aft", constraint="boundary"),
-            *(7, folder, "six steps"),
+            Job(
+                (),
+                TrainingSettings(**usual, weight_decay=0.1, **settings),
+                Objective(term="aft", constraint="boundary"),
+                seed=7,
+                label="six steps",
+            ),
+            folder,
         )
 
     return run

@@ -43,7 +43,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path, pocket_questions):
     bare = [Example("held out", [5], [[7, 1]], [], [], [], [], [], [], [])]
     choices = dataclasses.replace(pocket_questions[0], choices=("1", "2"))
     exam = Exam([choices, pocket_questions[1]], max_new_tokens=5, batch_rows=2)
-    job = Job(full, settings, AFT, 3, "label", bare, "# card", exam)
+    job = Job(full, settings, AFT, 3, "label", bare, exam, "# card")
     start = ModelDirectory(tmp_path / "start", "0123456789abcdef")
     write_job(tmp_path / "job", job, start, "full")
     read, *rest = read_job(tmp_path / "job")
@@ -53,7 +53,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path, pocket_questions):
 @pytest.mark.parametrize("room", ["alignment", "models", "scoring", "training"])
 def test_a_job_is_refused_by_other_code_than_that_of_its_key(room, tmp_path, edit_code):
     """Edited between the start of the run and that of its workers, which would train under the old code's key."""
-    job = Job([], SETTINGS, AFT, 3, "label", [], "# card")
+    job = Job([], SETTINGS, AFT, 3, "label")
     write_job(tmp_path, job, ModelDirectory(tmp_path / "start", "0123456789abcdef"), "none")
     edit_code(room)
     with pytest.raises(WorkerError, match="The code has changed while the run was going"):
@@ -63,7 +63,7 @@ def test_a_job_is_refused_by_other_code_than_that_of_its_key(room, tmp_path, edi
 
 
 def test_a_worker_whose_code_was_edited_while_it_started_does_not_train(tmp_path, edit_file):
-    write_job(tmp_path, Job([], SETTINGS, AFT, 3, "label", [], "# card"), ModelDirectory(tmp_path, "0123"), "none")
+    write_job(tmp_path, Job([], SETTINGS, AFT, 3, "label"), ModelDirectory(tmp_path, "0123"), "none")
     edit_file("training/loop.py")
     with pytest.raises(StoreError, match=r"changed since this run began \(aft/training/loop.py\)"):
         read_job(tmp_path)
@@ -72,8 +72,8 @@ def test_a_worker_whose_code_was_edited_while_it_started_does_not_train(tmp_path
 @pytest.mark.parametrize("launch", [TWO, SHARDED])
 def test_two_processes_train_what_one_trains(launch, pocket_directory, tmp_path):
     """The same key, so that either finds the other's model; one writer, a whole curve, nothing left of the job."""
-    alone = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "one", "x", probe=PROBE)
-    both = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "two", "x", probe=PROBE, launch=launch)
+    alone = train(pocket_directory, Job(EXAMPLES, SETTINGS, AFT, 0, "x", probe=PROBE), tmp_path / "one")
+    both = train(pocket_directory, Job(EXAMPLES, SETTINGS, AFT, 0, "x", probe=PROBE), tmp_path / "two", launch=launch)
     assert both.directory.path.name == alone.directory.path.name
     files = {str(path.relative_to(both.directory.path)) for path in both.directory.path.rglob("*")}
     assert files == {str(path.relative_to(alone.directory.path)) for path in alone.directory.path.rglob("*")}
@@ -93,14 +93,14 @@ def assert_nearly_equal(one, other):
 def test_two_processes_select_the_epoch_that_one_selects(launch, pocket_directory, pocket_questions, tmp_path):
     """One of them answers, with whole weights: that of an epoch before the last, since this model is never right."""
     exam = Exam(pocket_questions[:3], max_new_tokens=8, batch_rows=3)
-    asked = (pocket_directory, EXAMPLES, dataclasses.replace(SETTINGS, select="validation"), AFT, 0)
-    alone = train(*asked, tmp_path / "one", "x", exam=exam)
-    both = train(*asked, tmp_path / "two", "x", exam=exam, launch=launch)
+    job = Job(EXAMPLES, dataclasses.replace(SETTINGS, select="validation"), AFT, 0, "x", exam=exam)
+    alone = train(pocket_directory, job, tmp_path / "one")
+    both = train(pocket_directory, job, tmp_path / "two", launch=launch)
     assert both.directory.path.name == alone.directory.path.name
     examined = [[(row["step"], row[ACCURACY]) for row in run.curve if ACCURACY in row] for run in (alone, both)]
     assert examined == [[(3, 0.0), (6, 0.0)]] * 2
     assert_nearly_equal(both, alone)
-    last = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "last", "x")
+    last = train(pocket_directory, Job(EXAMPLES, SETTINGS, AFT, 0, "x"), tmp_path / "last")
     with pytest.raises(AssertionError):
         assert_nearly_equal(both, last)
 
@@ -110,7 +110,7 @@ def test_the_error_of_a_process_is_the_error_of_the_run(launch, pocket_directory
     """A learning rate of 1e30 makes the second step's scores infinite or not a number."""
     settings = dataclasses.replace(SETTINGS, learning_rate=1e30, max_grad_norm=1e30)
     with pytest.raises(NumericalError, match=r"not finite.*its questions are q"):
-        train(pocket_directory, EXAMPLES, settings, AFT, 0, tmp_path, "x", launch=launch)
+        train(pocket_directory, Job(EXAMPLES, settings, AFT, 0, "x"), tmp_path, launch=launch)
 
 
 RUN = """
@@ -120,12 +120,13 @@ from aft.models.directory import open_model
 from aft.models.adapters import LoraSettings
 from aft.models.directory import ModelDirectory
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import train
 from aft.training.settings import Launch, Objective, TrainingSettings
 examples = [Example(f"q{i}", [0, 5, 6 + i], [[7, 8 + i, 1]], [[9, 1], [10, i + 4, 1]], [0, 1]) for i in range(7)]
 settings = TrainingSettings(epochs=20000, learning_rate=1e-3, batch_size=3, checkpoint_every=5)
 start, workspace = open_model(Path(sys.argv[1])), Path(sys.argv[2])
-train(start, examples, settings, Objective(), 0, workspace, "x", launch=Launch(processes=2))
+train(start, Job(examples, settings, Objective(), 0, "x"), workspace, launch=Launch(processes=2))
 """
 
 
@@ -134,17 +135,17 @@ def test_the_model_that_it_was_asked_for_is_trained_or_none(pocket_directory, tm
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     start = ModelDirectory(pocket_directory.path, "0" * 16)
     with pytest.raises(ModelError, match="was replaced while this run was going"):
-        train(start, EXAMPLES, SETTINGS, AFT, 0, tmp_path, "x", launch=TWO)
+        train(start, Job(EXAMPLES, SETTINGS, AFT, 0, "x"), tmp_path, launch=TWO)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before, "and torch's are gone"
 
 
 def test_a_run_that_several_began_leaves_no_job_in_the_model_of_one(pocket_directory, tmp_path):
     """Training rows and the place of the start model are in it."""
-    made = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "once", "x").directory
+    made = train(pocket_directory, Job(EXAMPLES, SETTINGS, AFT, 0, "x"), tmp_path / "once").directory
     left = tmp_path / "again" / f".{made.path.name}.partial" / "job"
     left.mkdir(parents=True)
     (left / "order.json").write_text("{}", encoding="utf-8")
-    again = train(pocket_directory, EXAMPLES, SETTINGS, AFT, 0, tmp_path / "again", "x").directory
+    again = train(pocket_directory, Job(EXAMPLES, SETTINGS, AFT, 0, "x"), tmp_path / "again").directory
     assert again.fingerprint == made.fingerprint
     assert not (again.path / "job").exists()
 
@@ -227,5 +228,5 @@ def test_launches_without_a_meaning_are_refused(wrong, complaint):
 def test_what_does_not_go_with_sharded_weights_is_refused(wrong, complaint, pocket_directory, tmp_path):
     settings = dataclasses.replace(SETTINGS, **wrong)
     with pytest.raises(SettingsError, match=complaint):
-        fit_together(Job(EXAMPLES, settings, AFT, 0, "x", [], ""), pocket_directory, tmp_path, Launch(sharding="full"))
+        fit_together(Job(EXAMPLES, settings, AFT, 0, "x"), pocket_directory, tmp_path, Launch(sharding="full"))
     assert json.loads((tmp_path / "job" / "error.json").read_text(encoding="utf-8"))["kind"] == "SettingsError"

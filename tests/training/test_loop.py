@@ -33,7 +33,7 @@ def settings(**changes):
 
 def train(model, examples, objective, folder, probe=(), **changes):
     """The curve of a run."""
-    job = Job(examples, settings(**changes), objective, 3, "test", list(probe), card="")
+    job = Job(examples, settings(**changes), objective, 3, "test", list(probe))
     return loop.fit_weights(model, job, folder).curve
 
 

@@ -10,6 +10,7 @@ from aft.models.pocket import Architecture, build_model, build_tokenizer
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import get_task, pocket
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.monitor import DegradationMonitor
 from aft.training.run import TrainedModel, train, train_once
 from aft.training.settings import Objective, TrainingSettings
@@ -146,11 +147,8 @@ def pocket_runs(tmp_path_factory):
         {"kind": "start"},
         lambda: (build_model(small, len(tokenizer)), tokenizer),
         lambda: references[12:],
-        TrainingSettings(**usual, learning_rate=0.01, batch_size=16),
-        Objective(),
-        3,
+        Job((), TrainingSettings(**usual, learning_rate=0.01, batch_size=16), Objective(), 3, "start"),
         folder,
-        "start",
     )
 
     def ranked(example):
@@ -166,7 +164,7 @@ def pocket_runs(tmp_path_factory):
         objective = Objective(term="aft", constraint=constraint, weight=100.0)
         examples = [ranked(example) for example in references[12:]]
         label = f"train {objective.label}"
-        return train(start.directory, examples, settings, objective, 3, folder, label, probe=references[:12])
+        return train(start.directory, Job(examples, settings, objective, 3, label, probe=references[:12]), folder)
 
     return run
 
@@ -222,12 +220,15 @@ def watched_run(killed_runs: Any, workspace: Path) -> TrainedModel:
         {"kind": "watched"},
         lambda: (killed_runs.small_llama(tied=False), killed_runs.build_tokenizer()),
         lambda: killed_runs.ragged_examples(13),
-        TrainingSettings(**usual, checkpoint_every=5, monitor_every=2),
-        Objective(term="aft", weight=20.0),
-        7,
+        Job(
+            (),
+            TrainingSettings(**usual, checkpoint_every=5, monitor_every=2),
+            Objective(term="aft", weight=20.0),
+            7,
+            "watched",
+            probe=[Example("held out", [5, 6], [[7, 8, 1]])],
+        ),
         workspace,
-        "watched",
-        probe=[Example("held out", [5, 6], [[7, 8, 1]])],
     )
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from aft.models.directory import ModelDirectory, open_model
 from aft.training import checkpoints
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import TrainedModel, train
 from aft.training.settings import Objective, TrainingSettings
 
@@ -32,6 +33,7 @@ from aft.models.directory import open_model
 from aft.training import loop
 from aft.training.examples import Example
 from aft.training.run import train
+from aft.training.job import Job
 from aft.training.settings import Objective, TrainingSettings
 
 add_gradient, calls = loop.add_gradient, []
@@ -43,7 +45,7 @@ def killed(*args):
 loop.add_gradient = killed
 examples = [Example(**one) for one in json.loads(sys.argv[3])]
 settings, objective = TrainingSettings(**json.loads(sys.argv[4])), Objective(**json.loads(sys.argv[5]))
-train(open_model(Path(sys.argv[1])), examples, settings, objective, 7, Path(sys.argv[2]), "train")
+train(open_model(Path(sys.argv[1])), Job(examples, settings, objective, 7, "train"), Path(sys.argv[2]))
 """
 
 
@@ -76,7 +78,7 @@ def test_a_killed_run_goes_on_under_other_settings_of_how(
     examples = ragged_examples(13)
 
     def run(settings: TrainingSettings, workspace: Path) -> TrainedModel:
-        return train(pocket_directory, examples, settings, AFT, 7, workspace, "train")
+        return train(pocket_directory, Job(examples, settings, AFT, 7, "train"), workspace)
 
     begin(pocket_directory, examples, tmp_path / "cut", start_python)
     saved: list[int] = []
@@ -111,9 +113,9 @@ def test_under_dropout_a_killed_run_goes_on_with_other_masks(
     start, examples, settings = open_model(folder), ragged_examples(13), replace(SETTINGS, **changes)
     begin(start, examples, tmp_path / "cut", start_python)
     with caplog.at_level("INFO", "aft"):
-        resumed = train(start, examples, settings, AFT, 7, tmp_path / "cut", "train")
+        resumed = train(start, Job(examples, settings, AFT, 7, "train"), tmp_path / "cut")
     assert "train: continuing from step 4." in caplog.messages
-    expected = train(start, examples, SETTINGS, AFT, 7, tmp_path / "whole", "train")
+    expected = train(start, Job(examples, SETTINGS, AFT, 7, "train"), tmp_path / "whole")
     assert resumed.directory.path.name == expected.directory.path.name
     assert resumed.curve[3]["loss"] == expected.curve[3]["loss"]
     losses = [row["loss"] for row in resumed.curve]

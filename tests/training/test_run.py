@@ -20,6 +20,7 @@ from aft.models.publish import publish
 from aft.sealed import with_seal
 from aft.training import loop, selection
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import CURVE_COLUMNS, train, train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -33,7 +34,7 @@ PROBE = [Example("held out", [0, 5, 3], [[7, 8, 1]])]
 def start(pocket_directory, tmp_path):
     def started(examples=EXAMPLES, settings=SETTINGS, objective=AFT, seed=0, probe=()):
         label = f"train {objective.label}"
-        return train(pocket_directory, examples, settings, objective, seed, tmp_path, label, probe=probe)
+        return train(pocket_directory, Job(examples, settings, objective, seed, label, probe=probe), tmp_path)
 
     return started
 
@@ -60,7 +61,7 @@ def test_a_finished_model_is_whole_and_loads_anywhere(start, pocket_directory, t
 
 def test_a_finished_run_is_found_again_without_loading_the_model(tmp_path, small_llama, pocket_tokenizer, caplog):
     def run(load):
-        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, Job((), SETTINGS, AFT, 0, "train"), tmp_path)
 
     first = run(lambda: (small_llama(), pocket_tokenizer))
     with caplog.at_level("INFO", "aft"):
@@ -70,7 +71,7 @@ def test_a_finished_run_is_found_again_without_loading_the_model(tmp_path, small
 
 def test_a_damaged_model_is_made_anew(tmp_path, small_llama, pocket_tokenizer, caplog):
     def run(load):
-        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, Job((), SETTINGS, AFT, 0, "train"), tmp_path)
 
     first = run(lambda: (small_llama(), pocket_tokenizer))
     weights = first.directory.path / "model.safetensors"
@@ -85,7 +86,7 @@ def test_a_model_that_lacks_only_its_name_is_not_trained_again(tmp_path, small_l
     """Interrupted after the last file was written: the next run finds weights and curve, and only finishes."""
 
     def run(load):
-        return train_once({"kind": "model"}, load, lambda: EXAMPLES, SETTINGS, AFT, 0, tmp_path, "train")
+        return train_once({"kind": "model"}, load, lambda: EXAMPLES, Job((), SETTINGS, AFT, 0, "train"), tmp_path)
 
     def fail(*_):
         raise KeyboardInterrupt
@@ -215,8 +216,8 @@ def test_a_base_model_of_the_hub_is_named_on_the_card_but_is_no_other_one(start,
     """The same weights from a folder are the same training: whoever comes first writes the card."""
 
     def train_from(directory, workspace):
-        options = (EXAMPLES, SETTINGS, AFT, 0, tmp_path / workspace, "train aft+detached")
-        return train(directory, *options).directory.path
+        job = Job(EXAMPLES, SETTINGS, AFT, 0, "train aft+detached")
+        return train(directory, job, tmp_path / workspace).directory.path
 
     snapshot = tmp_path / "models--owner--tiny" / "snapshots" / "0123abcd"
     shutil.copytree(pocket_directory.path, snapshot)
@@ -268,7 +269,7 @@ def test_without_peft_nothing_is_loaded_but_what_was_made_is_found(start, tmp_pa
     monkeypatch.setitem(sys.modules, "peft", None)
     assert start(settings=LORA) == made
     with pytest.raises(SettingsError, match=r"pip install 'aft\[lora\]'"):
-        train_once({"kind": "model"}, refuse_to_load, lambda: EXAMPLES, LORA, AFT, 0, tmp_path, "train")
+        train_once({"kind": "model"}, refuse_to_load, lambda: EXAMPLES, Job((), LORA, AFT, 0, "train"), tmp_path)
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from aft.sampling.settings import SamplingSettings
 from aft.tasks import Question, pocket
 from aft.training import checkpoints, loop, run, selection
 from aft.training.examples import Example, build_examples
+from aft.training.job import Job
 from aft.training.run import TrainedModel, train
 from aft.training.selection import ACCURACY, Exam, best_epoch, is_over
 from aft.training.settings import Objective, TrainingSettings
@@ -53,13 +54,13 @@ def examples(base: ModelDirectory) -> list[Example]:
 def whole(base: ModelDirectory, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """The run without an interruption."""
     place = tmp_path_factory.mktemp("whole")
-    return train(base, examples, CHOSEN, Objective(), 5, place, "train vft", exam=EXAM)
+    return train(base, Job(examples, CHOSEN, Objective(), 5, "train vft", exam=EXAM), place)
 
 
 @pytest.fixture
 def trained(base: ModelDirectory, examples: list[Example], tmp_path: Path) -> Any:
     def trained(settings: TrainingSettings = CHOSEN, exam: Exam | None = EXAM, place: str = "models") -> TrainedModel:
-        return train(base, examples, settings, Objective(), 5, tmp_path / place, "train vft", exam=exam)
+        return train(base, Job(examples, settings, Objective(), 5, "train vft", exam=exam), tmp_path / place)
 
     return trained
 

@@ -65,17 +65,20 @@ class Origin:
         }
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How something is trained, and where; `evaluation` says how epochs are examined."""
+
+    training: TrainingSettings
+    objective: Objective
+    seed: int
+    model_cache: str
+    launch: Launch
+    evaluation: Evaluation
+
+
 def train_on(
-    start: ModelDirectory,
-    questions: Questions,
-    feedback: Iterable[pd.DataFrame],
-    training: TrainingSettings,
-    objective: Objective,
-    seed: int,
-    model_cache: str,
-    launch: Launch,
-    origin: Origin,
-    evaluation: Evaluation,
+    start: ModelDirectory, questions: Questions, feedback: Iterable[pd.DataFrame], setup: Setup, origin: Origin
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key.
 
@@ -87,28 +90,31 @@ def train_on(
     under a manifest that says for which objective it stands; one that learns nothing gets `start`.
     """
     from aft.training.examples import Overview, effective_objective, examples_of, refuse_held_out
+    from aft.training.job import Job
     from aft.training.run import CURVE_COLUMNS, train
     from aft.training.stored import stored
 
-    tokenizer, cache = start.tokenizer(), Path(model_cache)
+    training, objective, seed = setup.training, setup.objective, setup.seed
+    tokenizer, cache = start.tokenizer(), Path(setup.model_cache)
     chat = chat_settings(tokenizer)
     refuse_held_out((one for some, _ in blocks(questions.train) for one in some), questions.held_out, chat.examples)
     if not objective.learns:
-        return untrained(start, objective, training, seed, model_cache)
+        return untrained(start, objective, training, seed, setup.model_cache)
 
     def references(of: pd.DataFrame) -> "Iterator[Example]":
         told = of[of["reference"] != ""]
         return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
-    exam = _exam(start, questions.validation, evaluation) if training.select == "validation" else None
+    exam = _exam(start, questions.validation, setup.evaluation) if training.select == "validation" else None
+    probe = list(references(watched(questions.validation)))
     made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens, start.end_tokens())
     with stored(made, cache) as (examples, overview):
         effective = effective_objective(objective, overview, lambda: Overview(references(questions.train)))
         trained = train(
-            *(start, examples, training, effective, seed, cache, f"train {effective.label}"),
-            probe=list(references(watched(questions.validation))),
-            exam=exam,
-            launch=launch,
+            start,
+            Job(examples, training, effective, seed, f"train {effective.label}", probe, exam),
+            cache,
+            launch=setup.launch,
             provenance=origin.provenance(questions.train["dataset"], prompt_style(tokenizer), chat),
             overview=overview,
         )

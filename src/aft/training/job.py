@@ -22,16 +22,16 @@ _ORDER, _EXAMPLES, _PROBE = "order.json", "examples.arrow", "probe.arrow"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a model is trained on, and how; `probe`, `card` and `exam` are those of `aft.training.run.train`."""
+    """What a model is trained on, and how."""
 
     examples: Sequence[Example]
     settings: TrainingSettings
     objective: Objective
     seed: int
-    label: str
-    probe: list[Example]
-    card: str
-    exam: selection.Exam | None = None
+    label: str  # of the progress bar, the log and the kind of model
+    probe: Sequence[Example] = ()  # right responses to questions that are not trained on, see `aft.training.loop`
+    exam: selection.Exam | None = None  # what epochs are selected by (`select: validation`)
+    card: str = ""  # of the finished model
 
 
 def rooms_of(exam: selection.Exam | None) -> tuple[str, ...]:
@@ -73,8 +73,8 @@ def read_job(folder: Path) -> tuple[Job, ModelDirectory, Sharding]:
         order["seed"],
         order["label"],
         list(StoredExamples(folder / _PROBE)),
-        order["card"],
         exam,
+        order["card"],
     )
     return job, ModelDirectory(Path(order["start"]), order["fingerprint"]), order["sharding"]
 

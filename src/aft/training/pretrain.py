@@ -9,6 +9,7 @@ from aft.models import pocket as architecture
 from aft.models.tokens import end_token
 from aft.tasks import pocket
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import TrainedModel, train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -43,9 +44,6 @@ def pretrain_pocket(
         description,
         lambda: (architecture.build_model(model, len(tokenizer)), tokenizer),
         examples,
-        settings,
-        Objective(),
-        corpus.seed,
+        Job((), settings, Objective(), corpus.seed, "pretrain base model"),
         workspace,
-        "pretrain base model",
     )

@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from aft.training import selection
 from aft.training.examples import Example, Overview
 from aft.training.job import Job, rooms_of
 from aft.training.launch import JOB, fit_together
-from aft.training.settings import Launch, Objective, Sharding, TrainingSettings
+from aft.training.settings import Launch, Sharding, TrainingSettings
 from aft.training.stored import Sizes, sizes_of
 
 if TYPE_CHECKING:
@@ -53,47 +53,35 @@ class TrainedModel:
 
 def train(
     start: ModelDirectory,
-    examples: Sequence[Example],
-    settings: TrainingSettings,
-    objective: Objective,
-    seed: int,
+    job: Job,
     workspace: Path,
-    label: str,
     *,
-    probe: Sequence[Example] = (),
-    exam: selection.Exam | None = None,
     launch: Launch = ALONE,
     provenance: Mapping[str, Any] = {},
     overview: Overview | None = None,
 ) -> TrainedModel:
-    """Train from the weights of `start`; the same start, examples, settings and seed are trained once per workspace.
+    """Do a job from the weights of `start`; the same start and job are trained once per workspace.
 
-    `probe` holds right responses to questions that are not trained on; see `aft.training.loop`. `exam` is what epochs
-    are selected by (`select: validation`). Where and how it is trained does not count: a run that one process began,
-    several can end, or one under a smaller token budget.
-    `provenance` stands on the model's card, see `model_card`. `overview` is that of the examples, where it is known.
+    Where and how it is trained does not count: a run that one process began, several can end, or one under a smaller
+    token budget. `provenance` stands on the model's card, see `model_card`. `overview` is that of the examples, where
+    it is known.
     """
     description = {
-        "kind": f"model {label}",
+        "kind": f"model {job.label}",
         "start": start.fingerprint,
-        "examples": (overview or Overview(examples)).fingerprint,
-        "training": deciding(settings),
-        "objective": asdict(objective),
-        "seed": seed,
+        "examples": (overview or Overview(job.examples)).fingerprint,
+        "training": deciding(job.settings),
+        "objective": asdict(job.objective),
+        "seed": job.seed,
     }
     return train_once(
         description,
         lambda: (start.model(), start.tokenizer()),
-        lambda: examples,
-        settings,
-        objective,
-        seed,
+        lambda: job.examples,
+        job,
         workspace,
-        label,
-        probe=probe,
-        exam=exam,
         provenance={"base_model": start.made_from.get("name"), **provenance},
-        together=None if launch.alone else lambda job, directory: fit_together(job, start, directory, launch),
+        together=None if launch.alone else lambda carded, directory: fit_together(carded, start, directory, launch),
     )
 
 
@@ -101,40 +89,38 @@ def train_once(
     description: Description,
     load: Load,
     read: Callable[[], Sequence[Example]],
-    settings: TrainingSettings,
-    objective: Objective,
-    seed: int,
+    job: Job,
     workspace: Path,
-    label: str,
     *,
-    probe: Sequence[Example] = (),
-    exam: selection.Exam | None = None,
     provenance: Mapping[str, Any] = {},
     together: Callable[[Job, Path], None] | None = None,
 ) -> TrainedModel:
     """Train what `load` gives on what `read` gives, in a directory of `workspace` named by the hash of `description`.
 
-    AFT's code is in the hash, too; neither is called where the model is there already. A probe decides the curve and
-    the warnings beside the model, and enters the hash as well, as an exam does, which decides the model. `provenance`
-    stands on the model's card only: the same model from a folder is no other one. `together` fits the job in several
-    processes in place of this one. Raises `SettingsError` if the settings ask for an exam and there is none.
+    The job's own examples are not looked at. AFT's code is in the hash, too; neither is called where the model is there
+    already. A probe decides the curve and the warnings beside the model, and enters the hash as well, as an exam does,
+    which decides the model. `provenance` stands on the model's card only: the same model from a folder is no other one.
+    `together` fits the job in several processes in place of this one. Raises `SettingsError` if the settings ask for an
+    exam and there is none.
     """
-    if settings.select == "validation" and (exam is None or not exam.questions):
-        raise SettingsError(f"{label}: select is validation, but there are no validation questions; set it to last.")
-    exam = exam if settings.select == "validation" else None
-    watched = {"probe": Overview(probe).fingerprint} if probe else {}
+    exam = job.exam if job.settings.select == "validation" else None
+    if job.settings.select == "validation" and (exam is None or not exam.questions):
+        raise SettingsError(
+            f"{job.label}: select is validation, but there are no validation questions; set it to last."
+        )
+    watched = {"probe": Overview(job.probe).fingerprint} if job.probe else {}
     examined = {} if exam is None else {"validation": exam.decides}
     rooms = rooms_of(exam)
     made_from = {**description, "code": source_hash(*rooms), **watched, **examined}
     card = model_card(made_from, provenance)
 
     def build(directory: Path) -> None:
-        job = Job(read(), settings, objective, seed, label, list(probe), card, exam)
+        carded = replace(job, examples=read(), exam=exam, card=card)
         if together is None:
             with cleared():
-                fit(job, load, directory)
+                fit(carded, load, directory)
         else:
-            together(job, directory)
+            together(carded, directory)
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
     finished = build_once(workspace, made_from, build, *rooms)

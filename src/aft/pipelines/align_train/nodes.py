@@ -7,7 +7,7 @@ import pandas as pd
 
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Evaluation
-from aft.pipelines.training import Origin, Questions, train_on, with_reference_scores
+from aft.pipelines.training import Origin, Questions, Setup, train_on, with_reference_scores
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 
@@ -33,5 +33,5 @@ def train_variant(
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    how = (training, objective, seed, model_cache, launch, origin, evaluation)
-    return train_on(start, questions, feedback, *how)
+    setup = Setup(training, objective, seed, model_cache, launch, evaluation)
+    return train_on(start, questions, feedback, setup, origin)

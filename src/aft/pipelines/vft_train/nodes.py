@@ -8,7 +8,7 @@ from aft.models.chat import chat_settings
 from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import to_questions
-from aft.pipelines.training import NO_REFERENCES, Origin, Questions, train_on, untrained
+from aft.pipelines.training import NO_REFERENCES, Origin, Questions, Setup, train_on, untrained
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -36,5 +36,5 @@ def train_vft(
         return untrained(base_model, Objective(), training, seed, model_cache, warnings=[NO_REFERENCES])
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
-    how = (training, Objective(), seed, model_cache, launch, origin, evaluation)
-    return train_on(base_model, questions, (), *how)
+    setup = Setup(training, Objective(), seed, model_cache, launch, evaluation)
+    return train_on(base_model, questions, (), setup, origin)
