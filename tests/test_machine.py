@@ -133,5 +133,7 @@ print(step())
 @pytest.mark.parametrize(("weights", "kept"), [(SMALL - 1, True), (SMALL, False)])
 def test_a_step_of_a_small_model_gets_the_memory_that_the_one_before_left(weights: int, kept: bool) -> None:
     """32 MiB are 8,192 pages, which the kernel would hand out anew."""
-    told = subprocess.run([sys.executable, "-c", _FAULTS, str(weights)], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", _FAULTS, str(weights)], capture_output=True, encoding="utf-8", check=True
+    )
     assert (int(told.stdout) < 100) == kept
