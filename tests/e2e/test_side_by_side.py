@@ -101,7 +101,7 @@ def test_a_run_goes_on_when_a_process_that_works_for_it_is_killed(finished, base
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(finished, based, how):
-    """SIGINT as Ctrl-C sends it, to all processes of the group. What two began, one ends, and its log says from where."""
+    """SIGINT as Ctrl-C sends it, to all processes of the group. What two began, one ends; its log says from where."""
     run = start(based, TOGETHER)
     until(lambda: workers(based), run)
     until(variant_is_trained(based), run)
