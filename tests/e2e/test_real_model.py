@@ -46,7 +46,7 @@ def test_a_real_model_goes_through_all_stages_in_chat_with_lora(fresh: Any, mode
     """It learns the form of the answers, keeps its style, and its merged weights are its base's and its adapter's."""
     write_rows(fresh.folder / "train.jsonl", "Tom", TRAIN)
     write_rows(fresh.folder / "test.jsonl", "Mia", VALIDATION + TEST)
-    (fresh.folder / "conf/local/parameters.yml").write_text("comparisons: {few: [vft, aft_dc]}\n", "utf-8")
+    (fresh.folder / "conf/local/parameters.yml").write_text("comparisons: {few: [vft, rft, aft_dc]}\n", "utf-8")
     settings = {
         "base_model.source": model,
         "task.settings.path": fresh.folder,
@@ -60,7 +60,7 @@ def test_a_real_model_goes_through_all_stages_in_chat_with_lora(fresh: Any, mode
     done = fresh.run("--params", ",".join(f"{key}={value}" for key, value in settings.items()), env="smollm2")
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_csv(fresh.data / "08_reporting/smollm2/few/comparison.csv").set_index("variant")
-    assert table.index.tolist() == ["vft", "aft_dc"] and (table["questions"] == TEST).all()
+    assert table.index.tolist() == ["vft", "rft", "aft_dc"] and (table["questions"] == TEST).all()
     assert table["parse_failures"].min() < 0.5  # the form is learnt at once
     questions = pd.read_parquet(fresh.data / "03_primary/smollm2/test_questions.parquet")
     assert len(questions) == TEST and (fresh.data / "08_reporting/smollm2/few/report.html").is_file()

@@ -68,7 +68,7 @@ def test_while_a_process_is_at_a_node_its_turn_helps_with_others(crew, tmp_path)
     crew.add([started], values)
     until((tmp_path / "started").is_dir)
     crew.add([slow], {"command": ["sleep", "1"]})
-    until(lambda: crew._under_way)
+    until(lambda: "slow" in crew._under_way)  # "started" may still be, its folder being there
     crew.add([beside], {})
     assert crew.turn_of(slow)
     assert crew.turn_of(beside) and crew._outputs["pid"] == os.getpid()

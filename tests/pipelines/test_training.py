@@ -24,6 +24,7 @@ from aft.pipelines.vft_train.nodes import train_vft
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.tasks import Question
 from aft.training.examples import Example
+from aft.training.job import Job
 from aft.training.run import kept_warnings
 from aft.training.settings import Launch, Objective, TrainingSettings
 
@@ -95,10 +96,10 @@ def test_the_monitor_watches_the_first_questions_of_every_dataset_in_equal_share
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """64 in all, in the order of the table."""
-    probes: list[list[Example]] = []
+    probes: list[Sequence[Example]] = []
 
-    def stop(*given: Any, probe: list[Example], **options: Any) -> None:
-        probes.append(probe)
+    def stop(start: ModelDirectory, job: Job, *given: Any, **options: Any) -> None:
+        probes.append(job.probe)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("aft.training.run.train", stop)
