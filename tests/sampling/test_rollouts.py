@@ -85,8 +85,8 @@ def test_rows_of_held_out_questions_are_left_out_and_counted(
     assert "and 2 that match no question ('mine/17', 'Who?')" in caplog.text
 
 
-@pytest.mark.parametrize("family", ["ecqa", "aqua_rat", "jsonl/choice/hashes", "mawps"])
-def test_questions_with_options_or_of_mawps_are_known_by_what_is_asked(
+@pytest.mark.parametrize("family", ["ecqa", "aqua_rat", "jsonl/choice/hashes"])
+def test_questions_with_options_are_known_by_what_is_asked(
     family: str, imported: Import, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the prompt of the family or as they stand in it, under the id of a training question, too.
@@ -95,7 +95,7 @@ def test_questions_with_options_or_of_mawps_are_known_by_what_is_asked(
     """
 
     def asking(number: int) -> Question:
-        choices = None if family == "mawps" else ("pot", f"{number} mm")
+        choices = ("pot", f"{number} mm")
         text = f"Tom has {number} pens . Where are they ?"
         question = Question(f"{family}/{number}", family, "", text, choices, "#### A", "A", content_hash(text, choices))
         return replace(question, prompt=multiple_choice.prompt(question))

@@ -80,24 +80,11 @@ class Settings:
 def load_questions(settings: Settings) -> Mapping[str, list[Question]]:
     """All questions of the chosen sets in published order as test; training and validation questions if asked for.
 
-    A question that is asked twice (spaces do not count: "the beach ." is "the beach.") is kept once: in test, else in
-    the first set that has it. Of the questions to train on those are left out, too, whose equation does not give their
+    A question that is asked twice (by `content_hash`, for which spaces do not count) is kept once: in test, else in the
+    first set that has it. Of the questions to train on those are left out, too, whose equation does not give their
     answer; warnings count what is dropped. Raises `DataError` for a missing file or a malformed row, `SettingsError`
     where there are fewer questions than asked for.
     """
-
-    def as_handed_on(question: Question, split: str) -> Question:
-        """With the hash that all families have, by which questions of two of them are told to be the same."""
-        return replace(question, split=split, content_hash=content_hash(question.question))
-
-    return {split: [as_handed_on(one, split) for one in rows] for split, rows in _chosen(settings).items()}
-
-
-prompt, extract_answer, answers_equal = gsm8k.prompt, gsm8k.extract_answer, numbers_agree
-
-
-def _chosen(settings: Settings) -> dict[str, list[Question]]:
-    """The questions of each split, with the hash of their text without spaces, by which they are drawn and worded."""
     test: list[Question] = []
     asked: set[str] = set()
     for name in settings.sets:
@@ -115,7 +102,11 @@ def _chosen(settings: Settings) -> dict[str, list[Question]]:
         )
     validation = draw(pool, settings.validation_size, settings.split_seed)
     train = draw([one for one in pool if one not in validation], settings.train_size, settings.split_seed)
-    return {"train": train, "validation": validation, "test": test}
+    chosen = {"train": train, "validation": validation}
+    return {name: [replace(one, split=name) for one in rows] for name, rows in chosen.items()} | {"test": test}
+
+
+prompt, extract_answer, answers_equal = gsm8k.prompt, gsm8k.extract_answer, numbers_agree
 
 
 def _published(path: str, name: str) -> list[tuple[str, Any, Question]]:
@@ -125,7 +116,7 @@ def _published(path: str, name: str) -> list[tuple[str, Any, Question]]:
 
 
 def _question(row: Any, where: str, question_id: str) -> Question:
-    """A row of any set; its hash is that of the text without spaces."""
+    """A row of any set; spaces make no new question, "the beach ." is "the beach."."""
     if question_id.startswith(f"mawps/{_WITH_EQUATIONS}/"):
         text, answer = text_field(row, "question", where), field(row, "answer", where)
     else:
