@@ -16,7 +16,7 @@ from aft.code import source_hash
 from aft.errors import StoreError
 from aft.locks import lock_of, locked
 from aft.sampling.settings import ROOMS
-from aft.shards import Shards, ShardStore, encode, is_finished
+from aft.shards import Shards, ShardStore, attributes, encode, is_finished, n_rows
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Block = tuple[str, Callable[[], pd.DataFrame]]
@@ -221,7 +221,14 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
     assert not list(store.directory.glob(".*.partial"))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:-40])])
+def flip(shard: Path) -> None:
+    """Eight bytes of the first page, whose footer is whole."""
+    content = bytearray(shard.read_bytes())
+    content[20:28] = bytes(byte ^ 0xFF for byte in content[20:28])
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:-40]), flip])
 def test_a_shard_that_is_lost_or_torn_while_it_is_read_is_named(
     store: ShardStore, damage: Callable[[Path], object]
 ) -> None:
@@ -231,3 +238,11 @@ def test_a_shard_that_is_lost_or_torn_while_it_is_read_is_named(
     damage(shards[1])
     with pytest.raises(StoreError, match=f"The shard .*{shards[1].name} is missing or damaged"):
         next(read)
+
+
+@pytest.mark.parametrize("of", [n_rows, attributes])
+def test_so_is_one_whose_rows_or_attributes_are_asked_for(store: ShardStore, of: Callable[[Path], object]) -> None:
+    shards = fill(store, Maker().blocks)
+    shards[0].write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=f"The shard .*{shards[0].name} is missing or damaged"):
+        of(shards[0])

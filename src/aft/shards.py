@@ -10,7 +10,7 @@ finds the finished shards and makes the others; shards of other settings, models
 import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,28 +47,38 @@ class Shards:
         return pd.concat(self, ignore_index=True) if self.paths else pd.DataFrame()
 
 
-def _read(shard: Path) -> "pd.DataFrame":
-    import pandas as pd
-    from pyarrow import ArrowInvalid
+@contextmanager
+def _reading(shard: Path) -> Iterator[None]:
+    """Name a shard that was lost or damaged since it was found."""
+    from pyarrow import ArrowException
 
     try:
-        return pd.read_parquet(shard)
-    except (FileNotFoundError, ArrowInvalid) as error:
+        yield
+    except (OSError, ArrowException) as error:
         raise StoreError(f"The shard {shard} is missing or damaged: run the stage that makes it again.") from error
 
 
+def _read(shard: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    with _reading(shard):
+        return pd.read_parquet(shard)
+
+
 def n_rows(shard: Path) -> int:
-    """How many rows a shard has; they are not read."""
+    """How many rows a shard has; they are not read. Raises `StoreError` for one that was lost or damaged."""
     from pyarrow.parquet import read_metadata
 
-    return read_metadata(shard).num_rows
+    with _reading(shard):
+        return read_metadata(shard).num_rows
 
 
 def attributes(shard: Path) -> dict[str, Any]:
     """What the rows of a shard had in `DataFrame.attrs` when they were encoded; they are not read."""
     from pyarrow.parquet import read_schema
 
-    return json.loads((read_schema(shard).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+    with _reading(shard):
+        return json.loads((read_schema(shard).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
 
 
 class ShardStore:

@@ -376,11 +376,36 @@ class TestComparedWithTheModelsOwn:
         assert ("(vLLM: --dtype float32)" in caplog.text) is told
 
     def test_a_model_that_would_fill_the_memory_is_not_read(
-        self, server: Any, sample: Run, monkeypatch: pytest.MonkeyPatch
+        self, server: Any, sample: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr("os.sysconf", lambda name: 1)
         monkeypatch.setattr(ModelDirectory, "model", lambda *_: pytest.fail("read"))
+        with caplog.at_level(logging.INFO):
+            sample(server)
+        assert "not compared with the model's own: it would fill the memory" in caplog.text
+
+    def test_what_fails_is_told_and_what_was_sampled_is_kept(
+        self, server: Any, sample: Run, local: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(ModelDirectory, "model", fails)
+        assert_equal(sample(server), local)
+        assert "are not compared with the model's own: out of memory" in caplog.text and sample.finished == 2
+
+    def test_a_first_question_without_responses_is_passed_over(
+        self, server: Any, sample: Run, local: pd.DataFrame, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        long = set(local["seed"][:PER_BLOCK])
+        server.error = {"code": "context_length_exceeded"}
+        server.plan = lambda _, body: "400" if body["seed"] in long else None
+        server.change = lambda choice, fault: {
+            **choice,
+            "logprobs": {"token_logprobs": [min(0.0, one - 1) for one in choice["logprobs"]["token_logprobs"]]},
+        }
         sample(server)
+        assert f"log-probabilities of {local['question_id'][PER_BLOCK]} are up to" in caplog.text
 
 
 def test_no_key_is_needed_where_none_is_wanted(server: Any, sample: Run) -> None:

@@ -264,6 +264,20 @@ def test_a_question_that_is_asked_otherwise_is_another_exam() -> None:
     assert dataclasses.replace(EXAM, questions=[relabelled, *others]).decides == EXAM.decides
 
 
+def test_another_check_of_an_own_family_is_another_exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its whole package counts, as a module may import from it."""
+    package = tmp_path / "own_family_of_exam"
+    (package / "parts").mkdir(parents=True)
+    (package / "asked.py").write_text("from aft.tasks.gsm8k import *\n", encoding="utf-8")
+    (package / "parts/marks.py").write_text("LIMIT = 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = [dataclasses.replace(EXAM.questions[0], dataset="own_family_of_exam.asked")]
+    exam = dataclasses.replace(EXAM, questions=asked)
+    before = exam.decides
+    (package / "parts/marks.py").write_text("LIMIT = 2\n", encoding="utf-8")
+    assert exam.decides != before
+
+
 def test_the_test_questions_play_no_part(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked is the validation split, by content hash; the test split is never prompted."""
     asked: list[str] = []

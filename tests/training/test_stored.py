@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from aft.cache import find_entries, remove
 from aft.errors import DataError, StoreError
 from aft.files import digest
 from aft.training import stored as module
@@ -65,14 +66,26 @@ def test_the_fingerprint_is_that_of_the_list_as_a_whole() -> None:
     assert Overview(ragged(3)).fingerprint != digest(rows), "tokens that are read only count as well"
 
 
-def test_the_file_is_gone_afterwards_and_a_stray_one_is_unfinished_to_the_cache(tmp_path: Path) -> None:
+def test_the_file_is_gone_afterwards_and_cleaning_the_cache_leaves_it_alone_until_then(tmp_path: Path) -> None:
     with stored(ragged(2), tmp_path) as (examples, _):
-        (folder,) = tmp_path.iterdir()
-        assert folder.name.startswith(".") and folder.name.endswith(".partial") and len(examples) == 2
+        (entry,) = find_entries(tmp_path, [])
+        assert entry.state == "unfinished" and len(examples) == 2
+        with pytest.raises(StoreError, match="Another run is making"):
+            remove(entry)
+        assert len(list(examples)) == 2
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="without tokens"), stored([Example("q", [], [[1]])], tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".examples-0123.partial"
+    left.mkdir()
+    (left / "examples.arrow").write_bytes(b"half")
+    with stored(ragged(2), tmp_path) as (one, _), stored(ragged(3), tmp_path) as (other, _):
+        assert not left.exists() and (len(list(one)), len(list(other))) == (2, 3)
+        assert len(find_entries(tmp_path, [])) == 2
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, limit_file_size) -> None:

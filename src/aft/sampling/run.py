@@ -14,8 +14,9 @@ from aft.models.directory import ModelDirectory, on_device
 from aft.models.tokens import decode_response, encode_question, known_tokens
 from aft.progress import bar
 from aft.sampling.room import with_room
+from aft.sampling.served import compare_with_own
 from aft.sampling.settings import ROOMS, SamplerSettings, SamplingSettings, ServerSettings
-from aft.shards import ShardStore, encode, n_rows
+from aft.shards import Shards, ShardStore, encode, n_rows
 from aft.tasks import Question, get_task
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def sample_responses(
 
     responses = settings.samples + settings.greedy
 
+    asked: list[int] = []  # the blocks that this run makes
+
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
+        asked.extend(missing)
         wanted = responses * sum(len(blocks[number]) for number in missing)
         needed = wanted * settings.max_new_tokens * _BYTES
         warn_of_space(root, needed, f"{label}: {wanted:,} responses of up to {settings.max_new_tokens} tokens")
@@ -79,7 +83,18 @@ def sample_responses(
         )
     if server is not None:
         _tell_missing(shards, len(questions) * responses, server)
+        _compare(source, questions, Shards([shards[number] for number in asked]), settings)
     return shards
+
+
+def _compare(source: ModelDirectory, questions: Sequence[Question], made: Shards, settings: SamplingSettings) -> None:
+    """Compare what a server said of the first question that has responses, of those that it was asked now."""
+    for table in made:
+        if not table.empty:
+            first = table["question_id"].iloc[0]
+            question = next(one for one in questions if one.question_id == first)
+            compare_with_own(source, question, table[table["question_id"] == first], settings.precision)
+            return
 
 
 def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -> None:
@@ -130,7 +145,6 @@ class _Rows:
         self.settings_hash = digest(deciding(settings))
         self.model: Any = None
         self.tokenizer: Any = None
-        self.compared = False  # a server's log-probabilities with the model's own
         self.ends: frozenset[int] = frozenset()
 
     def of(self, block: Sequence[Question]) -> "pd.DataFrame":
@@ -161,15 +175,10 @@ class _Rows:
 
     def _responses(self, requests: Sequence["Request"]) -> list[list["Response"]]:
         from aft.sampling.engine import generate
-        from aft.sampling.served import compare_with_own
         from aft.sampling.server import ask_server
 
         if self.server is not None:
-            answers = ask_server(self.server, self.tokenizer, requests, self.settings, self.seed, self.ends)
-            if not self.compared:
-                self.compared = True
-                compare_with_own(self.source, requests[0], answers[0], self.settings.precision)
-            return answers
+            return ask_server(self.server, self.tokenizer, requests, self.settings, self.seed, self.ends)
         if self.model is None:
             self.model = on_device(self.source.model(self.settings.precision))
         return generate(self.model, requests, self.settings, self.seed, self.ends, known_tokens(self.tokenizer))

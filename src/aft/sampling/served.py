@@ -2,14 +2,17 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from aft.errors import AftError
 from aft.models.directory import ModelDirectory
+from aft.models.tokens import encode_question
 from aft.sampling.settings import Precision
+from aft.tasks import Question
 
 if TYPE_CHECKING:
-    from aft.sampling.engine import Request, Response
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -18,29 +21,45 @@ _NEAR: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 0.05}
 
 
 def compare_with_own(
-    source: ModelDirectory, request: "Request", responses: Sequence["Response"], precision: Precision
+    source: ModelDirectory, question: Question, responses: "pd.DataFrame", precision: Precision
 ) -> None:
-    """Warn if the server's log-probabilities of one question's responses are not those of the model in `source`.
+    """Warn if the server's log-probabilities of the responses to `question` are not those of the model in `source`.
 
-    The model is read on the CPU, as its card may be the server's, and not at all if it would take half of the memory.
+    The model is read on the CPU, as its card may be the server's, and not at all if it would take half of the memory
+    that is free; the log says so, and whatever else keeps it from being read.
     """
-    import torch
-
-    from aft.scoring.causal import check_causal
-    from aft.scoring.naive import token_logprobs
-
     weights = sum(path.stat().st_size for path in source.path.glob("*.safetensors"))
-    if not responses or weights > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
+    if weights > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 4:
+        logger.info("The server's log-probabilities are not compared with the model's own: it would fill the memory.")
         return
-    model = source.model(precision)
-    check_causal(model)
-    with torch.inference_mode():
-        own = [token_logprobs(model, [request.prompt], [one.token_ids]).sums_R.item() for one in responses]
-    distance = max(abs(mine - one.sum_logprob) / len(one.token_ids) for mine, one in zip(own, responses, strict=True))
+    try:
+        own = _sums(source, question, responses["token_ids"], precision)
+    except (AftError, RuntimeError, MemoryError) as error:  # it only warns: what was sampled is worth more
+        logger.warning("The server's log-probabilities are not compared with the model's own: %s", error)
+        return
+    distance = max(
+        abs(mine - told) / len(ids)
+        for mine, told, ids in zip(own, responses["sum_logprob"], responses["token_ids"], strict=True)
+    )
     if not distance <= _NEAR[precision]:
         logger.warning(
             "The server's log-probabilities of %s are up to %.2g nats per token away from those of the model in %s in "
             "%s: it computes in another precision (vLLM: --dtype %s), changes them (--logprobs-mode), or serves other "
             "weights.",
-            *(request.question_id, distance, source.path, precision, precision),
+            *(question.question_id, distance, source.path, precision, precision),
         )
+
+
+def _sums(
+    source: ModelDirectory, question: Question, responses: Iterable[Sequence[int]], precision: Precision
+) -> list[float]:
+    """Summed log-probability of each response, in nats."""
+    import torch
+
+    from aft.scoring.causal import check_causal
+    from aft.scoring.naive import token_logprobs
+
+    model, prompt = source.model(precision), encode_question(source.tokenizer(), question)
+    check_causal(model)
+    with torch.inference_mode():
+        return [token_logprobs(model, [prompt], [list(map(int, ids))]).sums_R.item() for ids in responses]

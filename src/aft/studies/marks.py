@@ -5,8 +5,10 @@ from typing import Any
 
 from aft.code import deciding, source_hash
 from aft.files import digest
+from aft.nested import leaves
 from aft.pipelines.content import MODELS, paths_of
 from aft.pipelines.evaluate.nodes import ROOMS
+from aft.tasks import own_code
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
 
@@ -27,8 +29,12 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
     """
     settings = {**params, "align": params["align"][variant]["objective"]}
     held = {key: content(path, key in MODELS) for key, path in _paths(params, seed)}
+    named = leaves({name: params[name] for name in ("task", "test_sets")})
+    families = [value for key, value in named if key.rpartition(".")[2] == "family"]
+    own = {f"code of {name}": digest(code) for name, code in own_code(families).items()}
     return {
         "code": source_hash(*ROOMS),
+        **own,
         **{name: digest(deciding(value)) for name, value in settings.items() if name not in _BESIDE},
         **{f"what {key} holds": value for key, value in held.items() if value is not None},
     }

@@ -3,9 +3,12 @@
 The questions of a user's own file belong to a family that is named by how their answers are checked.
 """
 
+import hashlib
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 from aft.errors import SettingsError
@@ -13,7 +16,7 @@ from aft.tasks.base import Question, Source, Task, content_hash
 from aft.tasks.checks import OWN
 from aft.tasks.evaluation_sets import EVALUATION_SETS
 
-__all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "task_names"]
+__all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "own_code", "task_names"]
 
 _NOT_FAMILIES = {
     *("answers", "base", "calculator", "checks", "evaluation_sets", "latex", "math_worker", "multiple_choice"),
@@ -41,6 +44,22 @@ def get_task(name: str) -> Task:
     Raises `SettingsError` if there is no such module, if it cannot be imported or if it lacks a name of the protocol.
     """
     return cast(Task, _family(name, _OF_A_TASK, "Task"))
+
+
+def own_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of each family that is no part of AFT, the SHA-256 of every source file of its package, by its path."""
+    return {name: _sources(name) for name in sorted(set(names)) if "." in name and name not in OWN}
+
+
+def _sources(name: str) -> dict[str, str]:
+    get_task(name)  # errors are its own
+    top = importlib.import_module(name.partition(".")[0])
+    folders = [Path(folder) for folder in getattr(top, "__path__", [])]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    }
 
 
 def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:

@@ -1,20 +1,24 @@
 """Training examples in an Arrow file that all processes of a run map into memory, and of which each reads a batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
 from typing import Any, NamedTuple, get_type_hints
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
+from aft.errors import StoreError
 from aft.files import write_atomically, writing
+from aft.locks import lock_of, locked
 from aft.training.examples import Example, Overview
 
 _ROWS = 1024  # examples of a record batch
+_NAME = "examples-"  # of the folders of `stored`
 _TOKENS = pa.list_(pa.int32())
 _TYPES = {str: pa.string(), Sequence[int]: _TOKENS, Sequence[Sequence[int]]: pa.list_(_TOKENS)}
 _TYPES |= {Sequence[float]: pa.list_(pa.float64())}
@@ -80,14 +84,30 @@ def write_examples(path: Path, examples: Iterable[Example]) -> Overview:
 
 @contextmanager
 def stored(examples: Iterable[Example], folder: Path) -> Iterator[tuple[StoredExamples, Overview]]:
-    """The examples in a file below `folder`, which is gone afterwards, and what is told of them all."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        place = TemporaryDirectory(prefix=".examples-", suffix=".partial", dir=folder)
-    with place as name:
-        path = Path(name, "examples.arrow")
-        overview = write_examples(path, examples)
-        yield StoredExamples(path), overview
+    """The examples in a file below `folder`, which is gone afterwards, and what is told of them all.
+
+    What a killed process left of them is removed by the next one. Its lock tells that a process is at work.
+    """
+    for left in folder.glob(f".{_NAME}*.partial"):
+        with suppress(StoreError), locked(_lock_of(left), patience=0):
+            rmtree(left, ignore_errors=True)
+            _lock_of(left).unlink(missing_ok=True)
+    place = folder / f".{_NAME}{uuid4().hex}.partial"
+    lock = _lock_of(place)
+    with locked(lock):
+        try:
+            with writing(place):
+                place.mkdir()
+            path = place / "examples.arrow"
+            overview = write_examples(path, examples)
+            yield StoredExamples(path), overview
+        finally:
+            rmtree(place, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _lock_of(place: Path) -> Path:
+    return lock_of(place.with_name(place.name.removeprefix(".").removesuffix(".partial")))
 
 
 def _sizes(example: Example) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.shards import Shards
-from aft.tasks import get_task
+from aft.tasks import get_task, own_code
 from aft.training.settings import Objective, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,10 @@ def identify(
         )
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
-    asked = [_asked(table) for table in (train_questions, test_questions, other_questions)]
-    code = [load_rooms(*ROOMS), model.made_from.get("code")]
+    tables = (train_questions, test_questions, other_questions)
+    own = own_code(name for table in tables for name in table["dataset"].unique())
+    code = [load_rooms(*ROOMS), model.made_from.get("code"), own]
+    asked = list(map(_asked, tables))
     files = [_shared(path, is_model=False) for path in (labelling.ratings_file, candidates_from)]
     held = [*files, _shared(sample_from, is_model=True)]
     return digest([vft, sample_from, candidates_from, settings, held, asked, code])

@@ -27,7 +27,7 @@ from aft.pipelines.tables import feedback as check_feedback
 from aft.pipelines.tables import lookup
 from aft.scoring.groups import pack
 from aft.shards import Shards, ShardStore, attributes, encode, n_rows
-from aft.tasks import Question, get_task
+from aft.tasks import Question, own_code
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def label_and_rank(
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
         for number in missing:
-            yield number, encode(labeller.feedback(blocks[number]))
+            yield number, encode(labeller.feedback(blocks[number], asked[number] if asked else None))
 
     contents: list[Any] = [list(map(hash_file, block.paths)) for block in blocks]
     # A judge's answers are not made from the candidates alone: what is missing of them is asked for in every run.
@@ -97,13 +97,13 @@ class _Labeller:
             "kind": "feedback",
             "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
             "questions": hashlib.sha256(hashes_N.tobytes()).hexdigest(),
-            "own_tasks": {name: _code_of(name) for name in self.questions["dataset"].unique() if "." in name},
+            "own_tasks": own_code(self.questions["dataset"].unique()),
         }
 
-    def feedback(self, block: Shards) -> pd.DataFrame:
-        """The feedback on a block, with its counts in `attrs`."""
+    def feedback(self, block: Shards, asked: tuple[pd.Series, _Report] | None) -> pd.DataFrame:
+        """The feedback on a block, with its counts in `attrs`; `asked` are its ratings, where they are known."""
         feedback, candidates, questions, given = self.unrated(block)
-        ratings, judged = self.ratings(feedback, candidates, questions)
+        ratings, judged = asked or self.ratings(feedback, candidates, questions)
         feedback = check_feedback(with_ratings(feedback, ratings))
         feedback.attrs = {"counts": count(feedback), "given": given, "judged": judged}
         return feedback
@@ -144,12 +144,6 @@ class _Labeller:
                 "feedback need another judge (labelling.judge).",
                 judged,
             )
-
-
-def _code_of(task: str) -> dict[str, str]:
-    """Hashes of the source of a task family outside AFT, and of the files beside it, which it may import."""
-    folder = Path(getattr(get_task(task), "__file__", "")).parent
-    return {path.name: hash_file(path) for path in folder.glob("*.py")}
 
 
 def _summary(counts: _Report, given: _Report, questions: int, labelling: Labelling) -> dict[str, Any]:
