@@ -205,6 +205,20 @@ def test_the_same_question_asked_learnt_or_checked_otherwise_is_another(
     assert identify(**{which: table}) == identify(**{which: table.copy()})
 
 
+def test_results_under_another_check_of_an_own_family_are_others(
+    identify: Callable[..., str], pocket_questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test set's family, of which no model knows."""
+    family = tmp_path / "own_family_of_tests" / "asked.py"
+    family.parent.mkdir()
+    family.write_text("from aft.tasks.gsm8k import *\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    table = to_table([replace(one, dataset="own_family_of_tests.asked") for one in pocket_questions])
+    before = identify(test_questions=table)
+    family.write_text("from aft.tasks.gsm8k import *\nLIMIT = 2\n", encoding="utf-8")
+    assert identify(test_questions=table) != before
+
+
 def test_results_of_a_model_that_other_code_trained_are_others(identify: Callable[..., str], tmp_path: Path) -> None:
     assert identify(model=made(tmp_path / "earlier", code="of before")) != identify()
 

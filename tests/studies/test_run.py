@@ -27,6 +27,8 @@ from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBas
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.studies import cell, run
 from aft.studies.definition import Study, Sweep
+from aft.studies.marks import changed as changed_of
+from aft.studies.marks import mark_of
 from aft.studies.plan import Cell, points_of
 from aft.tasks.pocket import Corpus
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -205,6 +207,19 @@ def test_how_and_where_it_is_computed_runs_nothing_again(place: Place, key: str,
 def test_what_decides_runs_again_what_it_decides(place: Place, key: str, value: Any, again: list[Any]) -> None:
     place.set(key, value)
     assert place.run() == again
+
+
+def test_the_code_of_an_own_family_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tmp_path / "own_family_of_studies" / "asked.py"
+    family.parent.mkdir()
+    family.write_text("from aft.tasks.gsm8k import *\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = {"family": "own_family_of_studies.asked", "settings": {}}
+    marks = []
+    for line in ("", "LIMIT = 2\n"):
+        family.write_text(f"from aft.tasks.gsm8k import *\n{line}", encoding="utf-8")
+        marks.append(mark_of({**PARAMS, "test_sets": {"own": asked}}, "aft", 0, lambda path, is_model: None))
+    assert changed_of(*marks) == ["code of own_family_of_studies.asked"]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"vft": "3f9a"}', "{"])
