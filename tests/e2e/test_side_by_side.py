@@ -38,15 +38,20 @@ def made(project) -> dict[str, str]:
 
 
 def start(project, parameters: str) -> "subprocess.Popen[str]":
-    """A run in a process group of its own, as of a terminal."""
-    return subprocess.Popen(
-        [*project.command(), f"--params={parameters}"],
-        cwd=Path(__file__).parents[2],
-        env=project.environment(),
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        start_new_session=True,
-    )
+    """A run in a process group of its own, as of a terminal: Ctrl-C reaches it even if these tests ignore it, as what a
+    shell starts in the background does, and hands on."""
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*project.command(), f"--params={parameters}"],
+            cwd=Path(__file__).parents[2],
+            env=project.environment(),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def workers(project) -> list[int]:
