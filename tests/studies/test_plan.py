@@ -130,20 +130,23 @@ def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
         ({"orderings": [{"claim": "c", "above": "aft", "below": "rft"}]}, "no rft to order"),
         ({"orderings": [{"claim": "c", "above": "aft@2", "below": "vft"}]}, "no aft@2"),
         ({"orderings": [{"claim": "c", "above": "aft", "below": "vft", "metric": "speed"}]}, "no speed"),
+        ({"figures": ["mean_at_8"]}, "reports mean_at_8"),
+        ({"orderings": [{"claim": "c", "above": "aft", "below": "vft", "metric": "mean_at_8"}]}, "no mean_at_8"),
     ],
 )
 def test_what_cannot_be_told_is_refused_before_anything_runs(change: dict[str, object], words: str) -> None:
     study = {"title": "T", "question": "Q", "variants": ["vft", "aft"], "seeds": [0], **change}
     with pytest.raises(SettingsError, match=words):
-        read_studies({"one": study}, VARIANTS)["one"].check_reported([4], ["validation"])
+        read_studies({"one": study}, VARIANTS)["one"].check_reported([4], 6, ["validation"])
 
 
 def test_what_can_be_told_is_not_refused() -> None:
-    orderings = [{"claim": "c", "above": "aft_bc@0.15", "below": "vft", "metric": "validation"}]
+    orderings = [
+        {"claim": "c", "above": "aft_bc@0.15", "below": "vft", "metric": name} for name in ("validation", "mean_at_6")
+    ]
     study = {**{name: getattr(SWEPT, name) for name in SWEPT.__dataclass_fields__}, "orderings": orderings}
-    read_studies({"one": {**study, "figures": ["accuracy", "maj_at_4"]}}, VARIANTS)["one"].check_reported(
-        [4], ["validation"]
-    )
+    study["figures"] = ["accuracy", "mean_at_6", "maj_at_4"]
+    read_studies({"one": study}, VARIANTS)["one"].check_reported([4], 6, ["validation"])
 
 
 def test_the_page_has_the_papers_values_by_variant_and_value_of_the_sweep() -> None:

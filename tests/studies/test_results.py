@@ -121,6 +121,12 @@ def test_assessment_accuracy_and_perplexity_are_compared_by_question() -> None:
     assert perplexity["difference"] == pytest.approx(math.e - math.exp(0.5))
 
 
+def test_samples_are_compared_by_question() -> None:
+    """Each has one sample, right where the greedy answer is: as under accuracy, .75; rft has none right."""
+    assert _verdict(Ordering("samples", above="aft@0.1", below="vft", metric="mean_at_1"))["difference"] == 0.75
+    assert _verdict(Ordering("samples", above="aft@0.1", below="rft", metric="mean_at_1"))["verdict"] == "agrees"
+
+
 def test_an_ordering_must_name_one_result() -> None:
     with pytest.raises(SettingsError, match=r"vft, rft, aft@0\.1, aft@0\.2"):
         _verdict(Ordering("which aft?", above="aft", below="vft"))

@@ -212,14 +212,14 @@ def _figure(row: Mapping[Any, Any], name: str) -> str:
         return f"{value:.3f}"
     if name.startswith("training_"):
         return f"{value:,.0f}"
-    ends = [float(row[column]) for column in _ends(name)] if name.startswith("accuracy") else []
+    ends = [float(row[column]) for column in _ends(name)] if name.startswith(("accuracy", "mean_at_")) else []
     interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
     std = float(row["std_over_seeds"]) if name == "accuracy" else math.nan
     return f"{100 * value:.1f}{interval}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")
 
 
 def _ends(accuracy: str) -> list[str]:
-    """The columns with the interval of an accuracy: on the test questions, or in another set."""
+    """The columns with the interval of an accuracy: on the test questions, greedy or of samples, or in another set."""
     other = accuracy.removeprefix("accuracy").lstrip("_")
     return [f"{other}_{end}" if other else end for end in ("low", "high")]
 

@@ -55,7 +55,9 @@ class Ordering:
     claim: str
     above: str
     below: str
-    metric: str = "accuracy"  # or assessment_accuracy, perplexity_of_positives, or another question set's name
+    metric: str = (
+        "accuracy"  # mean_at_k, assessment_accuracy, perplexity_of_positives, or another set of questions
+    )
     source: Literal["paper", "implied", "own"] = "paper"  # the paper says it, it follows from the paper, or it is ours
 
 
@@ -166,13 +168,15 @@ class Study:
             over_seconds=self.over_seconds,
         )
 
-    def check_reported(self, ks: list[int], sets: list[str]) -> None:
-        """Raise `SettingsError` if the study reports what runs with these k and question sets do not measure."""
+    def check_reported(self, ks: list[int], samples: int, sets: list[str]) -> None:
+        """Raise `SettingsError` if the study reports what runs do not measure that have these k, so many samples of a
+        test question and these sets of questions."""
         if not self.figures or (self.figure == "sweep" and not self.figures[0].startswith("accuracy")):
             raise SettingsError(
                 f"The study '{self.title}' needs figures, and the figure sweep an accuracy as the first."
             )
-        known = {*_FIGURES, *(f"accuracy_{name}" for name in sets)}
+        means = [f"mean_at_{samples}"] if samples else []
+        known = {*_FIGURES, *means, *(f"accuracy_{name}" for name in sets)}
         at_k = {name: int(found[1]) for name in self.figures if (found := _AT_K.fullmatch(name))}
         unknown = [name for name in self.figures if name not in (known | at_k.keys())]
         if unknown:
@@ -184,7 +188,7 @@ class Study:
             raise SettingsError(
                 f"The study '{self.title}' reports {', '.join(self.figures)}, but evaluation.ks are {ks}."
             )
-        metrics = ["accuracy", "assessment_accuracy", "perplexity_of_positives", *sets]
+        metrics = ["accuracy", *means, "assessment_accuracy", "perplexity_of_positives", *sets]
         for one in self.orderings:
             wrong = [name for name in (one.above, one.below) if name not in self.results]
             wrong += [] if one.metric in metrics else [one.metric]

@@ -11,6 +11,7 @@ from aft.alignment.variants import BASELINE
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.compare import comparison_table, greedy_correctness
+from aft.evaluation.predictions import sampled_accuracy
 from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
@@ -144,6 +145,8 @@ def _measure(metric: str) -> Callable[[Results], pd.DataFrame]:
     """The function that gives a metric of each question (row) under each seed (column)."""
     if metric == "accuracy":
         return lambda one: greedy_correctness(one.predictions)
+    if metric.startswith("mean_at_"):  # of all samples
+        return lambda one: pd.DataFrame({seed: sampled_accuracy(rows) for seed, rows in one.predictions.items()})
     if metric == "assessment_accuracy":
         return lambda one: pd.DataFrame({seed: accuracy_by_question(rows) for seed, rows in one.assessment.items()})
     if metric == "perplexity_of_positives":

@@ -97,7 +97,8 @@ class Workplace:
             with self.context(point.label, study.seeds[0], point.params) as context:
                 params = context.params
             check_known(params)
-            study.check_reported(params["evaluation"].ks, ["validation", *params["test_sets"]])
+            asked = params["evaluation"]
+            study.check_reported(asked.ks, asked.sampling.samples, ["validation", *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
         """A path as a person may see it: relative to the project where it lies in it."""
