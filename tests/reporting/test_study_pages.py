@@ -104,6 +104,12 @@ def test_every_figure_is_drawn_and_the_page_has_it(figure: Any, tmp_path: Path) 
     assert "| the paper's | 1 | 0 | 0 | 0 |" in text
 
 
+def test_what_a_person_reads_in_the_studies_stands_before_their_tables(tmp_path: Path) -> None:
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
+    text = document(tmp_path, ["beta"], tmp_path, tmp_path, "## What they say\n\nAll.\n")
+    assert 0 < text.index("\n\n## What they say\n\nAll.\n\n") < text.index("## Orderings")
+
+
 def test_votes_are_drawn_over_k(tmp_path: Path) -> None:
     paper: dict[str, dict[Place, float]] = {"maj_at_1": {("vft", None): 34.83}, "maj_at_4": {("vft", None): 39.61}}
     votes = StudyPage(

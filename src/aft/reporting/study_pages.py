@@ -114,8 +114,11 @@ def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, fi
     )
 
 
-def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) -> str:
-    """All finished studies as one page in `home`, its figures copied to `figures`; unfinished ones are named."""
+def document(folder: Path, studies: Iterable[str], figures: Path, home: Path, reading: str = "") -> str:
+    """All finished studies as one page in `home`, its figures copied to `figures`; unfinished ones are named.
+
+    `reading` is what a person makes of them, which stands before the tables.
+    """
     names = list(studies)
     summaries = {name: _summary(folder / name) for name in names}
     # Without a level it was written by a version whose intervals were over questions only.
@@ -132,6 +135,7 @@ def document(folder: Path, studies: Iterable[str], figures: Path, home: Path) ->
     return render(
         "studies.md.j2",
         version=__version__,
+        reading=reading.strip(),
         missing=[name for name in names if name not in done],
         tally=_tally(table) if len(table) else [],
         claims=_claims(table),

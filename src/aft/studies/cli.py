@@ -86,11 +86,13 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
 @click.option("--output", type=click.Path(path_type=Path), default=Path("docs/results.md"), show_default=True)
 @at_workplace
 def document_studies(place: "Workplace", output: Path) -> None:
-    """Write one page from the files of all finished studies."""
+    """Write one page from the files of all finished studies; OUTPUT_reading.md, if there, stands before the tables."""
     from aft.files import write_atomically
     from aft.reporting.study_pages import document
 
-    text = document(place.studies, _read(place), output.parent / "figures", output.parent)
+    own = output.with_name(f"{output.stem}_reading.md")
+    reading = own.read_text(encoding="utf-8") if own.is_file() else ""
+    text = document(place.studies, _read(place), output.parent / "figures", output.parent, reading)
     write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))
     click.echo(f"Written: {output}")
 

@@ -55,9 +55,7 @@ class Ordering:
     claim: str
     above: str
     below: str
-    metric: str = (
-        "accuracy"  # mean_at_k, assessment_accuracy, perplexity_of_positives, or another set of questions
-    )
+    metric: str = "accuracy"  # mean_at_k, assessment_accuracy, perplexity_of_positives, or another set of questions
     source: Literal["paper", "implied", "own"] = "paper"  # the paper says it, it follows from the paper, or it is ours
 
 
