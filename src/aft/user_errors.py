@@ -36,6 +36,8 @@ def one_sentence(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, AftError):
             return str(cause)
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its sake
+            return _of_memory(str(cause))
         if isinstance(cause, ParameterValidationError):
             return _without_pydantic(str(cause))
         cause = cause.__cause__ or cause.__context__
@@ -47,6 +49,16 @@ def one_sentence(error: BaseException) -> str | None:
     if unreadable or _raised_in("omegaconf", error) or _raised_in("kedro.config", error):
         return f"The configuration cannot be read ({said}); each of its files holds keys with their values."
     return None
+
+
+def _of_memory(message: str) -> str:
+    """Torch's message about a GPU that is full, without its advice to developers, and the settings that use less."""
+    said = ". ".join(message.split(". ")[:2]).rstrip(".")
+    return (
+        f"{said}. Lower training.token_budget, sampling.batch_rows or evaluation.sampling.batch_rows, whichever stage "
+        "this was, or end what else is on this GPU, and run the same command again: results do not change by it, and "
+        "finished work is kept."
+    )
 
 
 def _without_pydantic(message: str) -> str:

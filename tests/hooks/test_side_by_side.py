@@ -184,3 +184,12 @@ def test_what_was_told_beforehand_is_not_told_again_and_the_end_closes_all(start
     assert crew.closed and handler.filter(
         logging.LogRecord("aft.directories", logging.INFO, "", 0, "Reusing", None, None)
     )
+
+
+def test_every_attribute_of_a_hook_can_be_read_before_the_first_run() -> None:
+    """As releases of pluggy before 1.7 do when they look for a plugin's hooks, properties among them."""
+    from aft.settings import HOOKS
+
+    for hook in (SideBySideHook(), *HOOKS):
+        for name in dir(hook):
+            getattr(hook, name)

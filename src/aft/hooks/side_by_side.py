@@ -56,8 +56,8 @@ class SideBySideHook:
         parameters: dict[str, Any] = catalog.load("parameters")
         self._catalog, self._rest = catalog, list(pipeline.nodes)
         self._asked: set[str] = set()  # nodes that are to be run beforehand
-        self._limit, self._threads = (parameters.get(name, "auto") for name in MACHINE)
-        share_cores(1, self._given_threads)
+        self._limit, self._threads = (_number(parameters.get(name, "auto")) for name in MACHINE)
+        share_cores(1, self._threads)
         launch = read(Launch, parameters.get("launch", {}), "launch")  # a mapping yet if no node reads it
         sampler = read(SamplerSettings, parameters.get("sampler", {}), "sampler")
         if self._limit == 1 or not launch.alone or sampler.cluster:
@@ -145,13 +145,13 @@ class SideBySideHook:
 
     def _start(self, nodes: Collection[Node]) -> None:
         """Start as many processes as there are to be, but no more than these nodes' variants."""
-        number = min(len({node.namespace for node in nodes}), _number(self._limit) or usual_jobs())
+        number = min(len({node.namespace for node in nodes}), self._limit or usual_jobs())
         if number < 2:
             return
-        threads = {THREADS: str(self._given_threads)} if self._given_threads and THREADS not in os.environ else {}
+        threads = {THREADS: str(self._threads)} if self._threads and THREADS not in os.environ else {}
         shares = [share | threads for share in shares_of(visible_devices(), number)[1:]]  # the first one is ours
         logger.info("%d processes work side by side.", number)
-        share_cores(number, self._given_threads)
+        share_cores(number, self._threads)
         self._open.callback(share_cores, 1)
         self._crew = Crew(shares, ROOMS, _NEEDED)
         self._open.callback(self._crew.close)
@@ -161,10 +161,6 @@ class SideBySideHook:
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._silence)
             self._open.callback(handler.removeFilter, self._silence)
-
-    @property
-    def _given_threads(self) -> int | None:
-        return _number(self._threads)
 
 
 def _number(setting: str | int) -> int | None:
