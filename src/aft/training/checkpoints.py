@@ -109,11 +109,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tup
 
 
 def _on_first_rank(tensors: Tensors, parallel: Parallel) -> Tensors:
-    kept = {}
+    kept, places = {}, set()
     for name, tensor in tensors.items():
         full = parallel.full_tensor(tensor)  # the others drop it at once: they hold one whole tensor at a time
         if collectives.is_first():
-            kept[name] = (full if full is tensor else full.cpu()).contiguous()
+            one = (full if full is tensor else full.cpu()).contiguous()
+            # bitsandbytes has one table of its eight-bit values for all weights; safetensors wants each for itself.
+            kept[name] = one.clone() if one.data_ptr() in places else one
+            places.add(one.data_ptr())
     return kept
 
 
