@@ -81,8 +81,9 @@ def test_gradients_of_passes_are_summed_in_float32(small_llama, ragged_examples,
         hand_over(weight)
 
     monkeypatch.setattr(weights, "_hand_over", record)
+    masters: Any = weights.trained
     hook = register_optimizer_step_pre_hook(
-        lambda *_: given.update({name: master.grad.clone() for name, master in weights.trained(model).items()})
+        lambda *_: given.update({name: master.grad.clone() for name, master in masters(model).items()})
     )
     train(model, ragged_examples(4), tmp_path, **HALF, token_budget=30, max_steps=1, max_grad_norm=1e9)
     hook.remove()
@@ -143,7 +144,7 @@ def test_an_adapter_is_learnt_on_smaller_weights_and_merged_into_the_bases_own(
         assert dtype == (torch.float32 if "lora_" in name else own), name
     assert made.curve[-1]["loss"] < made.curve[0]["loss"]
 
-    expected = add_adapter(small_llama(), lora, 7)
+    expected: Any = add_adapter(small_llama(), lora, 7)
     adapter = load_file(made.directory.path / "adapter/adapter_model.safetensors")
     for name, weight in adapter.items():
         expected.get_parameter(name.replace(".weight", ".default.weight")).data = weight

@@ -87,5 +87,6 @@ def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def round_masters(model: torch.nn.Module) -> None:
     """Give every weight that has a master its rounded value."""
     for weight in model.parameters():
-        if hasattr(weight, "master"):
-            weight.copy_(weight.master)
+        master = getattr(weight, "master", None)
+        if master is not None:
+            weight.copy_(master)
