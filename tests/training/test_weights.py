@@ -18,7 +18,7 @@ from aft.models.pocket import build_tokenizer
 from aft.training import checkpoints, loop, weights
 from aft.training.job import Job
 from aft.training.optimizer import make_optimizer, make_schedule
-from aft.training.parallel import replicated
+from aft.training.parallel import collectives, replicated
 from aft.training.run import train_once
 from aft.training.settings import Objective, TrainingSettings
 
@@ -113,6 +113,21 @@ def test_the_model_is_saved_as_it_was_trained(small_llama, ragged_examples, tmp_
     for name, master in weights.trained(model).items():
         assert torch.equal(saved.get_parameter(name), master.to(torch.bfloat16)), name
     assert all(one.dtype == torch.float32 for one in made.directory.model().parameters()), "AFT says the type itself"
+
+
+def test_processes_add_up_the_gradients_of_masters(small_llama, monkeypatch):
+    """In float32, zeros where a process read nothing; the model's own bfloat16 weights keep no gradient."""
+    model, summed = small_llama(), []
+    weights.keep_masters(model, settings(**HALF))
+    model(input_ids=torch.tensor([[5, 6]])).logits.sum().backward()
+    monkeypatch.setattr(collectives, "_together", lambda: True)
+    monkeypatch.setattr(collectives.distributed, "all_reduce", summed.append)
+    masters: Any = weights.trained(model)
+    masters["model.norm.weight"].grad = None
+    replicated.add_up(model)
+    assert [id(one) for one in summed] == [id(master.grad) for master in masters.values()]
+    assert {one.dtype for one in summed} == {torch.float32} and not masters["model.norm.weight"].grad.any()
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 # --- under an adapter -------------------------------------------------------------------------------------------------
