@@ -1,6 +1,6 @@
 """The steps of `gpu.sh`, one per call, each with its rows in FOLDER/<step>.json as soon as they are measured.
 
-    python benchmarks/gpu.py {exactness,recipe,align,align7b,memory,sampling,checkpoint} FOLDER [--tiny]
+    python benchmarks/gpu.py {exactness,recipe,align,align7b,memory,precision,sampling,checkpoint} FOLDER [--tiny]
     python benchmarks/gpu.py table FOLDER
 
 - exactness: the invariants of the tests on the card; naive, shared and two_pass beside each other on a model of 1B
@@ -8,6 +8,8 @@
 - recipe: the recipe `smoke` by Kedro, without MLflow, and the devices that its models were called on.
 - align, align7b: one training step, see `align_step.py`; where its time goes.
 - memory: the peak of a step on one question of k responses.
+- precision: twenty steps of the loop under every `weights` and `optimizer`, all weights or LoRA: rates, peaks, losses;
+  a run of moments in eight bits stopped and resumed. Without bitsandbytes or peft the others are done.
 - sampling: see `sampling.py`; where the time of a step goes.
 - checkpoint: saving and loading one, with AdamW's moments.
 
@@ -21,6 +23,7 @@ import math
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -202,9 +206,9 @@ class Stopped(Exception):
     """In place of a kill."""
 
 
-def trained(precision: Any, stop: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def trained(precision: Any, stop: bool = False, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights before and after twenty steps; with `stop`, interrupted at the first checkpoint and taken up again."""
-    from aft.training import checkpoints, loop
+    from aft.training import checkpoints, loop, weights
     from aft.training.job import Job
     from aft.training.settings import Objective, TrainingSettings
 
@@ -212,6 +216,7 @@ def trained(precision: Any, stop: bool = False) -> tuple[torch.Tensor, torch.Ten
         **{"epochs": 9, "max_steps": 20, "learning_rate": 1e-3, "batch_size": 8, "token_budget": 600},
         precision=precision,
         checkpoint_every=10,
+        **how,
     )
     job = Job(ragged_examples(24), settings, Objective(term="aft", constraint="boundary"), 3, "test")
     save = checkpoints.save
@@ -229,7 +234,7 @@ def trained(precision: Any, stop: bool = False) -> tuple[torch.Tensor, torch.Ten
         loop.fit_weights(model, job, Path(folder))
     if DEVICE == "cuda" and model.device.type != "cuda":
         raise RuntimeError("The training loop did not take the card.")
-    return start, torch.nn.utils.parameters_to_vector(model.parameters()).detach().cpu()
+    return start, torch.nn.utils.parameters_to_vector(weights.trained(model).values()).detach().cpu()
 
 
 def ragged_examples(count: int) -> list[Any]:
@@ -318,6 +323,86 @@ def memory(tell: Tell, tiny: bool) -> None:
             run()
             seconds = min(clocked(run, DEVICE)[1] for _ in range(2))
             tell("memory", path=path, k=k, token_budget=most, peak_mib=peak_mib(run, DEVICE), seconds=seconds)
+
+
+def precision(tell: Tell, tiny: bool) -> None:
+    """The loop under every way in which weights and moments are kept, on the same questions, beside float32 weights."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    small = {**SHAPES["tiny"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    shape = "tiny" if tiny else "1b"
+    ways = [
+        *((False, kept, moments) for moments in ("adamw", "adamw_8bit") for kept in ("float32", "bfloat16")),
+        *((True, kept, "adamw") for kept in ("float32", "bfloat16", "nf4")),
+    ]
+    first: dict[bool, list[float]] = {}  # losses of float32 weights and AdamW, without and with LoRA
+    with patch.dict(SHAPES, {"tiny": small} if tiny else {}):  # bfloat16 is slow on a processor
+        for lora, weights, optimizer in ways:
+            run = partial(some_steps, tell, shape, 20, lora, first, weights=weights, optimizer=optimizer)
+            attempt(tell, f"{weights}, {optimizer}{', LoRA' * lora}", run)
+        for weights in ("bfloat16",) if tiny else ("float32", "bfloat16"):
+            attempt(tell, f"resumed, {weights}", partial(resumed_alike, tell, weights=weights, optimizer="adamw_8bit"))
+        for weights in () if tiny else ("bfloat16", "nf4"):
+            run = partial(some_steps, tell, "7b", 8, True, {}, weights=weights, optimizer="adamw")
+            attempt(tell, f"7b, {weights}, LoRA", run)
+
+
+def some_steps(tell: Tell, shape: str, count: int, lora: bool, first: dict[bool, list[float]], **how: Any) -> None:
+    """Tokens per second (median step), peak memory from the third step on, and losses beside the `first` ones."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    from aft.models.adapters import LoraSettings, add_adapter
+    from aft.training.examples import Example
+    from aft.training.job import Job
+    from aft.training.loop import fit_weights
+    from aft.training.settings import Objective, TrainingSettings
+
+    P, C, questions = (15, 12, 1) if shape == "tiny" else (150, 120, 4)
+    groups = [random_group([P, *[C] * 8], SHAPES[shape]["vocab_size"], seed) for seed in range(questions)]
+    examples = [
+        Example(f"q{i}", one.prompt, [one.responses[0]], one.responses, [j % 2 for j in range(8)])
+        for i, one in enumerate(groups)
+    ]
+    usual = {"epochs": 99, "max_steps": count, "learning_rate": 1e-3 if lora else 1e-4, "batch_size": questions}
+    usual |= {"token_budget": 10**5, "precision": "bfloat16", "lora": LoraSettings() if lora else None}
+    settings = TrainingSettings(**usual | how)
+    model = random_model(shape, DEVICE, torch.float32)
+    steps: list[float] = []
+
+    def at_step(*_: Any) -> None:
+        synchronize(DEVICE)
+        steps.append(time.perf_counter())
+        if len(steps) == 2 and DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    hook = register_optimizer_step_pre_hook(at_step)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(examples, settings, Objective(term="aft", constraint="boundary"), 0, "test")
+            fitted = fit_weights(add_adapter(model, LoraSettings(), 0) if lora else model, job, Path(folder))
+    finally:
+        hook.remove()
+    synchronize(DEVICE)
+    losses = [row["loss"] for row in fitted.curve]
+    expected = first.setdefault(lora, losses)
+    seconds = statistics.median(after - before for before, after in pairwise(steps[2:]))
+    tell(
+        "precision",
+        **{"shape": shape, "LoRA": lora, **how, "steps": len(losses), "seconds": seconds},
+        tokens_per_s=fitted.curve[0]["tokens"] / seconds,
+        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else math.nan,
+        **{"first_loss": losses[0], "last_loss": losses[-1], "first_to_compare": expected[0]},
+        largest_gap=max(abs(one - other) for one, other in zip(losses, expected, strict=True)),
+    )
+
+
+def resumed_alike(tell: Tell, **how: Any) -> None:
+    """Twenty steps, stopped after ten and resumed, with deterministic sums: whether masters are equal bit by bit."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        once, again, resumed = (trained("bfloat16", stop, **how)[1] for stop in (False, False, True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    tell("resumed", **how, again_bit_equal=torch.equal(again, once), resumed_bit_equal=torch.equal(resumed, once))
 
 
 def profile(tell: Tell, what: str, run: Callable[[], object], units: int) -> None:
@@ -462,7 +547,7 @@ def recipe(tell: Tell, tiny: bool) -> None:
 
 STEPS: dict[str, Callable[[Tell, bool], None]] = {
     **{"exactness": exactness, "recipe": recipe, "align": align, "sampling": sampling_step, "align7b": align7b},
-    **{"memory": memory, "checkpoint": checkpoint},
+    **{"memory": memory, "precision": precision, "checkpoint": checkpoint},
 }
 
 

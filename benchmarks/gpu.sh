@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What AFT does on a GPU, in about six minutes: is it right there, how fast, with how much memory?
+# What AFT does on a GPU, in about eight minutes: is it right there, how fast, with how much memory?
 #
-#     benchmarks/gpu.sh [--tiny] [exactness recipe align sampling align7b memory checkpoint]
+#     benchmarks/gpu.sh [--tiny] [exactness recipe align sampling align7b memory precision checkpoint]
 #
 # Without names all steps run: exactness and recipe side by side, then the timed ones one after the other, each within
 # its own limit. What a step measures is in $OUT/<step>.json (default: ./gpu) as soon as it is measured; what it says
@@ -15,7 +15,7 @@ if [[ ${1-} == --tiny ]]; then
   shift
 fi
 steps=("$@")
-[[ $# -gt 0 ]] || steps=(exactness recipe align sampling align7b memory checkpoint)
+[[ $# -gt 0 ]] || steps=(exactness recipe align sampling align7b memory precision checkpoint)
 out=${OUT:-gpu}
 python=${PYTHON:-python3}
 mkdir -p "$out"
@@ -23,7 +23,8 @@ export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HU
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 # Seconds that a step may take.
 declare -A limits=(
-  [exactness]=130 [recipe]=130 [align]=100 [sampling]=130 [align7b]=90 [memory]=45 [checkpoint]=45
+  [exactness]=130 [recipe]=130 [align]=100 [sampling]=130 [align7b]=90 [memory]=45 [precision]=90
+  [checkpoint]=45
 )
 
 run() { # one step, its log apart until it is done: two may run at a time

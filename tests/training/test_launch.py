@@ -223,7 +223,11 @@ def test_launches_without_a_meaning_are_refused(wrong, complaint):
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
-    [({"scoring": "two_pass"}, "scored on the path 'two_pass'"), ({"optimizer": "adafactor"}, "does not know sharded")],
+    [
+        ({"scoring": "two_pass"}, "scored on the path 'two_pass'"),
+        ({"optimizer": "adafactor"}, "does not know sharded"),
+        ({"weights": "bfloat16", "precision": "bfloat16"}, "are not kept in bfloat16"),
+    ],
 )
 def test_what_does_not_go_with_sharded_weights_is_refused(wrong, complaint, pocket_directory, tmp_path):
     settings = dataclasses.replace(SETTINGS, **wrong)

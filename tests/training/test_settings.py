@@ -38,6 +38,8 @@ USUAL: dict[str, Any] = {"epochs": 3, "learning_rate": 2e-5, "batch_size": 8}
         ({"epochs": 1.0e308}, "epochs"),
         ({"epochs": 0.0001}, "epochs"),  # not one step of a thousand
         ({"epochs": "3"}, "epochs"),
+        ({"weights": "bfloat16"}, "set precision to bfloat16"),
+        ({"weights": "nf4", "precision": "bfloat16"}, "set lora, too"),
         *(({name: True}, name) for name in NUMBERS),
         *(({name: value}, name) for name in NUMBERS for value in (math.nan, math.inf, -math.inf, 10**40)),
         *(({name: 2.5}, name) for name in COUNTS),

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent, in safetensors and JSON only, and from which a run continues bit by bit.
 
-    checkpoint-<step>/weights.safetensors      the weights that training changes, by name: of LoRA the adapter's only
+    checkpoint-<step>/weights.safetensors      what the optimiser changes, by name: of LoRA the adapter's only, of
+                                               bfloat16 weights their float32 masters
     checkpoint-<step>/optimizer.safetensors    the optimiser's moments, by "number of the weight/name"
     checkpoint-<step>/training_state.json      groups, schedule, random states of every process, the curve so far
 
@@ -26,6 +27,7 @@ from aft.directories import finish_directory, is_intact
 from aft.files import writing
 from aft.training.parallel import Parallel, collectives
 from aft.training.selection import best_epoch
+from aft.training.weights import round_masters, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,13 +95,13 @@ def finish(staged: Path, final: Path, kept: Sequence[Path] = ()) -> None:
 
 
 def trained_weights(model: "PreTrainedModel", parallel: Parallel) -> Tensors:
-    """The weights that training changes, whole, by name, on the first rank; others get none. Collective."""
-    return _on_first_rank({n: w.detach() for n, w in model.named_parameters() if w.requires_grad}, parallel)
+    """What the optimiser changes, whole, by name, on the first rank; others get none. Collective."""
+    return _on_first_rank({name: weight.detach() for name, weight in trained(model).items()}, parallel)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tuple[Tensors, dict[str, Any]]:
     """The optimiser's tensors, whole, on the first rank, and what JSON can say of its state. Collective."""
-    state = optimizer.state_dict()
+    state = torch.optim.Optimizer.state_dict(optimizer)  # bitsandbytes' own puts tensors into dictionaries, for FSDP1
     values = {f"{i}/{name}": value for i, its in state["state"].items() for name, value in its.items()}
     tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     numbers = {name: value for name, value in values.items() if name not in tensors}
@@ -107,11 +109,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parallel: Parallel) -> tup
 
 
 def _on_first_rank(tensors: Tensors, parallel: Parallel) -> Tensors:
-    kept = {}
+    kept, places = {}, set()
     for name, tensor in tensors.items():
         full = parallel.full_tensor(tensor)  # the others drop it at once: they hold one whole tensor at a time
         if collectives.is_first():
-            kept[name] = (full if full is tensor else full.cpu()).contiguous()
+            one = (full if full is tensor else full.cpu()).contiguous()
+            # bitsandbytes has one table of its eight-bit values for all weights; safetensors wants each for itself.
+            kept[name] = one.clone() if one.data_ptr() in places else one
+            places.add(one.data_ptr())
     return kept
 
 
@@ -123,10 +128,11 @@ def load_weights(checkpoint: Path, model: "PreTrainedModel") -> None:
 
 @torch.no_grad()
 def take_weights(model: "PreTrainedModel", weights: Tensors) -> None:
-    """Give a whole model the weights of these names."""
-    own = dict(model.named_parameters())
+    """Give a whole model the weights of these names, or their masters."""
+    own = trained(model)
     for name, tensor in weights.items():
         own[name].copy_(tensor)
+    round_masters(model)
 
 
 def load_state(

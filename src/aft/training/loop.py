@@ -23,7 +23,7 @@ from aft.models.directory import hide_weight_bars
 from aft.progress import bar
 from aft.scoring import head, paths
 from aft.scoring.groups import Group
-from aft.training import checkpoints, selection
+from aft.training import checkpoints, selection, weights
 from aft.training.batches import batches_from, steps_per_epoch
 from aft.training.examples import Example
 from aft.training.job import Job
@@ -92,6 +92,7 @@ def fit_weights(
             row["grad_norm"] = _clip(model, batch, settings.max_grad_norm, parallel, step)
             row["learning_rate"] = schedule.get_last_lr()[0]
             optimizer.step()
+            weights.round_masters(model)
             schedule.step()
             optimizer.zero_grad()
             row["tokens_per_s"] = row["tokens"] / (time.perf_counter() - began)
@@ -117,16 +118,17 @@ def _prepare(model: "PreTrainedModel", job: Job, sharding: Sharding) -> paths.Pa
     patience = {} if job.exam is None else {"timeout": _LONGEST_EXAM}
     settings, device = job.settings, PartialState(cpu=not torch.cuda.is_available(), **patience).device
     warn_of_slowness(str(device), half=settings.precision == "bfloat16", recomputes=settings.gradient_checkpointing)
+    weights.check(settings, sharding)
+    weights.keep_frozen(model, settings)
     model.to(device)  # type: ignore[arg-type]
     model.train()
     path = paths.choose_path(model, settings.scoring)
     if sharding == "full" and path == "two_pass":
         raise SettingsError("Sharded weights cannot be scored on the path 'two_pass': set scoring to auto.")
-    if sharding == "full" and settings.optimizer == "adafactor":
-        raise SettingsError("The optimizer adafactor does not know sharded weights: set adamw or sgd.")
     logger.info("%s: responses are scored on the path '%s'.", job.label, path)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+    weights.keep_masters(model, settings)
     return path
 
 
@@ -203,8 +205,7 @@ def _idle_pass(model: "PreTrainedModel", group: Group, job: Job, path: paths.Pat
 
 def _clip(model: "PreTrainedModel", batch: Sequence[Example], most: float, parallel: Parallel, step: int) -> float:
     """Scale the gradient down to the norm `most`; its norm before. Raises `NumericalError` if that is not finite."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    norm = parallel.full_tensor(torch.nn.utils.clip_grad_norm_(weights, most)).item()
+    norm = parallel.full_tensor(torch.nn.utils.clip_grad_norm_(weights.trained(model).values(), most)).item()
     if not math.isfinite(norm):
         raise NumericalError(f"The gradient of step {step} is not finite; {_questions(batch)}")
     return norm

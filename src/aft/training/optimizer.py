@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch  # noqa: TID253
 
 from aft.training.settings import TrainingSettings
+from aft.training.weights import trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -15,7 +16,7 @@ def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torc
     """The optimiser over all weights that are trained; only matrices decay, no bias and no norm."""
     from transformers import Adafactor
 
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    weights = trained(model).values()
     groups = [
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
@@ -23,6 +24,10 @@ def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torc
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    if settings.optimizer == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, lr=settings.learning_rate)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate)
     return Adafactor(groups, lr=settings.learning_rate, scale_parameter=False, relative_step=False)

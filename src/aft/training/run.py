@@ -139,7 +139,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
 
     Each of several processes calls this; the first one writes, and is the one that answers the validation questions.
     """
-    from aft.training import checkpoints, parallel
+    from aft.training import checkpoints, parallel, weights
     from aft.training.loop import fit_weights
     from aft.training.parallel import collectives
 
@@ -150,6 +150,7 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
     lora = job.settings.lora
     if lora is not None:
         check_installed()  # before weights are loaded
+    weights.check(job.settings, sharding)
     _check_steps(len(job.examples), job.settings)
     model, tokenizer = load()
     use_threads(model.num_parameters())
@@ -160,12 +161,12 @@ def fit(job: Job, load: Load, directory: Path, *, sharding: Sharding = "none") -
         return plain if lora is None else add_adapter(plain, lora, job.seed)
 
     def whole() -> "PreTrainedModel":
-        """The model with all its weights, on the first rank. Collective."""
-        if sharding == "none":
+        """The model with all its weights, under an adapter the base's own, on the first rank. Collective."""
+        if sharding == "none" and (lora is None or job.settings.weights == "float32"):
             return model
-        weights = checkpoints.trained_weights(model, parallel.choose(sharding))
+        learned = checkpoints.trained_weights(model, parallel.choose(sharding))
         one = adapted(load()[0]) if collectives.is_first() else model
-        checkpoints.take_weights(one, weights)
+        checkpoints.take_weights(one, learned)
         return one
 
     def examine(exam: selection.Exam) -> dict[str, float]:

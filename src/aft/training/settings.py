@@ -33,7 +33,8 @@ class TrainingSettings:
     token_budget: How[Count] = 8192  # tokens per forward pass with its graph; a batch is split under it
     scoring: How[_Passes] = "auto"  # how responses are scored, see aft.scoring.paths
     warmup: ShareBelowOne = 0.03  # share of the steps over which the learning rate rises
-    optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"  # two numbers kept per weight; few; none
+    # Two numbers of 4 bytes kept per weight; two of one byte each (bitsandbytes); few; none.
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = "adamw"
     weight_decay: NotNegative = 0.0  # share of a weight that a step at learning rate 1 would take away
     max_grad_norm: Positive = 1.0  # the gradient is scaled down to this norm
     max_tokens: Count = 512  # prompt + response; longer ones are left out, and counted
@@ -42,13 +43,18 @@ class TrainingSettings:
     patience: Added[Count | None] = None  # stop after so many epochs without a better one; None = never
     checkpoint_every: How[Count] = 200  # optimiser steps between two checkpoints
     monitor_every: How[Count | None] = 20  # score 64 validation references every so many steps; None = never
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast; weights stay float32
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast
+    weights: Added[Literal["float32", "bfloat16", "nf4"]] = "float32"  # how they are kept, see aft.training.weights
     gradient_checkpointing: How[bool] = False  # trade time for memory
     lora: LoraSettings | None = None  # train a low-rank adapter, merged in the end; None = train all weights
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.select == "last":
             raise SettingsError("patience counts epochs that validation judges: set select to validation, too.")
+        if self.weights == "nf4" and self.lora is None:
+            raise SettingsError("weights: nf4 cannot be trained themselves, only an adapter on them: set lora, too.")
+        if self.weights != "float32" and self.precision == "float32":
+            raise SettingsError(f"weights: {self.weights} compute in bfloat16: set precision to bfloat16, too.")
 
 
 @checked

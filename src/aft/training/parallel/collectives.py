@@ -12,6 +12,8 @@ from typing import Any
 import torch  # noqa: TID253
 from torch import distributed  # noqa: TID253
 
+from aft.training.weights import trained
+
 
 def count() -> int:
     """How many processes train together."""
@@ -53,14 +55,13 @@ def summed(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def add_up_gradients(model: torch.nn.Module) -> None:
-    """Give every trainable parameter the sum of all processes' gradients."""
+    """Give all that the optimiser changes the sum of all processes' gradients."""
     if not _together():
         return
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            if parameter.grad is None:  # this process had nothing to read
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
+    for parameter in trained(model).values():
+        if parameter.grad is None:  # this process had nothing to read
+            parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce(parameter.grad)
 
 
 def shares(costs: Sequence[int], n: int) -> list[list[int]]:
