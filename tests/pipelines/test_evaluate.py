@@ -79,29 +79,34 @@ def _partitions(seeds: dict[str, dict[int, list[bool]]]) -> dict[str, nodes.Part
     return found
 
 
-def test_a_comparison_is_over_the_seeds_that_all_variants_have(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_comparison_is_over_the_seeds_that_all_variants_have(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """aft lacks seed 1, under which all others have everything right: it says nothing here."""
     half = [True, False]
     partitions = _partitions({"rft": {0: half, 1: [True, True]}, "aft": {0: half}})
     with caplog.at_level(logging.WARNING):
-        table, paired = nodes.compare(EVALUATION, 0, **partitions)
+        table, paired = nodes.compare(EVALUATION, 0, str(tmp_path), **partitions)
     assert set(table["seeds"]) == {"0"} and set(table["accuracy"]) == {0.5}
     assert set(paired["shared_seeds"]) == {"0"}
     assert "Compared over seed 0 only" in caplog.text and "vft of seed 1" in caplog.text
     assert " aft of seed" not in caplog.text
 
 
-def test_variants_of_the_same_seeds_are_compared_over_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
-    table, _ = nodes.compare(EVALUATION, 0, **_partitions({"rft": {1: [True, True], 0: [True, False]}}))
+def test_variants_of_the_same_seeds_are_compared_over_all_of_them(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    partitions = _partitions({"rft": {1: [True, True], 0: [True, False]}})
+    table, _ = nodes.compare(EVALUATION, 0, str(tmp_path), **partitions)
     assert set(table["seeds"]) == {"0 1"} and set(table["accuracy"]) == {0.75}
     assert "Compared over" not in caplog.text
 
 
-def test_level_and_resamples_reach_the_figures_of_a_seed() -> None:
+def test_level_and_resamples_reach_the_figures_of_a_seed(tmp_path: Path) -> None:
     """Of one resample both ends of the bootstrap are one point; half of Wilson's 95 % would be wider."""
     kinds = _tables([True, False, True, True])
     kept: list[nodes.Partitions] = [{"seed_3": lambda table=table: table} for table in kinds.values()]
-    figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION)
+    figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION, score_cache=str(tmp_path))
     assert figures["assessment_accuracy_low"] == figures["assessment_accuracy_high"]
     assert figures["accuracy_high"] - figures["accuracy_low"] < 0.35
 
@@ -265,7 +270,9 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)
 
 
-def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(pocket_questions: list[Question]) -> None:
+def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(
+    pocket_questions: list[Question], tmp_path: Path
+) -> None:
     def answered(text: str) -> Callable[[], pd.DataFrame]:
         row = {"question_id": pocket_questions[0].question_id, "sample_index": -1, "response": text, "score": -1.0}
         return lambda: pd.DataFrame([{**row, "extracted_answer": None, "is_correct": False}])
@@ -275,6 +282,6 @@ def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(pocket
 
     predictions = {"seed_0": other_seed, "seed_3": answered("of vft")}, {"seed_3": answered("of aft_dc")}
     asked = {f"predictions.{name}": one for name, one in zip(("vft", "aft_dc"), predictions, strict=True)}
-    page = report.write_answers("pocket", 3, to_table(pocket_questions), **asked)
+    page = report.write_answers("pocket", 3, to_table(pocket_questions), str(tmp_path), **asked)
     assert "of vft" in page and "of aft_dc" in page
     assert all(question.question_id in page for question in pocket_questions)
