@@ -161,7 +161,7 @@ def edit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     sources = code.hash_sources(SOURCE / "aft")
 
     def edit(room: str) -> None:
-        name = room if room.endswith(".py") else f"{room}/__init__.py"
+        name = room if Path(room).suffix else f"{room}/__init__.py"
         edited = {**sources, name: f"{sources[name]} edited"}
         monkeypatch.setattr(code, "_SOURCES", edited)
         monkeypatch.setattr(code, "hash_sources", lambda package: edited)

@@ -12,7 +12,7 @@ import pytest
 
 from aft.cache import Entry, find_entries, refuse_shared, refuse_while_running, remove
 from aft.catalog.sample_store import SampleStoreDataset
-from aft.directories import build_once, finish_directory
+from aft.directories import build_once, finish_directory, remembered
 from aft.errors import StoreError
 from aft.files import write_json
 from aft.locks import LOCKS, lock_of, locked
@@ -77,6 +77,14 @@ def test_files_that_stand_for_those_of_another_model_are_counted_once(
     first, second = find_entries(data, caches)
     sizes = {first.path: first.size, second.path: second.size}
     assert sum(sizes.values()) == entry.size + (other.path / "manifest.json").stat().st_size
+
+
+def test_what_is_remembered_is_listed_by_its_kind_and_may_go(data: Path, caches: list[Path]) -> None:
+    remembered(caches[0], {"kind": "figures of a variant"}, lambda: {"accuracy": 0.5})
+    (entry,) = find_entries(data, caches)
+    assert (entry.kind, entry.state) == ("figures of a variant", "unused")
+    remove(entry)
+    assert find_entries(data, caches) == []
 
 
 def test_shards_that_a_list_names_are_used(data: Path, caches: list[Path]) -> None:

@@ -46,6 +46,16 @@ def test_an_edited_rule_has_another_hash_and_other_rooms_do_not(package: Path, i
     assert code.source_hash("tasks") == before[1]
 
 
+def test_an_edited_template_has_another_hash(package: Path, imported: Callable[[], None]):
+    (package / "tasks/page.html.j2").write_text("<p>", encoding="utf-8")
+    imported()
+    before = code.source_hash("tasks")
+    (package / "tasks/page.html.j2").write_text("<b>", encoding="utf-8")
+    imported()
+
+    assert code.source_hash("tasks") != before
+
+
 def test_a_moved_rule_has_another_hash(package: Path, imported: Callable[[], None]):
     imported()
     before = code.source_hash("alignment", "tasks")

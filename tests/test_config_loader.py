@@ -51,6 +51,14 @@ def test_the_command_line_stands_above_all(load: Load) -> None:
     assert load({**files, **SHARED}, training={"epochs": 9})["parameters"]["training"] == {"epochs": 9}
 
 
+def test_what_is_done_to_a_configuration_stays_with_whoever_asked_for_it(load: Load) -> None:
+    loader = load({"base/parameters.yml": "training: {epochs: 3}"})
+    loader["parameters"]["training"]["epochs"] = 9
+    assert loader["parameters"] == {"training": {"epochs": 3}}
+    loader["parameters"] = {"set": "from outside"}
+    assert loader["parameters"] == {"set": "from outside"}
+
+
 def test_the_data_folder_of_a_machine_is_that_of_every_recipe(load: Load) -> None:
     """Also where other files name it."""
     files = {"base/globals.yml": "{recipe: pocket, data: data}", "local/globals.yml": "data: /scratch"}

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from aft.directories import (
     finish_directory,
     is_intact,
     read_manifest,
+    remembered,
 )
 from aft.errors import StoreError
 from aft.files import digest, hash_file, write_json
@@ -319,3 +321,63 @@ directories.build_once(Path(sys.argv[1]), json.loads(sys.argv[2]), build)
         told = second.stdout.read()
         assert (first.wait(), second.wait()) == (0, 0)
         assert "Reusing" in told and "building" not in told
+
+
+FIGURES = {"kind": "figures", "of": "tables"}
+
+
+class TestRemembered:
+    @pytest.fixture
+    def ask(self, tmp_path: Path) -> Callable[..., tuple[Any, int]]:
+        """What is remembered for a description, and how many times anything was made until then."""
+        made: list[int] = []
+
+        def asked(description: dict[str, str] = FIGURES, **options: Any) -> tuple[Any, int]:
+            def make() -> Any:
+                made.append(len(made))
+                return {"z": 0.1, "a": [float("inf"), None, "\u00e9"], "turn": len(made)}
+
+            return remembered(tmp_path, description, make, "evaluation", **options), len(made)
+
+        return asked
+
+    def test_what_was_made_is_read_again_in_its_order(self, ask: Callable[..., tuple[Any, int]]) -> None:
+        value, made = ask()
+        again, still = ask()
+        assert (made, still) == (1, 1)
+        assert json.dumps(again) == json.dumps(value) == '{"z": 0.1, "a": [Infinity, null, "\\u00e9"], "turn": 1}'
+
+    def test_another_description_or_edited_code_is_another_thing(
+        self, ask: Callable[..., tuple[Any, int]], edit_code: Callable[[str], None]
+    ) -> None:
+        ask()
+        assert ask({**FIGURES, "of": "others"})[1] == 2
+        edit_code("reporting")
+        assert ask()[1] == 2
+        edit_code("evaluation")
+        assert ask()[1] == 3 and ask()[1] == 3
+
+    def test_what_holds_no_longer_is_made_again(self, ask: Callable[..., tuple[Any, int]]) -> None:
+        ask()
+        assert ask(holds=lambda value: value["turn"] == 2)[1] == 2
+        assert ask(holds=lambda value: value["turn"] == 2)[1] == 2
+
+    @pytest.mark.parametrize("content", [b"", b"{}", b'{"turn": 1', None])
+    def test_a_damaged_one_is_named_and_made_again(
+        self,
+        content: bytes | None,
+        ask: Callable[..., tuple[Any, int]],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Cut, emptied, or with one figure changed."""
+        ask()
+        (file,) = tmp_path.glob(f"*/{MANIFEST}")
+        file.write_bytes(file.read_bytes().replace(b"0.1", b"0.9") if content is None else content)
+        assert ask()[0]["z"] == 0.1
+        assert f"{file.parent} (figures) is damaged; it is made anew." in caplog.text
+        assert ask()[1] == 2
+
+    def test_nobody_is_called_to_help(self, ask: Callable[..., tuple[Any, int]]) -> None:
+        with announced(lambda: pytest.fail("announced")):
+            ask()

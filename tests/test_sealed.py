@@ -34,6 +34,18 @@ class TestSeal:
         with pytest.raises(StoreError, match=r"table\.csv has changed since it was written; run ingest\.$"):
             check_seal(path, self.WAY_OUT)
 
+    def test_the_same_content_again_leaves_the_seal_as_it_is(self, tmp_path: Path) -> None:
+        """Unless the file was damaged in between, too: what is written is what the seal names."""
+        path, seal = tmp_path / "table.csv", tmp_path / ".table.csv.sha256"
+        self.write(path, "one")
+        first = seal.stat().st_mtime_ns
+        path.write_text("damaged", encoding="utf-8")
+        self.write(path, "one")
+        check_seal(path, self.WAY_OUT)
+        assert seal.stat().st_mtime_ns == first
+        self.write(path, "two")
+        assert seal.stat().st_mtime_ns > first
+
     def test_other_tools_can_check_it(self, tmp_path: Path) -> None:
         self.write(tmp_path / "table.csv", "one")
         done = subprocess.run(["sha256sum", "-c", ".table.csv.sha256"], cwd=tmp_path, capture_output=True, check=False)

@@ -19,11 +19,12 @@ How = Annotated[_T, _HOW]
 _ADDED = object()
 Added = Annotated[_T, _ADDED]
 """The type of a setting whose default does what was done before there was it: with it, keys are as they were."""
+_PYTHON = ".py"
 
 
 def hash_sources(package: Path) -> dict[str, str]:
-    """SHA-256 of every Python file of a package, in hexadecimal, by its path in the package."""
-    files = sorted(package.rglob("*.py"))
+    """SHA-256 of every Python file and template of a package, in hexadecimal, by its path in the package."""
+    files = sorted(path for path in package.rglob("*") if path.suffix in (_PYTHON, ".j2"))
     return {path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -50,8 +51,7 @@ def load_rooms(*rooms: str) -> str:
     between the import of AFT and this call.
     """
     files = _files(rooms)
-    for name in files:
-        path = Path("aft", name).with_suffix("")
+    for path in (Path("aft", name).with_suffix("") for name in files if name.endswith(_PYTHON)):
         import_module(".".join(path.parts if path.name != "__init__" else path.parent.parts))
     there = hash_sources(_PACKAGE)
     edited = [name for name in files if there.get(name) != _SOURCES[name]]

@@ -1,6 +1,7 @@
 """How the configuration of a run is merged: base, what the recipe extends, the recipe, local, the command line."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,14 +24,24 @@ class RecipeConfigLoader(OmegaConfigLoader):
 
     Parameters in `INHERITED` that are null then become what the shared ones are.
 
-    Beside Kedro's resolvers there are `${globals:folder}`, the name under which the results of a run lie (its label, or
-    else the recipe's name), and in the catalog `${parameters:task.family}` for any parameter.
+    A kind is read and merged once. Beside Kedro's resolvers there are `${globals:folder}`, the name under which the
+    results of a run lie (its label, or else the recipe's name), and in the catalog `${parameters:task.family}` for any
+    parameter.
     """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self._merged: dict[str, dict[str, Any]] = {}
+        super().__init__(*given, **named)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The merged configuration of a kind, such as "parameters"; errors are those of Kedro's loader."""
         if key in self:  # set from outside
             return super().__getitem__(key)
+        if key not in self._merged:
+            self._merged[key] = self._read(key)
+        return deepcopy(self._merged[key])
+
+    def _read(self, key: str) -> dict[str, Any]:
         folders = [MACHINE] if Path(self.conf_source, MACHINE).is_dir() else []
         if key != "globals" and "extends" in (names := self["globals"]):
             folders = [names["extends"], str(self.env), *folders]

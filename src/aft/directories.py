@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aft.code import load_rooms, source_hash
-from aft.files import digest, hash_file, sync, write_json, writing
+from aft.files import digest, hash_file, sync, write_json, write_text, writing
 from aft.locks import lock_of, locked
 from aft.sealed import with_seal, without_seal
 
@@ -45,8 +45,47 @@ def build_once(root: Path, description: Description, build: Callable[[Path], obj
                     build(staged)
                 finish_directory(staged, final, description)
                 return final
-    logger.info("Reusing %s (%s): same inputs, same settings.", final.name, kind)
+    _tell_reused(final, kind)
     return final
+
+
+def remembered(
+    root: Path,
+    description: Description,
+    make: Callable[[], Any],
+    *rooms: str,
+    holds: Callable[[Any], bool] = lambda value: True,
+) -> Any:
+    """What `make` gives for `description`, as JSON has it: kept as its manifest alone, and not made again.
+
+    The description names all that it follows from but the code of `rooms`, as in `build_once`. It is made again, too,
+    where `holds` says that what was kept holds no longer, and where the manifest is damaged, which the log tells. Two
+    processes may make the same at once: they write the same. Nobody is told of it (`announced`): it takes a moment, or
+    tells itself.
+    """
+    description = {"code": source_hash(*rooms), **description}
+    place = root / digest(description)
+    kept = read_manifest(place)
+    if kept is not None and holds(kept["value"]):
+        return kept["value"]
+    if kept is None and (place / MANIFEST).is_file():
+        logger.warning("%s (%s) is damaged; it is made anew.", place, description["kind"])
+    load_rooms(*rooms)
+    sealed = with_seal({"made_from": description, "files": {}, "value": make()})
+    write_text(place / MANIFEST, json.dumps(sealed) + "\n")  # unlike `write_json` in the order given
+    return sealed["value"]
+
+
+def reused(directory: Path) -> bool:
+    """Whether a directory is finished and intact; if so, the log tells that it is reused."""
+    if not is_intact(directory):
+        return False
+    _tell_reused(directory, (read_manifest(directory) or {})["made_from"].get("kind", "directory"))
+    return True
+
+
+def _tell_reused(directory: Path, kind: str) -> None:
+    logger.info("Reusing %s (%s): same inputs, same settings.", directory.name, kind)
 
 
 def finish_directory(staged: Path, final: Path, description: Description) -> None:

@@ -19,7 +19,8 @@ def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
     """As `write_atomically`, and seal the file: its SHA-256 stands in `.<name>.sha256`, as `sha256sum` would write it.
 
     Killed at any moment, it leaves a file that its seal names: the seal names the old content and the new one before
-    the new one takes the name, and only the new one after that. Writers of one folder wait for each other.
+    the new one takes the name, and only the new one after that. A seal that names what is written stays as it is.
+    Writers of one folder wait for each other.
     """
     seal = _seal(path)
     with locked(path.parent / ".lock", str(path)):
@@ -31,10 +32,12 @@ def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
         def fill(staged: Path) -> None:
             write(staged)
             after.append(hash_file(staged))
-            _write_seal(path, [*before, *after])
+            if after != before:
+                _write_seal(path, [*before, *after])
 
         write_atomically(path, fill)
-        _write_seal(path, after)
+        if after != before:
+            _write_seal(path, after)
 
 
 def check_seal(path: Path, way_out: str) -> None:

@@ -33,6 +33,12 @@ def test_a_figure_is_loaded_as_a_picture(tmp_path):
     assert dataset.load() == (tmp_path / "accuracy.png").read_bytes()
 
 
+def test_a_picture_is_saved_as_it_is(tmp_path):
+    dataset = FigureDataset(filepath=str(tmp_path / "accuracy.png"), save_args={"dpi": 50})
+    dataset.save(PNG)
+    assert dataset.load() == (tmp_path / "accuracy.png").read_bytes() == PNG
+
+
 def test_matplotlib_waits_for_a_figure():
     code = (
         "import sys; from aft.catalog.figure import FigureDataset; FigureDataset(filepath='x.png');"

@@ -1,12 +1,14 @@
 """The smoke recipe from end to end: what a user finds afterwards, and what a second run does."""
 
 import json
+import sys
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from aft.catalog.sample_store import SampleStoreDataset
+from aft.files import hash_file
 
 pytestmark = pytest.mark.e2e
 MODELS = ("vft", "rft", "aft", "aft_dc", "aft_bc")
@@ -90,6 +92,21 @@ def test_the_same_command_again_reuses_models_and_samples(copied):
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert shards == {path: path.stat().st_mtime_ns for path in (copied.data / "04_feature/cache").glob("*/*.parquet")}
     assert done.stderr.count("Reusing") == 11  # base, vft and four variants, and the scores of five models
+
+
+def test_the_same_command_again_gives_the_same_bytes_without_torch(copied):
+    """Nothing is measured, drawn, or made an example again; what the data folder holds is as it was."""
+
+    def files() -> dict[str, str]:
+        own = (path for path in copied.data.rglob("*") if path.is_file() and "cache" not in path.parts)
+        return {str(path): hash_file(path) for path in own}
+
+    before = files()
+    done = copied.call([sys.executable, "-X", "importtime", *copied.command()[1:]])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert files() == before
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "pandas" in imported and imported.isdisjoint({"torch", "transformers", "matplotlib"})
 
 
 def test_another_seed_lies_beside_and_is_compared(copied):

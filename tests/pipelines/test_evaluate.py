@@ -79,31 +79,121 @@ def _partitions(seeds: dict[str, dict[int, list[bool]]]) -> dict[str, nodes.Part
     return found
 
 
-def test_a_comparison_is_over_the_seeds_that_all_variants_have(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_comparison_is_over_the_seeds_that_all_variants_have(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """aft lacks seed 1, under which all others have everything right: it says nothing here."""
     half = [True, False]
     partitions = _partitions({"rft": {0: half, 1: [True, True]}, "aft": {0: half}})
     with caplog.at_level(logging.WARNING):
-        table, paired = nodes.compare(EVALUATION, 0, **partitions)
+        table, paired = nodes.compare(EVALUATION, 0, str(tmp_path), **partitions)
     assert set(table["seeds"]) == {"0"} and set(table["accuracy"]) == {0.5}
     assert set(paired["shared_seeds"]) == {"0"}
     assert "Compared over seed 0 only" in caplog.text and "vft of seed 1" in caplog.text
     assert " aft of seed" not in caplog.text
 
 
-def test_variants_of_the_same_seeds_are_compared_over_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
-    table, _ = nodes.compare(EVALUATION, 0, **_partitions({"rft": {1: [True, True], 0: [True, False]}}))
+def test_variants_of_the_same_seeds_are_compared_over_all_of_them(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    partitions = _partitions({"rft": {1: [True, True], 0: [True, False]}})
+    table, _ = nodes.compare(EVALUATION, 0, str(tmp_path), **partitions)
     assert set(table["seeds"]) == {"0 1"} and set(table["accuracy"]) == {0.75}
     assert "Compared over" not in caplog.text
 
 
-def test_level_and_resamples_reach_the_figures_of_a_seed() -> None:
+def test_level_and_resamples_reach_the_figures_of_a_seed(tmp_path: Path) -> None:
     """Of one resample both ends of the bootstrap are one point; half of Wilson's 95 % would be wider."""
     kinds = _tables([True, False, True, True])
     kept: list[nodes.Partitions] = [{"seed_3": lambda table=table: table} for table in kinds.values()]
-    figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION)
+    figures = nodes.summarise_variant(*kept, seed=3, evaluation=EVALUATION, score_cache=str(tmp_path))
     assert figures["assessment_accuracy_low"] == figures["assessment_accuracy_high"]
     assert figures["accuracy_high"] - figures["accuracy_low"] < 0.35
+
+
+FIRST = {"rft": {0: [True, False]}}
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, int]]:
+    """Measure VFT and compare all variants; how often either has been computed until then."""
+    counts = {"measure": 0, "comparison_table": 0}
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            counts[name] += 1
+            return function(*given)
+
+        return call
+
+    for name in counts:
+        monkeypatch.setattr(nodes, name, counted(name, getattr(nodes, name)))
+
+    def run(seeds: Any = FIRST, evaluation: Evaluation = EVALUATION, cache: Path = tmp_path) -> dict[str, int]:
+        partitions = _partitions(seeds)
+        kinds = [partitions[f"{kind}.vft"] for kind in nodes.KINDS]
+        nodes.summarise_variant(*kinds, seed=0, evaluation=evaluation, score_cache=str(cache))
+        nodes.compare(evaluation, 0, str(cache), **partitions)
+        return dict(counts)
+
+    return run
+
+
+def test_what_was_measured_is_read_again(measured: Callable[..., dict[str, int]], tmp_path: Path) -> None:
+    """Tables and figures to the last bit, columns and variants in their order."""
+    assert set(measured().values()) == set(measured().values()) == {1}
+    partitions = _partitions({"rft": {0: [True, False], 1: [True, True]}})
+    fresh, first, again = (nodes.compare(EVALUATION, 0, str(tmp_path / where), **partitions) for where in "abb")
+    for one, two, three in zip(fresh, first, again, strict=True):
+        assert one.to_csv() == two.to_csv() == three.to_csv()
+        pd.testing.assert_frame_equal(one, three, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seeds": {"rft": {0: [False, True]}}},
+        {"evaluation": replace(EVALUATION, level=0.9)},
+        {"evaluation": replace(EVALUATION, resamples=2)},
+    ],
+    ids=str,
+)
+def test_other_predictions_and_settings_are_measured_again(
+    changed: dict[str, Any], measured: Callable[..., dict[str, int]]
+) -> None:
+    measured()
+    assert set(measured(**changed).values()) == {2}
+    assert set(measured().values()) == {2}
+
+
+@pytest.mark.parametrize("room", ["evaluation", "pipelines/evaluate/nodes.py"])
+def test_edited_code_measures_again(
+    room: str, measured: Callable[..., dict[str, int]], edit_code: Callable[[str], None]
+) -> None:
+    measured()
+    edit_code(room)
+    assert set(measured().values()) == {2}
+
+
+def test_a_figure_is_drawn_again_if_its_data_or_its_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit_code: Callable[[str], None]
+) -> None:
+    from aft.reporting import figures
+
+    drawn: list[int] = []
+
+    def draw(*given: Any) -> Any:
+        drawn.append(len(drawn))
+        return accuracy_figure(*given)
+
+    draw.__name__, accuracy_figure = "accuracy_figure", figures.accuracy_figure
+    monkeypatch.setattr(figures, "accuracy_figure", draw)
+    table = pd.DataFrame([{"variant": "vft", "accuracy": 0.5, "low": 0.4, "high": 0.6, "per_seed": "0.5"}])
+    first, again = (nodes.draw_accuracy(table, {}, str(tmp_path)) for _ in range(2))
+    assert first == again and first.startswith(b"\x89PNG") and len(drawn) == 1
+    assert nodes.draw_accuracy(table.assign(high=0.7), {}, str(tmp_path)) != first and len(drawn) == 2
+    edit_code("reporting/figures.py")
+    assert nodes.draw_accuracy(table, {}, str(tmp_path)) == first and len(drawn) == 3
 
 
 TRAINING = TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=2)
@@ -265,7 +355,9 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)
 
 
-def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(pocket_questions: list[Question]) -> None:
+def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(
+    pocket_questions: list[Question], tmp_path: Path
+) -> None:
     def answered(text: str) -> Callable[[], pd.DataFrame]:
         row = {"question_id": pocket_questions[0].question_id, "sample_index": -1, "response": text, "score": -1.0}
         return lambda: pd.DataFrame([{**row, "extracted_answer": None, "is_correct": False}])
@@ -275,6 +367,28 @@ def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(pocket
 
     predictions = {"seed_0": other_seed, "seed_3": answered("of vft")}, {"seed_3": answered("of aft_dc")}
     asked = {f"predictions.{name}": one for name, one in zip(("vft", "aft_dc"), predictions, strict=True)}
-    page = report.write_answers("pocket", 3, to_table(pocket_questions), **asked)
+    page = report.write_answers("pocket", 3, to_table(pocket_questions), str(tmp_path), **asked)
     assert "of vft" in page and "of aft_dc" in page
     assert all(question.question_id in page for question in pocket_questions)
+
+
+@pytest.mark.parametrize(
+    "edited", ["reporting/templates/answers.html.j2", "reporting/answers.py", "tasks/pocket/steps.py"]
+)
+def test_the_page_of_answers_is_made_again_if_its_template_or_code_changes(
+    edited: str,
+    pocket_questions: list[Question],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit_code: Callable[[str], None],
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(report, "answers_page", lambda **asked: made.append(asked["recipe"]) or "page")
+    predictions = _partitions(FIRST)
+
+    def write() -> str:
+        return report.write_answers("pocket", 0, to_table(pocket_questions), str(tmp_path), **predictions)
+
+    assert write() == write() == "page" and len(made) == 1
+    edit_code(edited)
+    assert write() == "page" and len(made) == 2

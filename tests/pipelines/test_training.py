@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,89 @@ def test_an_objective_without_any_weight_stands_for_the_model_that_it_starts_fro
     ):
         with pytest.raises(SettingsError, match=f"trained with another {name} than is set now"):
             other()
+
+
+# --- found again ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a tokenizer, which takes seconds to import, fails."""
+
+    def refuse(self: ModelDirectory) -> None:
+        raise AssertionError("a tokenizer was loaded")
+
+    monkeypatch.setattr(ModelDirectory, "tokenizer", refuse)
+
+
+@pytest.mark.parametrize("objective", [None, Objective(term="aft"), Objective(term="dpo"), Objective(vft_weight=0.0)])
+def test_a_model_is_found_again_without_a_tokenizer(
+    objective: Objective | None, train: Train, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, curve = train(objective)
+    request.getfixturevalue("no_tokenizer")
+    with caplog.at_level("INFO"):
+        again, its_curve = train(objective)
+    assert again == model and f"Reusing {model.path.name} (" in caplog.text
+    pd.testing.assert_frame_equal(its_curve["seed_0"], curve["seed_0"])
+
+
+def test_what_was_warned_of_is_told_again_when_the_model_is_found(
+    train: Train, feedback: pd.DataFrame, pocket_questions: list[Question], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned() -> list[str]:
+        caplog.clear()
+        train(Objective(term="aft"), feedback=all_wrong(feedback), asked=asked)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    long = dataclasses.replace(pocket_questions[3], reference="so " * TRAINING.max_tokens)
+    asked = [*pocket_questions[:3], long]
+    train()
+    first = warned()
+    assert len(first) > 1 and warned() == first
+
+
+def test_examples_are_made_again_if_anything_that_decides_them_changes(
+    train: Train, feedback: pd.DataFrame, pocket_questions: list[Question], request: pytest.FixtureRequest
+) -> None:
+    train(Objective(term="aft"))
+    request.getfixturevalue("no_tokenizer")
+    retold = [dataclasses.replace(pocket_questions[0], reference="#### 1"), *pocket_questions[1:4]]
+    changes: list[dict[str, Any]] = [
+        {"feedback": feedback[:-1]},
+        {"feedback": feedback.assign(rank=feedback["rank"].rsub(1))},
+        {"training": dataclasses.replace(TRAINING, max_tokens=TRAINING.max_tokens - 1)},
+        {"asked": retold},
+        {"validation": to_table(pocket_questions[5:6])},
+        {"held_out": ["of another question"]},
+    ]
+    for change in changes:
+        with pytest.raises(AssertionError, match="a tokenizer was loaded"):
+            train(Objective(term="aft"), **change)
+    with pytest.raises(AssertionError, match="a tokenizer was loaded"):
+        train(Objective(term="aft", constraint="detached"))
+    train(Objective(term="aft"), dataclasses.replace(TRAINING, token_budget=999))  # says only how it is computed
+
+
+@pytest.mark.parametrize("room", ["training/examples.py", "models/tokens.py", "tasks/pocket/__init__.py"])
+def test_examples_are_made_again_by_edited_code(
+    room: str, train: Train, edit_code: Callable[[str], None], request: pytest.FixtureRequest
+) -> None:
+    train(Objective(term="aft"))
+    edit_code(room)
+    request.getfixturevalue("no_tokenizer")
+    with pytest.raises(AssertionError, match="a tokenizer was loaded"):
+        train(Objective(term="aft"))
+
+
+def test_a_found_model_that_is_damaged_or_gone_is_trained_again(train: Train) -> None:
+    model, _ = train()
+    weights = model.path / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    assert train()[0] == model and weights.read_bytes() == kept
+    shutil.rmtree(model.path)
+    assert train()[0] == model and weights.read_bytes() == kept
 
 
 # --- no reference at all ----------------------------------------------------------------------------------------------

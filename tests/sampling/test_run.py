@@ -172,6 +172,27 @@ class TestTooLong:
             assert bytes_of(shards) == expected
             assert f"1 of 6 questions are left out ({given[2].question_id}): their prompts with" in caplog.text
 
+    def test_a_run_that_finds_everything_needs_no_tokenizer(
+        self,
+        tmp_path: Path,
+        pocket_directory: ModelDirectory,
+        pocket_questions: list[Question],
+        monkeypatch: pytest.MonkeyPatch,
+        edit_code: Callable[[str], None],
+    ) -> None:
+        """Its import takes seconds; other questions, and code that makes other prompts, are asked for anew."""
+        given = [long(pocket_questions[0]), *pocket_questions[1:6]]
+        expected = sample(pocket_directory, given, tmp_path)
+        for name in ("tokenizer", "config"):
+            monkeypatch.setattr(ModelDirectory, name, lambda self: pytest.fail("transformers is asked"))
+        assert sample(pocket_directory, given, tmp_path) == expected
+        for other in (given[1:], [dataclasses.replace(given[0], question="How many?"), *given[1:]]):
+            with pytest.raises(pytest.fail.Exception):
+                sample(pocket_directory, other, tmp_path)
+        edit_code("models/tokens.py")
+        with pytest.raises(pytest.fail.Exception):
+            sample(pocket_directory, given, tmp_path)
+
     def test_many_are_counted_and_some_of_them_named(
         self,
         tmp_path: Path,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class FigureDataset(AbstractDataset["Figure", bytes]):
-    """Saves a figure as PNG, with `save_args` for matplotlib's `savefig`, and loads the picture; Kedro-Viz shows it."""
+class FigureDataset(AbstractDataset["Figure | bytes", bytes]):
+    """Saves a figure as PNG, with `save_args` for matplotlib's `savefig`, or a picture; Kedro-Viz shows it."""
 
     def __init__(
         self, *, filepath: str, save_args: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
@@ -29,9 +29,16 @@ class FigureDataset(AbstractDataset["Figure", bytes]):
         check_seal(self._filepath, way_out(self.metadata, self._filepath))
         return self._filepath.read_bytes()
 
-    def save(self, data: "Figure") -> None:
-        """Write the figure; raises `StoreError` if the disk is full."""
-        write_sealed(self._filepath, lambda staged: data.savefig(staged, **{"format": "png", **self._save_args}))
+    def save(self, data: "Figure | bytes") -> None:
+        """Write the figure, or the picture as it is; raises `StoreError` if the disk is full."""
+
+        def write(staged: Path) -> None:
+            if isinstance(data, bytes):
+                staged.write_bytes(data)
+            else:
+                data.savefig(staged, **{"format": "png", **self._save_args})
+
+        write_sealed(self._filepath, write)
 
     def preview(self) -> ImagePreview:
         """The picture for Kedro-Viz."""

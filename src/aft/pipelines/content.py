@@ -1,16 +1,19 @@
-"""The paths among the settings, and a hash of the content there, which may change while the setting does not."""
+"""The paths among the settings, and hashes of what lies there or was read: it may change while the setting does not."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from kedro.io import CatalogProtocol
 
 from aft.errors import SettingsError
 from aft.files import digest, hash_file
 from aft.models.directory import open_model
 from aft.nested import leaves
+from aft.shards import Shards, encode
 
 MODELS = ("sample_from", "base_model.source")  # the folder of a model, or what needs none: pocket, a name on the hub
 _NAMES_A_PATH = re.compile(r"(.*[._])?(filepath|path|file|folder|cache|candidates_from)")
@@ -48,3 +51,14 @@ def content_hash(path: Path, is_model: bool) -> str | None:
     if path.is_dir():
         return digest({file.name: hash_file(file) for file in path.iterdir() if file.is_file()})
     return hash_file(path) if path.is_file() else None
+
+
+def told(value: Any) -> Any:
+    """What a value says, as a key has it: tables and shards by their hashes, the items of mappings in their order."""
+    if isinstance(value, pd.DataFrame):
+        return hashlib.sha256(encode(value)).hexdigest()
+    if isinstance(value, Shards):
+        return [hash_file(path) for path in value.paths]
+    if isinstance(value, Mapping):
+        return [[name, told(one)] for name, one in value.items()]
+    return [told(one) for one in value] if isinstance(value, list | tuple) else value

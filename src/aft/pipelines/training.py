@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from aft.code import deciding
+from aft.directories import remembered, reused
+from aft.files import digest
 from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
-from aft.models.directory import ModelDirectory, on_device
+from aft.models.directory import ModelDirectory, on_device, open_model
 from aft.models.publish import standing_for
+from aft.pipelines.content import told
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import lookup, to_questions
+from aft.tasks import own_code
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ROOMS = ("alignment", "feedback", "models", "pipelines", "sampling", "scoring", "server.py", "tasks", "training")
+_TELLING = ("aft.training.examples", "aft.sampling.room")  # loggers of what is left out
 _BLOCK = 1000  # questions that are read together
 PROBE_SIZE = 64  # validation references that the degradation monitor scores while training
 NO_REFERENCES = (
@@ -78,7 +85,12 @@ class Setup:
 
 
 def train_on(
-    start: ModelDirectory, questions: Questions, feedback: Iterable[pd.DataFrame], setup: Setup, origin: Origin
+    start: ModelDirectory,
+    questions: Questions,
+    feedback: Iterable[pd.DataFrame],
+    setup: Setup,
+    origin: Origin,
+    feedback_hash: Any = None,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """Train `start`; the model, and its curve under the seed's key.
 
@@ -88,10 +100,46 @@ def train_on(
 
     A variant that has nothing to learn from beyond the references gets VFT's model, which is not trained again,
     under a manifest that says for which objective it stands; one that learns nothing gets `start`.
+
+    Which model came out is remembered by what it follows from, `feedback_hash` in place of the feedback: then neither
+    tokenizer nor examples are needed, and what was warned of is told again.
     """
+    from aft.training.run import CURVE_COLUMNS, read_curve
+
+    cache = Path(setup.model_cache)
+
+    def make() -> dict[str, Any]:
+        with _overheard(*_TELLING) as warnings:
+            model = _model_of(start, questions, feedback, setup, origin)
+        return {"model": model.path.name, "warnings": warnings}
+
+    def holds(known: dict[str, Any]) -> bool:
+        if not reused(cache / known["model"]):
+            return False
+        for sentence in known["warnings"]:
+            logger.warning("%s", sentence)
+        return True
+
+    follows_from = [
+        *(start.fingerprint, start.made_from, told([questions.train, questions.validation]), questions.held_out),
+        *(feedback_hash, deciding(setup.training), asdict(setup.objective), setup.seed),
+        setup.evaluation.sampling.max_new_tokens,
+        own_code([*questions.train["dataset"], *questions.validation["dataset"]]),
+    ]
+    description = {"kind": f"which model train {setup.objective.label} gives", "of": digest(follows_from)}
+    model = open_model(cache / remembered(cache, description, make, *_ROOMS, holds=holds)["model"])
+    if not setup.objective.learns:
+        return _without_curve(model, setup.seed)
+    return model, {seed_key(setup.seed): pd.DataFrame(read_curve(model.path), columns=list(CURVE_COLUMNS))}
+
+
+def _model_of(
+    start: ModelDirectory, questions: Questions, feedback: Iterable[pd.DataFrame], setup: Setup, origin: Origin
+) -> ModelDirectory:
+    """The model of `train_on`; its examples are made to see whether it was trained on them before."""
     from aft.training.examples import Overview, effective_objective, examples_of, refuse_held_out
     from aft.training.job import Job
-    from aft.training.run import CURVE_COLUMNS, train
+    from aft.training.run import train
     from aft.training.stored import stored
 
     training, objective, seed = setup.training, setup.objective, setup.seed
@@ -99,13 +147,13 @@ def train_on(
     chat = chat_settings(tokenizer)
     refuse_held_out((one for some, _ in blocks(questions.train) for one in some), questions.held_out, chat.examples)
     if not objective.learns:
-        return untrained(start, objective, training, seed, setup.model_cache)
+        return untrained(start, objective, training, seed, setup.model_cache)[0]
 
     def references(of: pd.DataFrame) -> "Iterator[Example]":
         told = of[of["reference"] != ""]
         return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
-    exam = _exam(start, questions.validation, setup.evaluation) if training.select == "validation" else None
+    exam = _exam(start, questions.validation, setup.evaluation, cache) if training.select == "validation" else None
     probe = list(references(watched(questions.validation)))
     made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens, start.end_tokens())
     with stored(made, cache) as (examples, overview):
@@ -119,9 +167,23 @@ def train_on(
             overview=overview,
         )
     model = trained.directory
-    if effective != objective:
-        model = standing_for(model, asdict(objective), cache)
-    return model, {seed_key(seed): pd.DataFrame(trained.curve, columns=list(CURVE_COLUMNS))}
+    return model if effective == objective else standing_for(model, asdict(objective), cache)
+
+
+@contextmanager
+def _overheard(*names: str) -> Iterator[list[str]]:
+    """The warnings that the loggers of these names tell meanwhile."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in names]
+    for one in loggers:
+        one.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        for one in loggers:
+            one.removeHandler(handler)
 
 
 def untrained(
@@ -134,20 +196,24 @@ def untrained(
     warnings: Sequence[str] = (),
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """`start` itself as the model of an objective that has nothing to learn, and a curve without a step."""
-    from aft.training.run import CURVE_COLUMNS
-
     under = {"training": deciding(training), "seed": seed}
     model = standing_for(start, asdict(objective), Path(model_cache), under=under, warnings=warnings)
+    return _without_curve(model, seed)
+
+
+def _without_curve(model: ModelDirectory, seed: int) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
+    from aft.training.run import CURVE_COLUMNS
+
     return model, {seed_key(seed): pd.DataFrame(columns=list(CURVE_COLUMNS), dtype=float)}
 
 
-def _exam(start: ModelDirectory, validation: pd.DataFrame, evaluation: Evaluation) -> "Exam":
+def _exam(start: ModelDirectory, validation: pd.DataFrame, evaluation: Evaluation, cache: Path) -> "Exam":
     """All validation questions whose prompts leave room for an answer."""
     from aft.sampling.room import with_room
     from aft.training.selection import Exam
 
     asked = evaluation.sampling
-    questions = with_room(start, to_questions(validation), asked.max_new_tokens)
+    questions = with_room(start, to_questions(validation), asked.max_new_tokens, cache)
     return Exam(questions, asked.max_new_tokens, asked.batch_rows)
 
 

@@ -2,18 +2,23 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from aft.directories import remembered
 from aft.errors import DataError
+from aft.files import digest
 from aft.models.directory import ModelDirectory
 from aft.models.tokens import encode_question
-from aft.tasks import Question
+from aft.tasks import Question, own_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
 
+_ROOMS = ("models", "sampling/room.py", "tasks")  # whose code decides how long a prompt is
 _NAMED = 3  # questions that a sentence names
 
 
@@ -23,16 +28,20 @@ def positions(config: "PreTrainedConfig") -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tokens: int) -> list[Question]:
+def with_room(
+    source: ModelDirectory, questions: Sequence[Question], max_new_tokens: int, cache: Path
+) -> list[Question]:
     """The questions whose prompts leave room for `max_new_tokens`; the others are counted and named in the log.
 
-    Reads the model's configuration and tokenizer, no weights. Raises `DataError` if no question is left.
+    Reads the model's configuration and tokenizer, no weights, once: what they said of these questions is kept in
+    `cache`. Raises `DataError` if no question is left.
     """
-    limit = positions(source.config()) if questions else None
+    follows_from = [*map(astuple, questions), own_code(one.dataset for one in questions)]
+    description = {"kind": "lengths of prompts", "model": source.fingerprint, "of": digest(follows_from)}
+    told = remembered(cache, description, lambda: _lengths(source, questions), *_ROOMS)
+    limit, lengths = told["limit"], told["lengths"]
     if limit is None:
         return list(questions)
-    tokenizer = source.tokenizer()
-    lengths = [len(encode_question(tokenizer, one)) for one in questions]
     room = limit - max_new_tokens
     if min(lengths) > room:
         raise DataError(
@@ -48,6 +57,15 @@ def with_room(source: ModelDirectory, questions: Sequence[Question], max_new_tok
             *(len(long), len(questions), named(long), max_new_tokens, limit),
         )
     return [one for one, length in zip(questions, lengths, strict=True) if length <= room]
+
+
+def _lengths(source: ModelDirectory, questions: Sequence[Question]) -> dict[str, Any]:
+    """How many positions the model has, and if it is a number, how many tokens each prompt has."""
+    limit = positions(source.config()) if questions else None
+    if limit is None:
+        return {"limit": None, "lengths": []}
+    tokenizer = source.tokenizer()
+    return {"limit": limit, "lengths": [len(encode_question(tokenizer, one)) for one in questions]}
 
 
 def named(question_ids: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ def sample_responses(
     `ShardStore.fill` and, by `sampler`, `generate`, `ask_server` and `make_on_cluster` raise, and `DataError` if there
     is no response at all.
     """
-    questions = with_room(source, questions, settings.max_new_tokens)
+    questions = with_room(source, questions, settings.max_new_tokens, root)
     server = sampler.server if sampler.engine == "server" else None
     store = ShardStore(root, _description(source, settings, seed, server), *ROOMS)
     rows = _Rows(source, settings, seed, server)

@@ -124,8 +124,12 @@ def train_once(
         shutil.rmtree(directory / JOB, ignore_errors=True)  # also that of a run that several processes began
 
     finished = build_once(workspace, made_from, build, *rooms)
-    curve = json.loads((finished / CURVE).read_text(encoding="utf-8"))
-    return TrainedModel(open_model(finished), curve, kept_warnings(finished))
+    return TrainedModel(open_model(finished), read_curve(finished), kept_warnings(finished))
+
+
+def read_curve(directory: Path) -> list[dict[str, float]]:
+    """How the training of the model in `directory` went, as in `TrainedModel`."""
+    return json.loads((directory / CURVE).read_text(encoding="utf-8"))
 
 
 def kept_warnings(directory: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from aft.models.directory import ModelDirectory
+from aft.pipelines.content import told
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.training import Origin, Questions, Setup, train_on, with_reference_scores
 from aft.training.settings import Launch, Objective, TrainingSettings
@@ -28,10 +29,11 @@ def train_variant(
     evaluation: Evaluation,
 ) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
     """The variant's model and its curve; it starts from the base model or, as a setting, from the VFT model."""
+    feedback_hash = told([feedback, vft_model.fingerprint])  # which may score it
     if "reference_scores" in objective.kind.needs:
         feedback = with_reference_scores(feedback, vft_model, train_questions, training, Path(score_cache))
     start = vft_model if objective.start == "vft" else base_model
     questions = Questions(train_questions, validation_questions, held_out)
     origin = Origin(recipe, base_model)
     setup = Setup(training, objective, seed, model_cache, launch, evaluation)
-    return train_on(start, questions, feedback, setup, origin)
+    return train_on(start, questions, feedback, setup, origin, feedback_hash)

@@ -1,6 +1,7 @@
 """One copy of the training template per variant, each in its namespace `align.<variant>`."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from kedro.pipeline import Node, Pipeline
 
@@ -17,6 +18,7 @@ def create_pipeline(variants: Sequence[str]) -> Pipeline:
     return Pipeline([_variant(name) for name in variants if name != BASELINE])
 
 
+@cache  # a variant may be in every comparison
 def _variant(name: str) -> Pipeline:
     template = Pipeline(
         [

@@ -1,15 +1,18 @@
 """Evaluation: every variant answers the same test questions and scores the same held-out groups."""
 
 import logging
-from collections.abc import Callable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from aft.alignment.variants import BASELINE
-from aft.code import deciding, load_rooms
+from aft.code import deciding, load_rooms, source_hash
+from aft.directories import remembered
 from aft.errors import DataError, SettingsError
 from aft.evaluation.compare import comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
@@ -17,7 +20,7 @@ from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
 from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import variants_of
-from aft.pipelines.content import content_hash
+from aft.pipelines.content import content_hash, told
 from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import by_id, to_questions
 from aft.pipelines.tables import candidates as check_candidates
@@ -27,15 +30,21 @@ from aft.shards import Shards
 from aft.tasks import get_task, own_code
 from aft.training.settings import Objective, TrainingSettings
 
+if TYPE_CHECKING:  # matplotlib takes its time to import
+    from matplotlib.figure import Figure
+
 logger = logging.getLogger(__name__)
 
-Figure = Any  # matplotlib's: Kedro resolves annotations when it starts, and must not import matplotlib for it
 _Input = TypeVar("_Input")
 Partitions = dict[str, Callable[[], pd.DataFrame]]  # tables of several seeds, loaded when asked for
 ROOMS = (  # whose code decides a variant's results: all that make or judge a model
     *("alignment", "evaluation", "feedback", "models", "pipelines", "records.py", "sampling", "scoring", "server.py"),
     *("tasks", "training"),
 )
+# Of these whatever makes something loads and checks the code; that needs torch, and for what is found nobody does.
+_LOADED_LATER = ("alignment", "sampling", "scoring", "training")
+_COUNTING = ("evaluation", "pipelines/evaluate")  # whose code makes figures of the tables
+DRAWING = (*_COUNTING, "alignment/variants.py", "pipelines/comparisons.py", "reporting", "tasks")  # and of these, pages
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
@@ -74,7 +83,8 @@ def identify(
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     tables = (train_questions, test_questions, other_questions)
     own = own_code(name for table in tables for name in table["dataset"].unique())
-    code = [load_rooms(*ROOMS), model.made_from.get("code"), own]
+    load_rooms(*(room for room in ROOMS if room not in _LOADED_LATER))
+    code = [source_hash(*ROOMS), model.made_from.get("code"), own]
     asked = list(map(_asked, tables))
     files = [_shared(path, is_model=False) for path in (labelling.ratings_file, candidates_from)]
     held = [*files, _shared(sample_from, is_model=True)]
@@ -199,16 +209,23 @@ def assess(
 
 
 def summarise_variant(
-    predictions: Partitions, assessment: Partitions, other_predictions: Partitions, seed: int, evaluation: Evaluation
+    predictions: Partitions,
+    assessment: Partitions,
+    other_predictions: Partitions,
+    seed: int,
+    evaluation: Evaluation,
+    score_cache: str,
 ) -> dict[str, float]:
     """All figures of this seed."""
     key = seed_key(seed)
-    tables = (rows[key]() for rows in (predictions, assessment, other_predictions))
-    rows, scored, others = tables
-    return measure(rows, scored, evaluation.ks, evaluation.level, others, evaluation.resamples)
+    rows, scored, others = (rows[key]() for rows in (predictions, assessment, other_predictions))
+    asked = (rows, scored, evaluation.ks, evaluation.level, others, evaluation.resamples)
+    return kept(score_cache, "figures of a variant", asked, lambda: measure(*asked), *_COUNTING)
 
 
-def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compare(
+    evaluation: Evaluation, seed: int, score_cache: str, **partitions: Partitions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The comparison table and all paired differences, over every seed that all variants were run for as for this one.
 
     `partitions` holds `predictions.<variant>`, `assessment.<variant>` and `other_predictions.<variant>`.
@@ -219,10 +236,20 @@ def compare(evaluation: Evaluation, seed: int, **partitions: Partitions) -> tupl
     predicted, assessed, others = (
         {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
     )
-    table = comparison_table(
-        predicted, assessed, evaluation.ks, BASELINE, evaluation.level, evaluation.resamples, others
-    )
-    return table, paired_differences(predicted, evaluation.level, evaluation.resamples)
+    ks, level, resamples = evaluation.ks, evaluation.level, evaluation.resamples
+
+    def columns() -> list[Any]:
+        table = comparison_table(predicted, assessed, ks, BASELINE, level, resamples, others)
+        return [one.to_dict("list") for one in (table, paired_differences(predicted, level, resamples))]
+
+    asked = (predicted, assessed, others, ks, level, resamples)
+    table, paired = kept(score_cache, "comparison", asked, columns, *_COUNTING)
+    return pd.DataFrame(table), pd.DataFrame(paired)
+
+
+def kept(cache: str, kind: str, asked: Sequence[Any], make: Callable[[], Any], *rooms: str) -> Any:
+    """What `make` gives, as JSON has it, for what is `asked`: kept in `cache`, and made again if the code changes."""
+    return remembered(Path(cache), {"kind": kind, "of": digest(told(asked))}, make, *rooms)
 
 
 def by_variant(inputs: dict[str, _Input], kind: str) -> dict[str, _Input]:
@@ -243,24 +270,35 @@ def _common_seeds(seeds: dict[str, list[int]]) -> list[int]:
     return common
 
 
-def draw_accuracy(comparison: pd.DataFrame, align: dict[str, Any]) -> Figure:
+def _picture(score_cache: str, draw: "Callable[..., Figure]", *asked: Any) -> bytes:
+    """The figure that `draw` makes of what it is asked, as PNG."""
+
+    def drawn() -> str:
+        picture = BytesIO()
+        draw(*asked).savefig(picture, format="png")
+        return b64encode(picture.getvalue()).decode("ascii")
+
+    return b64decode(kept(score_cache, draw.__name__.replace("_", " "), asked, drawn, *DRAWING))
+
+
+def draw_accuracy(comparison: pd.DataFrame, align: dict[str, Any], score_cache: str) -> bytes:
     """Accuracy of every variant with its interval."""
     from aft.reporting.figures import accuracy_figure
 
     points = comparison["per_seed"].map(lambda text: [float(value) for value in str(text).split()])
-    return accuracy_figure(comparison.assign(per_seed=points), variants_of(align))
+    return _picture(score_cache, accuracy_figure, comparison.assign(per_seed=points), variants_of(align))
 
 
-def draw_scores(seed: int, align: dict[str, Any], **assessments: Partitions) -> Figure:
+def draw_scores(seed: int, align: dict[str, Any], score_cache: str, **assessments: Partitions) -> bytes:
     """Scores of held-out positives and negatives under every variant, for this seed."""
     from aft.reporting.figures import score_histogram_figure
 
     scored = by_variant(assessments, "assessment")
     tables = [rows[seed_key(seed)]().assign(variant=name) for name, rows in scored.items()]
-    return score_histogram_figure(pd.concat(tables, ignore_index=True), variants_of(align))
+    return _picture(score_cache, score_histogram_figure, pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Partitions) -> Figure:
+def draw_training(comparison: pd.DataFrame, align: dict[str, Any], score_cache: str, **curves: Partitions) -> bytes:
     """Scores and validation accuracy while training, for every variant and every seed of the comparison."""
     from aft.reporting.figures import training_curves_figure
 
@@ -270,10 +308,10 @@ def draw_training(comparison: pd.DataFrame, align: dict[str, Any], **curves: Par
         for name, curve in by_variant(curves, "training_curve").items()
         for seed in compared[name]
     ]
-    return training_curves_figure(pd.concat(tables, ignore_index=True), variants_of(align))
+    return _picture(score_cache, training_curves_figure, pd.concat(tables, ignore_index=True), variants_of(align))
 
 
-def draw_reliability(seed: int, align: dict[str, Any], **predictions: Partitions) -> Figure:
+def draw_reliability(seed: int, align: dict[str, Any], score_cache: str, **predictions: Partitions) -> bytes:
     """How often each variant's sampled answers are right, by the confidence that it has in them, for this seed."""
     from aft.evaluation.calibration import reliability
     from aft.reporting.figures import reliability_figure
@@ -282,7 +320,7 @@ def draw_reliability(seed: int, align: dict[str, Any], **predictions: Partitions
     for name, rows in by_variant(predictions, "predictions").items():
         sampled = rows[seed_key(seed)]().query(f"sample_index != {GREEDY}")
         tables[name] = reliability(sampled["score"], sampled["is_correct"])
-    return reliability_figure(tables, variants_of(align))
+    return _picture(score_cache, reliability_figure, tables, variants_of(align))
 
 
 def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:

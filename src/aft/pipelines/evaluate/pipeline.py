@@ -1,6 +1,7 @@
 """VFT and every variant on the same test questions, and the comparison that joins them."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from kedro.pipeline import Node, Pipeline
@@ -25,6 +26,7 @@ def measurements(variants: Sequence[str]) -> Pipeline:
     return Pipeline([_groups(), *(_variant(name) for name in variants)])
 
 
+@cache  # a variant may be in every comparison
 def _variant(name: str) -> Pipeline:
     tags = f"run.accuracy.{name}"
     template = Pipeline(
@@ -53,7 +55,7 @@ def _variant(name: str) -> Pipeline:
             ),
             Node(
                 nodes.summarise_variant,
-                [*nodes.KINDS, "params:seed", "params:evaluation"],
+                [*nodes.KINDS, "params:seed", "params:evaluation", "params:score_cache"],
                 "metrics",
                 name=f"measure_{name}",
                 tags=tags,
@@ -120,8 +122,9 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     """Nodes under their full names: a template, which has no namespace, could not read datasets of several."""
     space = space_of_comparison(comparison)
     own = {name: f"{space}.{name}" for name in ("comparison", "paired_differences", *report.FIGURES)}
-    evaluation, align, table = {"evaluation": "params:evaluation"}, {"align": "params:align"}, own["comparison"]
-    seed, recipe = {"seed": "params:seed"}, {"recipe": "params:recipe"}
+    evaluation, table = {"evaluation": "params:evaluation"}, own["comparison"]
+    seed, recipe, place = {"seed": "params:seed"}, {"recipe": "params:recipe"}, {"score_cache": "params:score_cache"}
+    drawn = {"align": "params:align", **place}
 
     def of_all(kind: str) -> dict[str, str]:
         return {f"{kind}.{name}": dataset(name, kind) for name in variants}
@@ -131,17 +134,17 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
         return Node(function, inputs, outputs, name=name, namespace=space, tags="evaluate")
 
     tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
-    answers = {**recipe, **seed, "test_questions": "test_questions", **of_all("predictions")}
+    answers = {**recipe, **seed, **place, "test_questions": "test_questions", **of_all("predictions")}
     made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
     reported = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
     return Pipeline(
         [
-            node(nodes.compare, {**evaluation, **seed, **tables}, [table, own["paired_differences"]]),
-            node(nodes.draw_accuracy, {"comparison": table, **align}, own["accuracy_figure"]),
-            node(nodes.draw_scores, {**seed, **align, **of_all("assessment")}, own["score_figure"]),
-            node(nodes.draw_reliability, {**seed, **align, **of_all("predictions")}, own["reliability_figure"]),
+            node(nodes.compare, {**evaluation, **seed, **place, **tables}, [table, own["paired_differences"]]),
+            node(nodes.draw_accuracy, {"comparison": table, **drawn}, own["accuracy_figure"]),
+            node(nodes.draw_scores, {**seed, **drawn, **of_all("assessment")}, own["score_figure"]),
+            node(nodes.draw_reliability, {**seed, **drawn, **of_all("predictions")}, own["reliability_figure"]),
             node(
-                nodes.draw_training, {"comparison": table, **align, **of_all("training_curve")}, own["training_figure"]
+                nodes.draw_training, {"comparison": table, **drawn, **of_all("training_curve")}, own["training_figure"]
             ),
             node(report.write_report, reported, f"{space}.report"),
             node(report.write_answers, answers, f"{space}.answers"),

@@ -7,13 +7,14 @@ import pandas as pd
 from aft import __version__
 from aft.files import digest
 from aft.pipelines.comparisons import variants_of
-from aft.pipelines.evaluate.nodes import Partitions, by_variant
+from aft.pipelines.evaluate.nodes import DRAWING, Partitions, by_variant, kept
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
 from aft.pipelines.tables import to_questions
 from aft.pipelines.training import seed_key
 from aft.reporting.answers import answers_page
 from aft.reporting.report import Compared, MadeOf, html_report
+from aft.tasks import own_code
 from aft.training.run import kept_warnings
 
 FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_figure")
@@ -51,15 +52,18 @@ def write_report(
     return html_report(compared, made_of, {name: others[name] for name in FIGURES})
 
 
-def write_answers(recipe: str, seed: int, test_questions: pd.DataFrame, **predictions: Partitions) -> str:
+def write_answers(
+    recipe: str, seed: int, test_questions: pd.DataFrame, score_cache: str, **predictions: Partitions
+) -> str:
     """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each."""
-    return answers_page(
-        recipe=recipe,
-        seed=seed,
-        questions=to_questions(test_questions),
-        predictions={name: rows[seed_key(seed)]() for name, rows in by_variant(predictions, "predictions").items()},
-        version=__version__,
-    )
+    given = {name: rows[seed_key(seed)]() for name, rows in by_variant(predictions, "predictions").items()}
+    asked = (recipe, seed, test_questions, given, __version__, own_code(test_questions["dataset"]))
+
+    def page() -> str:
+        questions = to_questions(test_questions)
+        return answers_page(recipe=recipe, seed=seed, questions=questions, predictions=given, version=__version__)
+
+    return kept(score_cache, "page of answers", asked, page, *DRAWING)
 
 
 def _plain(objective: Any) -> Any:
