@@ -59,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for questions in options.questions:
         with TemporaryDirectory(dir=options.folder, prefix="scale-") as name:
-            rows += measure(Path(name), questions, options.samples, ray=options.ray)
+            for row in measure(Path(name), questions, options.samples, ray=options.ray):
+                rows.append(row)
+                write_json(options.json, rows)  # a long run that is stopped keeps what it has measured
     print_markdown(rows, COLUMNS)
     for line in compared(rows):
         print(line)
-    write_json(options.json, rows)
 
 
 def measure(folder: Path, questions: int, samples: int, *, ray: bool) -> Iterator[dict[str, Any]]:
