@@ -12,7 +12,7 @@ from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
 from aft.pipelines.tables import to_questions
 from aft.pipelines.training import seed_key
-from aft.reporting.answers import answers_page
+from aft.reporting.answers import MOST_QUESTIONS, answers_page, drawn
 from aft.reporting.report import Compared, MadeOf, html_report
 from aft.training.run import kept_warnings
 
@@ -52,14 +52,15 @@ def write_report(
 
 
 def write_answers(recipe: str, seed: int, test_questions: pd.DataFrame, **predictions: Partitions) -> str:
-    """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each."""
-    return answers_page(
-        recipe=recipe,
-        seed=seed,
-        questions=to_questions(test_questions),
-        predictions={name: rows[seed_key(seed)]() for name, rows in by_variant(predictions, "predictions").items()},
-        version=__version__,
-    )
+    """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each.
+
+    Of each variant's answers those alone are kept that the page has.
+    """
+    questions = to_questions(test_questions)
+    shown = [one.question_id for one in drawn(questions, MOST_QUESTIONS)]
+    loaded = ((name, rows[seed_key(seed)]()) for name, rows in by_variant(predictions, "predictions").items())
+    answers = {name: table[table["question_id"].isin(shown)] for name, table in loaded}
+    return answers_page(recipe=recipe, seed=seed, questions=questions, predictions=answers, version=__version__)
 
 
 def _plain(objective: Any) -> Any:
