@@ -106,13 +106,16 @@ class _Labeller:
             self.file = RatingsFile(Path(labelling.ratings_file.replace("{seed}", str(seed))))
 
     def description(self, questions: pd.DataFrame) -> dict[str, Any]:
-        """What feedback follows from beside its candidates; the questions are hashed without a copy of their text."""
-        choices = ["" if given is None else "\n".join(given) for given in questions["choices"]]
-        hashes_N = pd.util.hash_pandas_object(questions.assign(choices=choices), index=False).to_numpy()
+        """What feedback follows from beside its candidates; the questions are hashed some at a time."""
+        hashed = hashlib.sha256()
+        for start in range(0, len(questions), _ROWS):
+            some = questions[start : start + _ROWS]
+            choices = ["" if given is None else "\n".join(given) for given in some["choices"]]
+            hashed.update(pd.util.hash_pandas_object(some.assign(choices=choices), index=False).to_numpy().tobytes())
         return {
             "kind": "feedback",
             "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
-            "questions": hashlib.sha256(hashes_N.tobytes()).hexdigest(),
+            "questions": hashed.hexdigest(),
             "own_tasks": own_code(questions["dataset"].unique()),
         }
 
