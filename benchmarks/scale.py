@@ -1,11 +1,13 @@
 """What follows sampling, over the number of questions: labels and ranks, training examples, one epoch of batches.
 
-    python benchmarks/scale.py [--questions 10000 100000 1000000] [--samples 8] [--folder FOLDER] [--json FILE]
+    python benchmarks/scale.py [--questions 10000 100000 1000000] [--samples 8] [--ray] [--folder FOLDER] [--json FILE]
 
 The questions are arithmetic stories, with made responses of GSM8K's lengths; no model is needed. Every stage works in
 a process of its own, whose memory is told as `peak_mib`: pages of mapped files, which the system takes back when it
 needs them, are not in it. Below the table, which is Markdown, stands how the largest number compares with the one
-before. In FOLDER, a temporary one if none is named, 1,000,000 questions with 8 responses each take some 20 GB.
+before. With `--ray`, labels are made once more by two workers of a local Ray, of which one is killed, and must be the
+same bytes; time and memory of this stage are those of the process that has the workers. In FOLDER, a temporary one if
+none is named, 1,000,000 questions with 8 responses each take some 20 GB.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +32,7 @@ from aft.pipelines.label_and_rank.nodes import label_and_rank
 from aft.pipelines.parameters import Labelling
 from aft.pipelines.tables import to_table
 from aft.pipelines.training import blocks
+from aft.sampling.settings import ClusterSettings, SamplerSettings
 from aft.scoring.groups import pack
 from aft.shards import Shards, encode
 from aft.tasks import Question
@@ -49,22 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--ray", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     for questions in options.questions:
         with TemporaryDirectory(dir=options.folder, prefix="scale-") as name:
-            rows += measure(Path(name), questions, options.samples)
+            for row in measure(Path(name), questions, options.samples, ray=options.ray):
+                rows.append(row)
+                write_json(options.json, rows)  # a long run that is stopped keeps what it has measured
     print_markdown(rows, COLUMNS)
     for line in compared(rows):
         print(line)
-    write_json(options.json, rows)
 
 
-def measure(folder: Path, questions: int, samples: int) -> Iterator[dict[str, Any]]:
+def measure(folder: Path, questions: int, samples: int, *, ray: bool) -> Iterator[dict[str, Any]]:
     """A row of each stage over so many questions; the first one makes what the others read."""
     for name, stage in STAGES.items():
+        if stage is label_on_ray and not ray:
+            continue
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
             before = size_of(folder)
             row = own.submit(measured, stage, folder, questions, samples).result()
@@ -103,7 +110,8 @@ def watched() -> Iterator[list[float]]:
 def compared(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Of each stage, how time and memory at the largest number of questions compare with those at the one before."""
     counts = sorted({row["questions"] for row in rows})
-    for name in list(STAGES)[1:] if len(counts) > 1 else []:
+    stages = dict.fromkeys(row["stage"] for row in rows)
+    for name in list(stages)[1:] if len(counts) > 1 else []:
         fewer, more = (row for row in rows if row["stage"] == name and row["questions"] in counts[-2:])
         grown = more["peak_mib"] - fewer["peak_mib"]
         yield (
@@ -160,12 +168,53 @@ def made_response(rng: random.Random, question: Question) -> str:
 
 def label(folder: Path, questions: int, samples: int) -> int:
     """Labels, ratings by steps, ranks; the feedback in shards."""
-    table = pd.read_parquet(folder / "questions.parquet")
-    candidates = Shards(sorted((folder / "candidates").iterdir()))
-    store = folder / "store"
-    shards, _ = label_and_rank(candidates, table, Labelling(judge="steps"), 0, str(folder / "ratings"), str(store))
+    shards = labelled(folder, "store", SamplerSettings())
     (folder / "feedback.json").write_text(json.dumps(list(map(str, shards))), encoding="utf-8")
     return questions * samples
+
+
+def label_on_ray(folder: Path, questions: int, samples: int) -> int:
+    """The same by two workers, one of which is killed over a block; raises `SystemExit` for other bytes."""
+    with killer() as killed:
+        shards = labelled(folder, "ray", SamplerSettings(cluster=ClusterSettings(workers=2)))
+    own = map(Path, json.loads((folder / "feedback.json").read_text(encoding="utf-8")))
+    if not killed:
+        raise SystemExit("No worker of Ray was killed: ask for more questions.")
+    if not all(one.read_bytes() == other.read_bytes() for one, other in zip(own, shards, strict=True)):
+        raise SystemExit("Workers of Ray have made other bytes than one process.")
+    return questions * samples
+
+
+def labelled(folder: Path, store: str, sampler: SamplerSettings) -> list[Path]:
+    """The shards of the feedback, in a store of that name."""
+    table = pd.read_parquet(folder / "questions.parquet")
+    candidates = Shards(sorted((folder / "candidates").iterdir()))
+    places = str(folder / "ratings"), str(folder / store)
+    return label_and_rank(candidates, table, Labelling(judge="steps"), 0, *places, sampler)[0]
+
+
+@contextmanager
+def killer() -> Iterator[list[int]]:
+    """Kill the first of this process's Ray workers that is seen to make a block; the ids of those killed."""
+    from psutil import NoSuchProcess, Process
+
+    killed, over = list[int](), threading.Event()
+
+    def watch() -> None:
+        while not killed and not over.wait(0.01):
+            for process in Process().children(recursive=True):
+                with suppress(NoSuchProcess):
+                    if not killed and process.cmdline()[:1] == ["ray::_Worker.make"]:
+                        process.kill()
+                        killed.append(process.pid)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        watcher.join()
 
 
 def examples(folder: Path, questions: int, samples: int) -> int:
@@ -192,7 +241,7 @@ def epoch(folder: Path, questions: int, samples: int) -> int:
 
 
 STAGES: dict[str, Callable[[Path, int, int], int]] = {
-    **{"make": make, "label and rank": label, "examples": examples, "epoch": epoch}
+    **{"make": make, "label and rank": label, "label on Ray": label_on_ray, "examples": examples, "epoch": epoch}
 }
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import field, fields, is_dataclass
 from difflib import get_close_matches
-from functools import wraps
+from functools import cache, wraps
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -44,9 +44,14 @@ def checked(cls: type[_T]) -> type[_T]:
 def read(kind: Any, value: Any, key: str) -> Any:
     """`value` as the settings of a type; raises `SettingsError` with a sentence for each fault, named from `key` on."""
     try:
-        return TypeAdapter(kind).validate_python(value, extra="forbid")
+        return _adapter(kind).validate_python(value, extra="forbid")
     except ValidationError as error:
         raise SettingsError(_message(error, kind, key)) from None
+
+
+@cache  # what a tokenizer's configuration says of chats is read with every prompt
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _message(error: ValidationError, kind: Any, key: str) -> str:

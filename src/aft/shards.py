@@ -40,6 +40,12 @@ class Shards:
         """The rows of each shard; raises `StoreError` for one that was lost or damaged since it was found."""
         return map(_read, self.paths)
 
+    def column(self, name: str) -> "pd.Series":
+        """One column of all rows; the others are not read."""
+        import pandas as pd
+
+        return pd.concat((_read(path, [name])[name] for path in self.paths), ignore_index=True)
+
     def table(self) -> "pd.DataFrame":
         """All rows, where they are few."""
         import pandas as pd
@@ -58,11 +64,11 @@ def _reading(shard: Path) -> Iterator[None]:
         raise StoreError(f"The shard {shard} is missing or damaged: run the stage that makes it again.") from error
 
 
-def _read(shard: Path) -> "pd.DataFrame":
+def _read(shard: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     import pandas as pd
 
     with _reading(shard):
-        return pd.read_parquet(shard)
+        return pd.read_parquet(shard, columns=columns)
 
 
 def n_rows(shard: Path) -> int:

@@ -4,10 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from aft.pipelines.label_and_rank import nodes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -24,14 +28,24 @@ def run_script(name: str, *options: object) -> str:
 
 
 @pytest.fixture
-def end_to_end(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A benchmark as a module."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("end_to_end", BENCHMARKS / "end_to_end.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "end_to_end", module)
-    spec.loader.exec_module(module)
-    return module
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def end_to_end(loaded: Callable[[str], ModuleType]) -> ModuleType:
+    return loaded("end_to_end")
 
 
 def test_align_step_measures_every_path(tmp_path):
@@ -57,6 +71,21 @@ def test_scale_measures_every_stage_at_every_size(tmp_path):
     assert all(min(row["cpu_s"], row["wall_s"], row["peak_mib"]) > 0 for row in measured)
     assert all(row["disk_mib"] > 0 for row in measured if row["stage"] != "epoch")
     assert shown.count("from 20 to 60 questions") == 3 and list(tmp_path.iterdir()) == [rows]
+
+
+def test_scale_kills_a_worker_of_ray_and_finds_the_same_bytes(loaded, monkeypatch, tmp_path):
+    """And other bytes, if there are, are told."""
+    pytest.importorskip("ray")
+    scale = loaded("scale")
+    monkeypatch.setattr(scale, "BLOCK", 40)
+    monkeypatch.setattr(nodes, "_ROWS", 320)
+    for stage in (scale.make, scale.label, scale.label_on_ray):
+        assert stage(tmp_path, 240, 8) == 1920
+    first = Path(json.loads((tmp_path / "feedback.json").read_text(encoding="utf-8"))[0])
+    first.write_bytes(first.read_bytes()[:-1])
+    monkeypatch.setattr(scale, "killer", lambda: nullcontext([1]))
+    with pytest.raises(SystemExit, match="other bytes"):
+        scale.label_on_ray(tmp_path, 240, 8)
 
 
 def test_end_to_end_measures_a_run(end_to_end, monkeypatch, tmp_path, capsys):

@@ -19,6 +19,7 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes, report
 from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
+from aft.reporting.answers import drawn
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.shards import Shards
 from aft.tasks import Question
@@ -353,6 +354,43 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     table = comparison_table(by_seed, {name: {0: groups} for name in by_seed}, [2], "vft", 0.95, 10)
     assert table["questions"].tolist() == [6, 6] and table["questions_without_response"].tolist() == [2, 2]
     assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)
+
+
+def test_generations_in_many_shards_are_predicted_as_in_one(
+    tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: list[Question]
+) -> None:
+    """Of each shard all but the token ids is kept, which are dropped before the next one is read."""
+    questions = to_table(pocket_questions[:6])
+
+    def predicted(block_size: int) -> pd.DataFrame:
+        sampling = SamplingSettings(samples=2, greedy=True, max_new_tokens=4, block_size=block_size)
+        evaluation, place = Evaluation(sampling, ks=[2]), str(tmp_path / str(block_size))
+        shards = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, place)
+        assert len(shards) == 6 // block_size
+        return nodes.predict(Shards(shards), questions, 0, "id")["seed_0"]
+
+    pd.testing.assert_frame_equal(predicted(2), predicted(6))
+
+
+def test_a_comparison_keeps_no_text_of_a_response() -> None:
+    rows = pd.DataFrame({"question_id": ["a"], "response": ["It is 5."], "is_correct": [True], "identity": "id"})
+    (alike,) = nodes.alike_seeds("vft", {"seed_0": lambda: rows}, seed=0)
+    assert list(alike[0]) == ["question_id", "is_correct"]
+
+
+def test_of_many_questions_those_answers_are_kept_that_the_page_has(
+    pocket_questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page itself would draw its own sample of the rest."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(report, "MOST_QUESTIONS", 3)
+    monkeypatch.setattr(report, "answers_page", lambda **arguments: given.update(arguments) or "")
+    table = pd.DataFrame({"question_id": [one.question_id for one in pocket_questions], "sample_index": -1})
+    predictions = {"predictions.vft": {"seed_0": lambda: table}}
+    report.write_answers("pocket", 0, to_table(pocket_questions), str(tmp_path), **predictions)
+    shown = [one.question_id for one in drawn(pocket_questions, 3)]
+    assert given["predictions"]["vft"]["question_id"].tolist() == shown
+    assert len(given["questions"]) == len(pocket_questions), "of which the page tells how many it leaves out"
 
 
 def test_the_page_of_answers_is_of_this_seed_and_of_the_variants_compared(

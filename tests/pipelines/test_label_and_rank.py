@@ -17,10 +17,13 @@ from aft.pipelines.label_and_rank import nodes
 from aft.pipelines.label_and_rank.nodes import label_and_rank
 from aft.pipelines.parameters import Labelling
 from aft.pipelines.tables import to_table
+from aft.sampling import cluster
+from aft.sampling.settings import ClusterSettings, SamplerSettings
 from aft.shards import Shards, encode
 from aft.tasks import Question
 
-STEPS = Labelling(judge="steps")
+STEPS, HERE = Labelling(judge="steps"), SamplerSettings()
+ON_TWO_WORKERS = SamplerSettings(cluster=ClusterSettings(workers=2, gpus_per_worker=1))
 Label = Callable[..., tuple[list[Path], dict[str, Any]]]
 
 
@@ -48,10 +51,14 @@ def label(
     tmp_path: Path, candidates: Shards, pocket_questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> Label:
     def of(
-        labelling: Labelling = STEPS, rows: int = 16, asked: list[Question] = pocket_questions[:9], cache: str = "store"
+        labelling: Labelling = STEPS,
+        rows: int = 16,
+        asked: list[Question] = pocket_questions[:9],
+        cache: str = "store",
+        sampler: SamplerSettings = HERE,
     ) -> tuple[list[Path], dict[str, Any]]:
         monkeypatch.setattr(nodes, "_ROWS", rows)
-        return label_and_rank(candidates, to_table(asked), labelling, 0, str(tmp_path), str(tmp_path / cache))
+        return label_and_rank(candidates, to_table(asked), labelling, 0, str(tmp_path), str(tmp_path / cache), sampler)
 
     return of
 
@@ -110,6 +117,49 @@ def test_no_response_and_one_of_an_unknown_question_are_refused(label: Label, po
         label_and_rank(Shards(), to_table(pocket_questions), STEPS, 0, "", "")
     with pytest.raises(DataError, match="Candidates of 1 unknown questions"):
         label(asked=pocket_questions[:7])
+
+
+def test_workers_of_a_cluster_write_the_same_bytes_also_when_one_is_killed(
+    label: Label, pocket_questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Killed over the third of four shards; the first is finished before. They need no GPU, and have the ratings file.
+
+    A single shard that is missing is made here: no cluster is asked.
+    """
+    pytest.importorskip("ray")
+    ratings, begun, make = tmp_path / "ratings.jsonl", tmp_path / "begun", cluster.make_on_cluster
+    asked, victim = pocket_questions[:9], pocket_questions[4].question_id
+    rated = [
+        {"question_id": one.question_id, "sample_index": 0, "rating": 3, "response": one.reference} for one in asked
+    ]
+    ratings.write_text("".join(json.dumps(row) + "\n" for row in rated), encoding="utf-8")
+    labelling = Labelling(judge="file", ratings_file=str(ratings))
+    whole, told = label(labelling, rows=8, cache="here")
+    expected = [shard.read_bytes() for shard in whole]
+
+    def change(rows: Callable[..., pd.DataFrame], *others: Any) -> Any:
+        def killed(questions: list[Question], *block: Any) -> pd.DataFrame:
+            import os
+
+            with begun.open("a", encoding="utf-8") as file:
+                file.write(f"{questions[0].question_id}\n")
+            if begun.read_text(encoding="utf-8").split().count(victim) == 1 and questions[0].question_id == victim:
+                os.kill(os.getpid(), 9)
+            return rows(questions, *block)
+
+        return make(killed, *others)
+
+    monkeypatch.setattr(cluster, "make_on_cluster", change)
+    for shard in whole[1:]:
+        shard.unlink()
+    assert label(labelling, rows=8, cache="here", sampler=ON_TWO_WORKERS) == (whole, told)
+    assert [shard.read_bytes() for shard in whole] == expected
+    made = [pocket_questions[number].question_id for number in (2, 4, 4, 6)]
+    assert sorted(begun.read_text(encoding="utf-8").split()) == sorted(made)
+    assert f"A worker was lost over the questions {victim}" in caplog.text
+    whole[1].unlink()
+    monkeypatch.setattr(cluster, "make_on_cluster", None)
+    assert label(labelling, rows=8, cache="here", sampler=ON_TWO_WORKERS) == (whole, told)
 
 
 def test_kill_9_while_labelling_changes_nothing(

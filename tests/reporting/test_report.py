@@ -130,6 +130,12 @@ def test_questions_that_were_too_long_are_told_if_there_are_any():
     assert text[text.index(told) + 1] == "2"
 
 
+@pytest.mark.parametrize(("questions", "told"), [(10_000, "every question"), (10_001, "10,000 of 10,001 questions")])
+def test_the_report_says_which_questions_the_page_of_answers_has(questions, told):
+    text = "".join(Page(report(comparison=make_comparison(questions=questions))).text)
+    assert f"Answers to look at: {told} with what each variant answered" in text
+
+
 def test_links_within_the_page_lead_somewhere():
     page = Page(report())
     places = {value for name, value in page.attributes if name == "id"}

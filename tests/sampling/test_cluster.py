@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     make = cluster.make_on_cluster
 
-    def counted(rows: Rows, blocks: Mapping[int, Sequence[Question]], settings: ClusterSettings) -> Any:
-        numbers.extend(blocks)
-        return make(rows, blocks, settings)
+    def counted(rows: Rows, asked: Sequence[int], *others: Any) -> Any:
+        numbers.extend(asked)
+        return make(rows, asked, *others)
 
     monkeypatch.setattr(cluster, "make_on_cluster", counted)
     return numbers
@@ -77,8 +77,8 @@ def in_workers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Rows, Sequence
     """Let the workers make their rows by `change`, which is sent to them with all that it encloses."""
     make = cluster.make_on_cluster
 
-    def changed(rows: Rows, blocks: Mapping[int, Sequence[Question]], settings: ClusterSettings) -> Any:
-        return make(lambda block: change(rows, block), blocks, settings)
+    def changed(rows: Rows, *others: Any) -> Any:
+        return make(lambda block: change(rows, block), *others)
 
     monkeypatch.setattr(cluster, "make_on_cluster", changed)
 

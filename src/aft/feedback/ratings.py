@@ -1,5 +1,6 @@
 """Ratings of responses, by whoever gave them, and the ranking that follows from them."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -55,10 +56,10 @@ class RatingsFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.n_rows = path, 0
-        self._given: dict[tuple[str, int], list[tuple[float, int | None]]] = {}
+        self._given: dict[tuple[str, int], list[tuple[float, bytes | None]]] = {}
         for key, rating, response in _parsed(path):
             self.n_rows += 1
-            self._given.setdefault(key, []).append((rating, None if response is None else hash(response)))
+            self._given.setdefault(key, []).append((rating, None if response is None else _hash(response)))
 
     def of(self, feedback: pd.DataFrame) -> tuple[pd.Series, dict[str, int]]:
         """The ratings of the rows of `feedback`, in its index, NaN = unrated, and their counts for `tell`.
@@ -69,7 +70,7 @@ class RatingsFile:
         rows = zip(feedback["question_id"], feedback["sample_index"].map(int), feedback["response"], strict=True)
         for question_id, sample_index, response in rows:
             given = self._given.get((question_id, sample_index), [])
-            if any(text not in (None, hash(response)) for _, text in given):
+            if any(text not in (None, _hash(response)) for _, text in given):
                 raise DataError(
                     f"{self.path} rates another response than sample {sample_index} of {question_id}, as if it was "
                     "made for other samples; give the ratings of these ({seed} in the file's name stands for the seed)."
@@ -149,6 +150,11 @@ def _checked(where: str, fields: Fields) -> dict[str, Any]:
         )
     row = dict(zip(names, values, strict=True))
     return {name: row[name] for name in read if name in row}
+
+
+def _hash(text: str) -> bytes:
+    """Python's own differs between processes, and a worker has this one's."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _short(value: Any) -> str:

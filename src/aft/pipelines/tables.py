@@ -121,6 +121,8 @@ def lookup(table: pd.DataFrame) -> Callable[[pd.Series], dict[str, Question]]:
 
     def asked(ids: pd.Series) -> dict[str, Question]:
         places = index.get_indexer(pd.Index(ids.unique()))
-        return by_id(table.iloc[places[places >= 0]])
+        places = places[places >= 0]
+        first, end = min(places, default=0), max(places, default=-1) + 1
+        return by_id(table[first:end].iloc[places - first])  # of a slice: Arrow puts a column together to take from it
 
     return asked

@@ -13,6 +13,7 @@ import pandas as pd
 
 from aft.alignment.variants import Variant, marked
 from aft.nested import leaves
+from aft.reporting.answers import MOST_QUESTIONS
 from aft.reporting.render import render
 
 PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
@@ -75,6 +76,7 @@ def html_report(compared: Compared, made_of: MadeOf, figures: Mapping[str, bytes
         title=f"{compared.recipe}: which variant reasons better?",
         paper=PAPER_ADDRESS,
         facts=_facts(compared, made_of.version),
+        answered=_answered(int(comparison["questions"].max())),
         best=best,
         headline=headline,
         warnings=made_of.warnings,
@@ -104,6 +106,11 @@ def _facts(compared: Compared, version: str) -> dict[str, str]:
         "intervals": f"{100 * compared.level:g} %",
         "version": version,
     }
+
+
+def _answered(questions: int) -> str:
+    """Which questions the page of answers has."""
+    return "every question" if questions <= MOST_QUESTIONS else f"{MOST_QUESTIONS:,} of {questions:,} questions"
 
 
 def _unanswered(comparison: pd.DataFrame) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Blocks of questions made by the workers of a Ray cluster, for the same store as without one.
+"""Blocks of questions sampled or labelled by the workers of a Ray cluster, for the same store as without one.
 
 A block's bytes are made by the code that makes them without a cluster, from seeds of each response's own: where they
 are made does not change them, as long as the arithmetic is the same (kind of processor or GPU, threads, torch).
 
 Workers hand the bytes back and the process that called writes them. So one process writes and holds the store's lock,
-a worker that is killed leaves nothing behind, and only the model's folder must be on a file system that all can read.
+a worker that is killed leaves nothing behind, and only what is read, the model's folder and the shards that are
+labelled, must be on a file system that all can read.
 
 Workers are actors, and who makes what is decided here, in place of Ray Data's `map_batches`. That one does get over a
 worker that is killed; but a block that kills every worker (its memory does not suffice) is tried for ever unless
@@ -16,7 +17,7 @@ times at most; after a failure, what is under way is still finished and kept.
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from aft.code import load_rooms, source_hash
 from aft.errors import AftError, SettingsError, StoreError
-from aft.sampling.settings import ROOMS, ClusterSettings
+from aft.sampling.settings import ClusterSettings
 from aft.shards import encode
 from aft.tasks import Question
 
@@ -34,34 +35,39 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S, _PLACES = 60, ("CPU", "GPU")
+Block = tuple[Sequence[Question], *tuple[Any, ...]]  # the questions of a block, and what else it is made from
 _LIVES = 3  # workers that may be lost over one block, or in a row before they have begun
 
 
 def make_on_cluster(
-    rows: Callable[[Sequence[Question]], "pd.DataFrame"],
-    blocks: Mapping[int, Sequence[Question]],
+    rows: Callable[..., "pd.DataFrame"],
+    numbers: Sequence[int],
+    block_of: Callable[[int], Block],
     cluster: ClusterSettings,
+    rooms: Sequence[str],
 ) -> Generator[tuple[int, bytes], None, None]:
     """The number and the shard's bytes of every block, in the order in which workers finish them.
 
-    `rows` is sent to each worker once and keeps there what it loads. A Ray that runs in this process already is used
-    and left; otherwise one is joined or started, and left or stopped at the end. Raises `SettingsError` if Ray is not
-    installed, or one of this machine's own has no GPU for a worker, `StoreError` if it cannot be reached or three
-    workers are lost over one block, and what `rows` raises; blocks that are under way are finished before.
+    `rows` makes a block's table from what `block_of` gives for its number, when a worker is free for it. It is sent to
+    each worker once and keeps there what it loads; the code of the `rooms`, which decides the rows, must be the same
+    everywhere. A Ray that runs in this process already is used and left; otherwise one is joined or started, and left
+    or stopped at the end. Raises `SettingsError` if Ray is not installed, or one of this machine's own has no GPU for a
+    worker, `StoreError` if it cannot be reached or three workers are lost over one block, and what `rows` raises;
+    blocks that are under way are finished before.
     """
-    waiting, lost = deque(blocks), Counter[int | None]()
+    waiting, lost = deque(numbers), Counter[int | None]()
     failure: Exception | None = None
-    with _joined(cluster), _WorkerPool(rows, cluster) as pool:
-        for _ in range(min(cluster.workers, len(blocks))):
+    with _joined(cluster), _WorkerPool(rows, cluster, rooms) as pool:
+        for _ in range(min(cluster.workers, len(numbers))):
             pool.start()
         while pool.busy or (waiting and failure is None):
             while waiting and pool.free and failure is None:
                 number = waiting.popleft()
-                pool.submit(number, blocks[number])
+                pool.submit(number, block_of(number))
             number, outcome = pool.wait()
             if isinstance(outcome, _LostWorker):
                 lost[number] += 1
-                name = "before it had begun" if number is None else f"over the questions {_name(blocks[number])}"
+                name = "before it had begun" if number is None else f"over the questions {_name(block_of(number))}"
                 logger.warning("A worker was lost %s; another one takes its place.", name)
                 if lost[number] >= _LIVES:
                     failure = failure or StoreError(
@@ -91,16 +97,16 @@ class _LostWorker:
 class _Worker:
     """Lives in a process of its own, on some machine of the cluster."""
 
-    def __init__(self, rows: Callable[[Sequence[Question]], "pd.DataFrame"]) -> None:
+    def __init__(self, rows: Callable[..., "pd.DataFrame"]) -> None:
         self.rows = rows
 
-    def code(self) -> str:
+    def code(self, rooms: Sequence[str]) -> str:
         """Hash of the code that it runs."""
-        return load_rooms(*ROOMS)
+        return load_rooms(*rooms)
 
-    def make(self, block: Sequence[Question]) -> bytes:
+    def make(self, block: Block) -> bytes:
         """The bytes of a block's shard."""
-        return encode(self.rows(block))
+        return encode(self.rows(*block))
 
 
 class _WorkerPool:
@@ -109,11 +115,11 @@ class _WorkerPool:
     A block is given to a worker that has begun only: others may wait for a place in the cluster for ever.
     """
 
-    def __init__(self, rows: Callable[[Sequence[Question]], "pd.DataFrame"], cluster: ClusterSettings) -> None:
+    def __init__(self, rows: Callable[..., "pd.DataFrame"], cluster: ClusterSettings, rooms: Sequence[str]) -> None:
         self.kind = _ray().remote(
             num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_restarts=0, max_task_retries=0
         )(_Worker)
-        self.rows = _ray().put(rows)
+        self.rows, self.rooms = _ray().put(rows), rooms
         self.free: list[Any] = []
         self.tasks: dict[Any, tuple[Any, int | None]] = {}  # what will come, from which worker, for which block
 
@@ -132,9 +138,9 @@ class _WorkerPool:
     def start(self) -> None:
         """Have one more worker, as soon as there is a place for it."""
         worker = self.kind.remote(self.rows)
-        self.tasks[worker.code.remote()] = worker, None
+        self.tasks[worker.code.remote(self.rooms)] = worker, None
 
-    def submit(self, number: int, block: Sequence[Question]) -> None:
+    def submit(self, number: int, block: Block) -> None:
         """Let a free worker make a block."""
         worker = self.free.pop()
         self.tasks[worker.make.remote(block)] = worker, number
@@ -156,7 +162,7 @@ class _WorkerPool:
         except ray.exceptions.RayError as error:  # killed, its machine gone, or its answer lost on the way
             _dismiss(worker)
             return number, _LostWorker(_last_line(error))
-        if number is None and outcome != source_hash(*ROOMS):
+        if number is None and outcome != source_hash(*self.rooms):
             outcome = SettingsError(
                 "A worker has other code of AFT than this run; install the same one on every machine, and run the same "
                 "command again if the code has changed while the run was going."
@@ -212,8 +218,9 @@ def _dismiss(worker: Any) -> None:
     _ray().kill(worker, no_restart=True)
 
 
-def _name(block: Sequence[Question]) -> str:
-    return f"{block[0].question_id} ... {block[-1].question_id}"
+def _name(block: Block) -> str:
+    questions = block[0]
+    return f"{questions[0].question_id} ... {questions[-1].question_id}"
 
 
 def _last_line(error: Exception) -> str:

@@ -73,7 +73,7 @@ def sample_responses(
         else:
             from aft.sampling.cluster import make_on_cluster
 
-            yield from make_on_cluster(rows.of, {number: blocks[number] for number in missing}, sampler.cluster)
+            yield from make_on_cluster(rows.of, missing, lambda number: (blocks[number],), sampler.cluster, ROOMS)
 
     with bar(label, len(questions), "question") as shown:
         shards = store.fill(

@@ -50,7 +50,7 @@ class ServerSettings(Connection):
 
 @checked
 class ClusterSettings:
-    """The Ray cluster whose workers draw the responses."""
+    """The Ray cluster whose workers draw the responses, and label those of the training questions."""
 
     workers: _Workers  # each has the model once; blocks of questions are shared out among them
     address: _Address | None = None  # null = a Ray of this machine's own; auto or ray://host:port = one that is running

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import lru_cache
 
 _DIGITS = 40  # the longest numerator, denominator and decimal that count as a number
 _DECIMALS = 3  # to which numbers must agree where published answers are rounded
@@ -93,6 +94,7 @@ _BOX = re.compile(r"\\boxed\{(?=\s{0,8}[^\s}])")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
 
+@lru_cache(maxsize=10_000)  # answers are compared with the same ones again and again
 def canonical_number(text: str) -> str | None:
     """The number that `text` states, with nothing but a unit beside it, in canonical form; else None.
 

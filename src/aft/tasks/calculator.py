@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 TOLERANCE = Fraction(1, 1000)  # by which the sides of an equation that holds may differ, itself not included
@@ -21,6 +22,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }
 
 
+@lru_cache(maxsize=10_000)  # the responses to a question have most equations in common
 def value_of(equation: str) -> Fraction | None:
     """What the last side of an equation comes to; None if a side cannot be computed or its sides differ."""
     sides = [value_of_side(side) for side in equation.split("=")]

@@ -5,6 +5,7 @@ only.
 """
 
 import re
+from functools import lru_cache
 
 _LONGEST_QUESTION = 1000  # characters of a line that are looked at
 _WINDOW = 8  # and characters before it
@@ -45,6 +46,7 @@ _GIVEN = re.compile(
 )
 
 
+@lru_cache(maxsize=8)  # a response is read for its answer and for its equations, a reference beside each of them
 def own_part(response: str) -> str:
     """What stands before the next problem that a model sets itself; linear in time.
 

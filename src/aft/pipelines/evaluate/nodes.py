@@ -22,7 +22,7 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import variants_of
 from aft.pipelines.content import content_hash, told
 from aft.pipelines.parameters import Evaluation, Labelling
-from aft.pipelines.tables import by_id, to_questions
+from aft.pipelines.tables import by_id, lookup, to_questions
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.sampling.settings import SamplerSettings, SamplingSettings
@@ -146,7 +146,14 @@ def predict(generations: Shards, test_questions: pd.DataFrame, seed: int, identi
 
     A question without a response counts as wrong, and the log says how many there are.
     """
-    labelled = label_responses(check_candidates(generations.table()), by_id(test_questions))
+    asked = lookup(test_questions)
+    labelled = pd.concat(
+        [
+            label_responses(check_candidates(rows), asked(rows["question_id"])).drop(columns="token_ids")
+            for rows in generations
+        ],
+        ignore_index=True,
+    )
     table = predictions(labelled, test_questions["question_id"])
     unanswered = table["question_id"].nunique() - labelled["question_id"].nunique()
     if unanswered:
@@ -326,10 +333,16 @@ def draw_reliability(seed: int, align: dict[str, Any], score_cache: str, **predi
 def alike_seeds(name: str, *tables: Partitions, seed: int) -> list[dict[int, pd.DataFrame]]:
     """The tables of the seeds whose results were made as this seed's were, by seed; others are named and left out.
 
-    `tables` are partitions of one variant with the column `identity`, the first of them its predictions.
+    `tables` are partitions of one variant with the column `identity`, the first of them its predictions. Figures follow
+    from labels, answers and scores: the texts of responses, most of a table, are dropped as it is loaded.
     """
     keys = set.intersection(*(set(table) for table in tables))
-    loaded = {int(key.removeprefix(seed_key(""))): [table[key]() for table in tables] for key in keys}
+    loaded = {
+        int(key.removeprefix(seed_key(""))): [
+            table[key]().drop(columns="response", errors="ignore") for table in tables
+        ]
+        for key in keys
+    }
     if seed not in loaded:
         raise DataError(f"There are no results of {name} for seed {seed}; run evaluate for it.")
     identity = loaded[seed][0]["identity"].iloc[0]

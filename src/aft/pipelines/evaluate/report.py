@@ -12,7 +12,7 @@ from aft.pipelines.parameters import Evaluation
 from aft.pipelines.recorded import recorded_parameters
 from aft.pipelines.tables import to_questions
 from aft.pipelines.training import seed_key
-from aft.reporting.answers import answers_page
+from aft.reporting.answers import MOST_QUESTIONS, answers_page, drawn
 from aft.reporting.report import Compared, MadeOf, html_report
 from aft.tasks import own_code
 from aft.training.run import kept_warnings
@@ -55,12 +55,17 @@ def write_report(
 def write_answers(
     recipe: str, seed: int, test_questions: pd.DataFrame, score_cache: str, **predictions: Partitions
 ) -> str:
-    """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each."""
-    given = {name: rows[seed_key(seed)]() for name, rows in by_variant(predictions, "predictions").items()}
+    """The page of this seed's answers, in HTML; `predictions` are `predictions.<variant>` of each.
+
+    Of each variant's answers those alone are kept that the page has.
+    """
+    questions = to_questions(test_questions)
+    shown = [one.question_id for one in drawn(questions, MOST_QUESTIONS)]
+    loaded = ((name, rows[seed_key(seed)]()) for name, rows in by_variant(predictions, "predictions").items())
+    given = {name: table[table["question_id"].isin(shown)] for name, table in loaded}
     asked = (recipe, seed, test_questions, given, __version__, own_code(test_questions["dataset"]))
 
     def page() -> str:
-        questions = to_questions(test_questions)
         return answers_page(recipe=recipe, seed=seed, questions=questions, predictions=given, version=__version__)
 
     return kept(score_cache, "page of answers", asked, page, *DRAWING)

@@ -7,6 +7,7 @@ what a killed run has finished is not made again.
 import hashlib
 import logging
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from aft.pipelines.parameters import Labelling
 from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.tables import feedback as check_feedback
 from aft.pipelines.tables import lookup
+from aft.sampling.settings import SamplerSettings
 from aft.scoring.groups import pack
 from aft.shards import Shards, ShardStore, attributes, encode, n_rows
 from aft.tasks import Question, own_code
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 ROOMS = ("feedback", "pipelines", "records.py", "tasks")  # whose code decides feedback
 _ROWS = 8192  # responses of a shard: about 100 MB in memory
 _Report = dict[str, Any]  # counts, which can be added up
+_Ratings = tuple[pd.Series, _Report]
+_HERE = SamplerSettings()
 
 
 def label_and_rank(
@@ -43,33 +47,46 @@ def label_and_rank(
     seed: int,
     rating_cache: str,
     sample_cache: str,
+    sampler: SamplerSettings = _HERE,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The shards of the feedback, in the order of those of the candidates, and its summary.
 
-    Raises `DataError` if there is no response, and what labels and the judge raise.
+    Several that are missing are made on the cluster that samples, if there is one; a judge's server is asked from here.
+    Raises `DataError` if there is no response, and what labels, the judge and `make_on_cluster` raise.
     """
     sizes = list(map(n_rows, candidates.paths))
     if not sum(sizes):
         raise DataError("There is no sampled response to label; run sample_cots with samples of at least 1.")
-    blocks = [Shards([candidates.paths[number] for number in numbers]) for numbers in pack(sizes, _ROWS)]
-    labeller = _Labeller(train_questions, labelling, seed, Path(rating_cache))
+    paths = [path.absolute() for path in candidates.paths]  # a worker may begin in another folder
+    blocks = [Shards([paths[number] for number in numbers]) for numbers in pack(sizes, _ROWS)]
+    labeller, asked = _Labeller(labelling, seed, Path(rating_cache)), lookup(train_questions)
+
+    def block_of(number: int) -> tuple[list[Question], Shards, _Ratings | None]:
+        questions = asked(blocks[number].column("question_id"))
+        return list(questions.values()), blocks[number], rated[number] if rated else None
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
-        for number in missing:
-            yield number, encode(labeller.feedback(blocks[number], asked[number] if asked else None))
+        if sampler.cluster is None or len(missing) == 1:
+            yield from ((number, encode(labeller.feedback(*block_of(number)))) for number in missing)
+        else:
+            from aft.sampling.cluster import make_on_cluster
+
+            cluster = replace(sampler.cluster, gpus_per_worker=0)
+            yield from make_on_cluster(labeller.feedback, missing, block_of, cluster, ROOMS)
 
     contents: list[Any] = [list(map(hash_file, block.paths)) for block in blocks]
     # A judge's answers are not made from the candidates alone: what is missing of them is asked for in every run.
-    asked = [labeller.ratings(*labeller.unrated(block)[:3]) for block in blocks] if labelling.judge == "openai" else []
-    if asked:
-        contents = [[own, ratings.tolist()] for own, (ratings, _) in zip(contents, asked, strict=True)]
-    store = ShardStore(Path(sample_cache), labeller.description(), *ROOMS)
+    rated: list[_Ratings] = []
+    if labelling.judge == "openai":
+        rated += [labeller.rated(*block_of(number)[:2]) for number in range(len(blocks))]
+        contents = [[own, ratings.tolist()] for own, (ratings, _) in zip(contents, rated, strict=True)]
+    store = ShardStore(Path(sample_cache), labeller.description(train_questions), *ROOMS)
     shards = store.fill(list(map(digest, contents)), make)
     told = list(map(attributes, shards))
     counts, given, judged = (_added(one[name] for one in told) for name in ("counts", "given", "judged"))
     summary = _summary(counts, given, len(train_questions), labelling)
     labeller.tell(judged)
-    return shards, summary | {"judge": labelling.judge} | _added(report for _, report in asked)
+    return shards, summary | {"judge": labelling.judge} | _added(report for _, report in rated)
 
 
 class _Unrated(NamedTuple):
@@ -80,47 +97,62 @@ class _Unrated(NamedTuple):
 
 
 class _Labeller:
-    """Makes the feedback on blocks of candidates; of the questions it keeps the table."""
+    """Makes the feedback on blocks of candidates, here or in a worker."""
 
-    def __init__(self, questions: pd.DataFrame, labelling: Labelling, seed: int, rating_cache: Path) -> None:
-        self.questions, self.labelling, self.rating_cache = questions, labelling, rating_cache
-        self.asked = lookup(questions)
+    def __init__(self, labelling: Labelling, seed: int, rating_cache: Path) -> None:
+        self.labelling, self.rating_cache = labelling, rating_cache
         self.file: RatingsFile | None = None
         if labelling.judge == "file" and labelling.ratings_file is not None:
             self.file = RatingsFile(Path(labelling.ratings_file.replace("{seed}", str(seed))))
 
-    def description(self) -> dict[str, Any]:
-        """What feedback follows from beside its candidates; the questions are hashed without a copy of their text."""
-        choices = ["" if given is None else "\n".join(given) for given in self.questions["choices"]]
-        hashes_N = pd.util.hash_pandas_object(self.questions.assign(choices=choices), index=False).to_numpy()
+    def description(self, questions: pd.DataFrame) -> dict[str, Any]:
+        """What feedback follows from beside its candidates; the questions are hashed some at a time."""
+        hashed = hashlib.sha256()
+        for start in range(0, len(questions), _ROWS):
+            some = questions[start : start + _ROWS]
+            choices = ["" if given is None else "\n".join(given) for given in some["choices"]]
+            hashed.update(pd.util.hash_pandas_object(some.assign(choices=choices), index=False).to_numpy().tobytes())
         return {
             "kind": "feedback",
             "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
-            "questions": hashlib.sha256(hashes_N.tobytes()).hexdigest(),
-            "own_tasks": own_code(self.questions["dataset"].unique()),
+            "questions": hashed.hexdigest(),
+            "own_tasks": own_code(questions["dataset"].unique()),
         }
 
-    def feedback(self, block: Shards, asked: tuple[pd.Series, _Report] | None) -> pd.DataFrame:
-        """The feedback on a block, with its counts in `attrs`; `asked` are its ratings, where they are known."""
-        feedback, candidates, questions, given = self.unrated(block)
-        ratings, judged = asked or self.ratings(feedback, candidates, questions)
-        feedback = check_feedback(with_ratings(feedback, ratings))
-        feedback.attrs = {"counts": count(feedback), "given": given, "judged": judged}
+    def feedback(self, questions: Sequence[Question], block: Shards, rated: _Ratings | None) -> pd.DataFrame:
+        """The feedback on a block, with its counts in `attrs`; `rated` are its ratings, where they are known."""
+        unrated = self._unrated(questions, block)
+        ratings, judged = rated or self._ratings(unrated)
+        feedback = check_feedback(with_ratings(unrated.feedback, ratings))
+        feedback.attrs = {"counts": count(feedback), "given": unrated.given, "judged": judged}
         return feedback
 
-    def unrated(self, block: Shards) -> _Unrated:
-        """The feedback on a block before it is rated, and what it is made from."""
-        candidates = check_candidates(block.table())
-        questions = self.asked(candidates["question_id"])
-        labelled = label_responses(candidates, questions)
-        labelled, given = with_given_labels(labelled, use=self.labelling.given_labels == "use")
-        feedback = mark_distinct_equations(rank_binary(labelled, self.labelling.deduplicate), questions)
-        return _Unrated(feedback, candidates, questions, given)
+    def rated(self, questions: Sequence[Question], block: Shards) -> _Ratings:
+        """The ratings of a block alone."""
+        return self._ratings(self._unrated(questions, block))
 
-    def ratings(
-        self, feedback: pd.DataFrame, candidates: pd.DataFrame, questions: dict[str, Question]
-    ) -> tuple[pd.Series, _Report]:
+    def tell(self, judged: _Report) -> None:
+        """Log what a file or the steps leave unrated, from the sums of all reports."""
+        if self.file is not None:
+            self.file.tell(judged)
+        elif self.labelling.judge == "steps" and judged["unrated"]:
+            logger.warning(
+                "%(unrated)d responses are not rated: their task family cannot check steps. Variants with ranking "
+                "feedback need another judge (labelling.judge).",
+                judged,
+            )
+
+    def _unrated(self, questions: Sequence[Question], block: Shards) -> _Unrated:
+        """The feedback on a block before it is rated, and what it is made from."""
+        candidates, asked = check_candidates(block.table()), {one.question_id: one for one in questions}
+        labelled = label_responses(candidates, asked)
+        labelled, given = with_given_labels(labelled, use=self.labelling.given_labels == "use")
+        feedback = mark_distinct_equations(rank_binary(labelled, self.labelling.deduplicate), asked)
+        return _Unrated(feedback, candidates, asked, given)
+
+    def _ratings(self, unrated: _Unrated) -> _Ratings:
         """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
+        feedback, candidates, questions, _ = unrated
         if self.labelling.judge == "openai" and self.labelling.openai is not None:
             return rate_with_server(feedback, questions, self.labelling.openai, self.rating_cache)
         if self.file is not None:
@@ -133,17 +165,6 @@ class _Labeller:
             case _:
                 ratings = pd.Series(float("nan"), index=feedback.index)
         return ratings, {"unrated": int(ratings.isna().sum())}
-
-    def tell(self, judged: _Report) -> None:
-        """Log what a file or the steps leave unrated, from the sums of all reports."""
-        if self.file is not None:
-            self.file.tell(judged)
-        elif self.labelling.judge == "steps" and judged["unrated"]:
-            logger.warning(
-                "%(unrated)d responses are not rated: their task family cannot check steps. Variants with ranking "
-                "feedback need another judge (labelling.judge).",
-                judged,
-            )
 
 
 def _summary(counts: _Report, given: _Report, questions: int, labelling: Labelling) -> dict[str, Any]:

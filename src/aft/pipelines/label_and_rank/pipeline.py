@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
                 label_and_rank,
                 inputs=[
                     *("candidates", "train_questions", "params:labelling", "params:seed"),
-                    *("params:rating_cache", "params:sample_cache"),
+                    *("params:rating_cache", "params:sample_cache", "params:sampler"),
                 ],
                 outputs=["feedback", "feedback_summary"],
                 name="label_and_rank",
