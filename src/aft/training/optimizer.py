@@ -25,7 +25,7 @@ def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torc
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     if settings.optimizer == "adamw_8bit":
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
 
         return AdamW8bit(groups, lr=settings.learning_rate)
     if settings.optimizer == "sgd":

@@ -51,13 +51,14 @@ def keep_frozen(model: "PreTrainedModel", settings: TrainingSettings) -> None:
 
 def _quantise(model: "PreTrainedModel") -> None:
     """Put four-bit layers in the place of all frozen linear ones but the head; moving them quantises them."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     head = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
         if type(layer) is torch.nn.Linear and layer is not head and not layer.weight.requires_grad:
             small = Linear4bit(layer.in_features, layer.out_features, compute_dtype=torch.bfloat16, device="meta")
-            small.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=small)
+            given: dict[str, Any] = {"requires_grad": False, "quant_type": "nf4", "module": small}
+            small.weight = Params4bit(layer.weight.data, **given)
             small.bias = layer.bias
             model.set_submodule(name, small)
 
