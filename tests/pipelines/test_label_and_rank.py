@@ -152,7 +152,9 @@ def test_workers_of_a_cluster_write_the_same_bytes_also_when_one_is_killed(
     monkeypatch.setattr(cluster, "make_on_cluster", change)
     for shard in whole[1:]:
         shard.unlink()
+    before = signal.getsignal(signal.SIGTERM)
     assert label(labelling, rows=8, cache="here", sampler=ON_TWO_WORKERS) == (whole, told)
+    assert signal.getsignal(signal.SIGTERM) is before, "and Ray's handler is gone"
     assert [shard.read_bytes() for shard in whole] == expected
     made = [pocket_questions[number].question_id for number in (2, 4, 4, 6)]
     assert sorted(begun.read_text(encoding="utf-8").split()) == sorted(made)

@@ -16,6 +16,8 @@ times at most; after a failure, what is under way is still finished and kept.
 
 import logging
 import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -179,6 +181,7 @@ def _joined(cluster: ClusterSettings) -> Iterator[None]:
         yield
         return
     places = {"num_cpus": cluster.workers * cluster.cpus_per_worker, "include_dashboard": False}
+    before = signal.getsignal(signal.SIGTERM)
     try:
         # "local", for an address in Ray's environment variable would count otherwise.
         ray.init(
@@ -202,6 +205,8 @@ def _joined(cluster: ClusterSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():  # where Ray has put its own handler
+            signal.signal(signal.SIGTERM, before)
 
 
 def _ray() -> Any:
