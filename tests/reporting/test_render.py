@@ -39,7 +39,9 @@ def test_a_page_forbids_to_load_or_run_anything():
 
 def test_markdown_is_not_escaped():
     claim = {"claim": "a < b"}
-    made = render("studies.md.j2", version="1", missing=[], tally=[claim], claims=[claim], texts=["'c'"])
+    given = {"missing": [], "tally": [claim], "claims": [claim], "texts": ["'c'"]}
+    made = render("studies.md.j2", version="1", reading="d > e", **given)
+    assert "AFT 1.\n\nd > e\n\n## Orderings" in made
     assert "\n\n| claim |\n| --- |\n| a < b |\n\n| claim |\n| --- |\n| a < b |\n\n'c'\n" in made
 
 

@@ -244,9 +244,9 @@ class TestTooLong:
         assert "\n" not in str(caught.value)
 
 
-def in_this_process(rows: Any, blocks: Any, cluster: Any) -> Iterator[tuple[int, bytes]]:
+def in_this_process(rows: Any, numbers: Any, block_of: Any, cluster: Any, rooms: Any) -> Iterator[tuple[int, bytes]]:
     """What the workers of a cluster make, without one."""
-    yield from ((number, encode(rows(block))) for number, block in blocks.items())
+    yield from ((number, encode(rows(*block_of(number)))) for number in numbers)
 
 
 class TestContinuing:
