@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torch.optim.Optimizer:
     """The optimiser over all weights that are trained; only matrices decay, no bias and no norm."""
-    from transformers import Adafactor
-
     weights = trained(model).values()
     groups = [
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": settings.weight_decay},
@@ -30,6 +28,8 @@ def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torc
         return AdamW8bit(groups, lr=settings.learning_rate)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate)
+    from transformers import Adafactor  # its module imports peft where that is installed, which takes seconds
+
     return Adafactor(groups, lr=settings.learning_rate, scale_parameter=False, relative_step=False)
 
 
@@ -42,6 +42,9 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, total: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear: from 0 to the peak over the warm-up, then down to 0 at the end of all `total` steps."""
-    from transformers import get_linear_schedule_with_warmup
+    warmup = warmup_steps(settings, total)
 
-    return get_linear_schedule_with_warmup(optimizer, warmup_steps(settings, total), total)
+    def factor(step: int) -> float:
+        return step / warmup if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
