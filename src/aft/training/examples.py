@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from aft.errors import DataError, SettingsError
@@ -268,7 +269,9 @@ def _rank_of(row: Row, objective: Objective) -> int:
 
 
 def _tokens_of(row: Row) -> list[int]:
-    return list(map(int, row["token_ids"]))  # plain integers, whichever array they come in
+    """Plain integers, whichever array they come in."""
+    ids = row["token_ids"]
+    return ids.tolist() if isinstance(ids, np.ndarray) and ids.dtype.kind == "i" else list(map(int, ids))
 
 
 def _positives(
