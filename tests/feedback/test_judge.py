@@ -51,6 +51,12 @@ FEEDBACK = pd.DataFrame(
 WANTED = 4 * 3  # candidates x ratings
 
 
+def rate(feedback: pd.DataFrame, questions: Any, settings: JudgeSettings, cache: Path) -> tuple[pd.Series, Any]:
+    """The ratings of a single block, and its report."""
+    [rated] = rate_with_server([(feedback, questions)], settings, cache)
+    return rated
+
+
 def _load() -> Any:
     """The server beside this file, as a module."""
     spec = importlib.util.spec_from_file_location("judge_server", Path(__file__).with_name("judge_server.py"))
@@ -73,7 +79,7 @@ def pocket_judge(pocket_directory: Any) -> Any:
 def undisturbed(pocket_judge: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.Series, Stored]:
     """The ratings of a run without faults, and its store: what every other run must come to."""
     running, cache = judge_server.JudgeServer(pocket_judge), tmp_path_factory.mktemp("undisturbed")
-    ratings, _ = rate_with_server(FEEDBACK, QUESTIONS, JudgeSettings(running.url, "pocket"), cache)
+    ratings, _ = rate(FEEDBACK, QUESTIONS, JudgeSettings(running.url, "pocket"), cache)
     running.stop()
     return ratings, stored(cache)
 
@@ -212,7 +218,7 @@ def test_reading_takes_linear_time(unit: str) -> None:
 
 def test_a_rating_is_the_mean_of_what_the_judge_said(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     """The means are taken by hand from what the server answered, which is not always the same."""
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, replace(settings, concurrency=4), tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, replace(settings, concurrency=4), tmp_path)
     said = given_ratings(server)
     assert all(len(values) == 3 for values in said.values())
     assert any(len(set(values)) > 1 for values in said.values())
@@ -230,36 +236,36 @@ def test_the_cost_by_hand(server: Any, settings: JudgeSettings, tmp_path: Path) 
     """Twelve answers of 100 and 5 tokens at 2 and 30 a million: (1200 x 2 + 60 x 30) / 1,000,000 = 0.0042."""
     server.say = lambda body: ("Evaluation Evidence: none.\nRating: 4", 100, 5)
     priced = replace(settings, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=30.0)
-    _, report = rate_with_server(FEEDBACK, QUESTIONS, priced, tmp_path)
+    _, report = rate(FEEDBACK, QUESTIONS, priced, tmp_path)
     assert (report["prompt_tokens"], report["completion_tokens"]) == (1200, 60)
     assert report["cost"] == pytest.approx(0.0042, abs=1e-12)
-    assert rate_with_server(FEEDBACK, QUESTIONS, priced, tmp_path)[1]["cost"] == 0
+    assert rate(FEEDBACK, QUESTIONS, priced, tmp_path)[1]["cost"] == 0
     server.usage = False
-    _, report = rate_with_server(FEEDBACK[:1], QUESTIONS, replace(priced, temperature=0.5), tmp_path)
+    _, report = rate(FEEDBACK[:1], QUESTIONS, replace(priced, temperature=0.5), tmp_path)
     assert report["cost"] is None and report["prompt_tokens"] == 0
 
 
 def test_equal_texts_are_rated_once_and_the_index_is_kept(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     twice = pd.concat([FEEDBACK, FEEDBACK]).reset_index(drop=True)
-    ratings, report = rate_with_server(twice, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(twice, QUESTIONS, settings, tmp_path)
     assert server.requests == report["requests"] == WANTED
     assert ratings[:4].tolist() == ratings[4:].tolist()
     mixed = twice.sample(frac=1, random_state=1)
-    again, report = rate_with_server(mixed, QUESTIONS, settings, tmp_path)
+    again, report = rate(mixed, QUESTIONS, settings, tmp_path)
     assert server.requests == WANTED and report["reused"] == WANTED
     pd.testing.assert_series_equal(again.sort_index(), ratings)
 
 
 def test_only_what_is_missing_is_asked(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     """Two candidates, then all four (six ratings more), then five ratings of each (eight more), then three again."""
-    rate_with_server(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
-    three, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    rate(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
+    three, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert (report["requests"], report["reused"]) == (6, 6)
-    five, report = rate_with_server(FEEDBACK, QUESTIONS, replace(settings, ratings=5), tmp_path)
+    five, report = rate(FEEDBACK, QUESTIONS, replace(settings, ratings=5), tmp_path)
     assert (report["requests"], report["reused"]) == (8, 12)
     said = given_ratings(server)
     assert five.tolist() == pytest.approx([sum(said[r]) / 5 for r in FEEDBACK["response"]], abs=1e-12)
-    again, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    again, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert (report["requests"], report["reused"]) == (0, 12)
     pd.testing.assert_series_equal(again, three)
 
@@ -267,7 +273,7 @@ def test_only_what_is_missing_is_asked(server: Any, settings: JudgeSettings, tmp
 def test_a_finished_store_needs_no_server_and_no_client(
     server: Any, settings: JudgeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    first, _ = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     server.stop()
     monkeypatch.setitem(sys.modules, "openai", None)
     # The address, how it is asked, and the key have no part in what a rating is.
@@ -276,28 +282,28 @@ def test_a_finished_store_needs_no_server_and_no_client(
         **{"base_url": "https://elsewhere.example/v1", "concurrency": 3, "retries": 1, "attempts": 1},
         **{"timeout_s": 1.0, "api_key_env": "ANOTHER_KEY", "price_per_million_prompt_tokens": 1.0, "temperature": 1},
     )
-    again, _ = rate_with_server(FEEDBACK, QUESTIONS, elsewhere, tmp_path)
+    again, _ = rate(FEEDBACK, QUESTIONS, elsewhere, tmp_path)
     pd.testing.assert_series_equal(again, first)
     for change in ({"model": "other"}, {"temperature": 0.9}, {"max_tokens": 511}):
         with pytest.raises(SettingsError, match=r"needs the package openai; run pip install 'aft\[judge\]'"):
-            rate_with_server(FEEDBACK, QUESTIONS, replace(settings, **change), tmp_path)
+            rate(FEEDBACK, QUESTIONS, replace(settings, **change), tmp_path)
     assert len(list(tmp_path.glob("*/description.json"))) == 4
 
 
 def test_nothing_to_rate(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
-    ratings, report = rate_with_server(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
     assert ratings.empty and ratings.dtype == "float64"
     assert server.requests == 0 and set(report.values()) == {0, None}
 
 
 def test_an_unknown_question_is_refused(settings: JudgeSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 unknown questions \(b\)"):
-        rate_with_server(FEEDBACK, {"a": QUESTIONS["a"]}, settings, tmp_path)
+        rate(FEEDBACK, {"a": QUESTIONS["a"]}, settings, tmp_path)
 
 
 def test_it_runs_inside_a_running_loop_as_in_a_notebook(settings: JudgeSettings, tmp_path: Path) -> None:
     async def cell() -> float:
-        return rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)[0].item()
+        return rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)[0].item()
 
     assert 1 <= asyncio.run(cell()) <= 10
 
@@ -315,7 +321,7 @@ def test_requests_run_side_by_side_up_to_the_bound(
         return None
 
     server.plan, server.think = all_are_here, 0.02
-    rate_with_server(FEEDBACK, QUESTIONS, replace(settings, concurrency=concurrency, timeout_s=4), tmp_path)
+    rate(FEEDBACK, QUESTIONS, replace(settings, concurrency=concurrency, timeout_s=4), tmp_path)
     assert server.most_under_way == concurrency
 
 
@@ -329,7 +335,7 @@ def test_a_passing_fault_is_retried(
     """The ratings are those of a server without faults, and the report tells what it took."""
     server.plan, server.slowness = faults(r1=fault), 1.0
     patient = replace(settings, retries=1, timeout_s=0.7 if fault == "slow" else 20.0)
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, patient, tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, patient, tmp_path)
     pd.testing.assert_series_equal(ratings, undisturbed[0][:1])
     assert (report["requests"], report["retried"], report["malformed"]) == (4, 1, 0)
     assert server.requests == 4
@@ -338,13 +344,13 @@ def test_a_passing_fault_is_retried(
 def test_the_server_says_how_long_to_wait(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     """By itself the client would come again after half a second at most."""
     server.plan = faults(r0="429 0.9")
-    rate_with_server(FEEDBACK[:1], QUESTIONS, replace(settings, retries=1, ratings=1), tmp_path)
+    rate(FEEDBACK[:1], QUESTIONS, replace(settings, retries=1, ratings=1), tmp_path)
     assert server.times[1] - server.times[0] >= 0.9
 
 
 def test_json_of_another_content_type_is_read(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     server.plan = lambda *_: "plain"
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
     assert ratings.notna().all() and report["malformed"] == 0
 
 
@@ -352,7 +358,7 @@ def test_json_of_another_content_type_is_read(server: Any, settings: JudgeSettin
 def test_a_malformed_answer_is_asked_again(fault: str, server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     """With another seed: the same one would bring the same answer."""
     server.plan = faults(r1=fault)
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
     assert (report["requests"], report["malformed"], report["unrated"]) == (4, 1, 0)
     (said,) = given_ratings(server).values()
     assert len(said) == 3 and ratings.item() == pytest.approx(sum(said) / 3, abs=1e-12)
@@ -362,7 +368,7 @@ def test_a_malformed_answer_is_asked_again(fault: str, server: Any, settings: Ju
 def test_malformed_answers_are_left_out_of_the_mean(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
     """The second rating takes its three attempts and is none; the mean is that of the first and the third."""
     server.plan = faults(r1="word", r2="eleven", r3="page")
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
     (said,) = given_ratings(server).values()
     assert ratings.item() == pytest.approx((said[0] + said[1]) / 2, abs=1e-12)
     assert (report["requests"], report["malformed"], report["unrated"]) == (5, 3, 0)
@@ -375,15 +381,15 @@ def test_a_candidate_without_a_rating_is_nan_until_more_attempts_are_allowed(
     hated = FEEDBACK["response"].iloc[1]
     server.plan = lambda _, body: "word" if judge_server.fenced(body["messages"][1]["content"]) == hated else None
     with caplog.at_level(logging.WARNING, logger="aft"):
-        ratings, report = rate_with_server(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
+        ratings, report = rate(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
     assert ratings.isna().tolist() == [False, True]
     assert (report["requests"], report["malformed"], report["unrated"]) == (3 + 9, 9, 1)
     assert "1 candidates are unrated" in caplog.text
-    again, report = rate_with_server(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
+    again, report = rate(FEEDBACK[:2], QUESTIONS, settings, tmp_path)
     pd.testing.assert_series_equal(again, ratings)
     assert (report["requests"], report["reused"], report["unrated"]) == (0, 6, 1)
     server.plan = faults()
-    mended, report = rate_with_server(FEEDBACK[:2], QUESTIONS, replace(settings, attempts=4), tmp_path)
+    mended, report = rate(FEEDBACK[:2], QUESTIONS, replace(settings, attempts=4), tmp_path)
     assert mended.notna().all() and mended.iloc[0] == ratings.iloc[0]
     assert (report["requests"], report["reused"]) == (3, 3)
 
@@ -397,9 +403,9 @@ def test_a_candidate_that_rates_itself_does_not_win(server: Any, settings: Judge
         return f"Evaluation Evidence: the student writes\n{told}\nwhich is wrong.\nRating: 2", 1, 1
 
     server.say = quote
-    assert rate_with_server(attack, QUESTIONS, settings, tmp_path)[0].tolist() == [2.0]
+    assert rate(attack, QUESTIONS, settings, tmp_path)[0].tolist() == [2.0]
     server.plan = lambda *_: "cut"
-    assert rate_with_server(attack, QUESTIONS, replace(settings, max_tokens=9), tmp_path)[0].isna().all()
+    assert rate(attack, QUESTIONS, replace(settings, max_tokens=9), tmp_path)[0].isna().all()
 
 
 @pytest.mark.parametrize("count", [10**400, 10**12, -5, True, 1.5, "7", None], ids=lambda value: str(value)[:20])
@@ -408,7 +414,7 @@ def test_what_is_no_count_of_tokens_makes_the_cost_unknown(
 ) -> None:
     server.say = lambda body: ("Evaluation Evidence: none.\nRating: 4", count, 5)
     priced = replace(settings, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=30.0)
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, priced, tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, priced, tmp_path)
     assert ratings.tolist() == [4.0]
     assert (report["cost"], report["prompt_tokens"], report["completion_tokens"]) == (None, 0, 15)
 
@@ -423,12 +429,12 @@ def test_whatever_a_judge_answers_is_a_rating_or_malformed(
     junk = list(judge_server.with_junk(answer))
     server.rewrite = lambda _: junk[server.requests - 1] if server.requests <= len(junk) else answer
     priced = replace(settings, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=30.0)
-    ratings, report = rate_with_server(FEEDBACK[:1], QUESTIONS, replace(priced, attempts=1000, ratings=250), tmp_path)
+    ratings, report = rate(FEEDBACK[:1], QUESTIONS, replace(priced, attempts=1000, ratings=250), tmp_path)
     assert ratings.tolist() == [4.0] and report["cost"] is None
     assert server.requests > len(junk) > 200
     assert report["malformed"] == server.requests - 250
     assert 0 < report["prompt_tokens"] <= 7 * server.requests and json.dumps(report, allow_nan=False)
-    assert rate_with_server(FEEDBACK[:1], QUESTIONS, replace(priced, ratings=250), tmp_path)[1]["requests"] == 0
+    assert rate(FEEDBACK[:1], QUESTIONS, replace(priced, ratings=250), tmp_path)[1]["requests"] == 0
 
 
 @pytest.mark.parametrize("said", [*judge_server.JUNK, "\x1b[2J\ud800\u2028end"], ids=lambda value: str(value)[:20])
@@ -437,7 +443,7 @@ def test_whatever_a_judge_says_of_an_error_is_one_printable_sentence(
 ) -> None:
     server.error, server.plan = {"message": said, "code": said, "param": said}, lambda *_: "400"
     with pytest.raises(DataError, match="refuses the request for a candidate of a with 400") as caught:
-        rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+        rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 600
 
 
@@ -445,7 +451,7 @@ def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(
     server: Any, settings: JudgeSettings, tmp_path: Path
 ) -> None:
     """As newer models of OpenAI's do. The sentence names the setting, and what was rated under the old name is kept."""
-    rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+    rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
     server.error = {
         "message": "Unsupported parameter: 'max_tokens' is not supported with this model.",
         **{"type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter"},
@@ -454,9 +460,9 @@ def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(
     with pytest.raises(
         DataError, match=r"'max_tokens' is not .*token_limit: max_completion_tokens, if it is max_tokens"
     ):
-        rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+        rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     renamed = replace(settings, token_limit="max_completion_tokens")
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, renamed, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, renamed, tmp_path)
     assert ratings.notna().all() and (report["requests"], report["reused"]) == (WANTED - 3, 3)
     assert server.bodies[-1]["max_completion_tokens"] == 512 and "max_tokens" not in server.bodies[-1]
 
@@ -467,12 +473,12 @@ def test_a_candidate_that_is_longer_than_the_judges_context_is_unrated_and_the_o
     long = FEEDBACK["response"].iloc[1]
     server.error = {"message": "This model's maximum context length is 64 tokens.", "code": 400}
     server.plan = lambda _, body: "400" if judge_server.fenced(body["messages"][1]["content"]) == long else None
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert ratings.isna().tolist() == [False, True, False, False]
     assert (report["requests"], report["malformed"], report["unrated"]) == (WANTED, 0, 1)
     assert "1 candidates are unrated: " in caplog.text and "judge's context, as 3 requests were." in caplog.text
     server.plan = faults()  # now it has room
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert ratings.notna().all() and (report["requests"], report["reused"]) == (3, WANTED - 3)
 
 
@@ -501,13 +507,13 @@ def test_a_lasting_fault_is_one_sentence_and_finished_ratings_are_kept(
     """Everything from the sixth request on fails; once mended, the seven ratings that are missing are asked for."""
     server.plan, server.slowness = (lambda number, _: plan if number >= 5 else None), 0.8
     with pytest.raises(kind, match=sentence) as caught:
-        rate_with_server(FEEDBACK, QUESTIONS, replace(settings, timeout_s=0.5 if plan == "slow" else 20.0), tmp_path)
+        rate(FEEDBACK, QUESTIONS, replace(settings, timeout_s=0.5 if plan == "slow" else 20.0), tmp_path)
     said = str(caught.value)
     assert "\n" not in said and server.url in said and said.endswith("run the same command again.")
     assert KEY not in said
     assert caught.value.__cause__ is None and caught.value.__suppress_context__  # the client's error holds the key
     server.plan = faults()
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     pd.testing.assert_series_equal(ratings, undisturbed[0])
     assert (report["reused"], report["requests"]) == (5, WANTED - 5)
 
@@ -517,7 +523,7 @@ def test_a_server_that_is_not_there(server: Any, settings: JudgeSettings, tmp_pa
     with pytest.raises(
         StoreError, match=f"The judge at {server.url} cannot be reached: nothing answers there; start it"
     ):
-        rate_with_server(FEEDBACK, QUESTIONS, replace(settings, concurrency=4, retries=1), tmp_path)
+        rate(FEEDBACK, QUESTIONS, replace(settings, concurrency=4, retries=1), tmp_path)
 
 
 # --- the key --------------------------------------------------------------------------------------------------------
@@ -530,7 +536,7 @@ def test_the_key_is_sent_and_nowhere_else(
     monkeypatch.setenv("JUDGE_KEY", f"{KEY}\n")
     server.plan = faults(r1="word", r2="429 0.01")
     with caplog.at_level(logging.DEBUG):
-        rate_with_server(FEEDBACK, QUESTIONS, replace(settings, api_key_env="JUDGE_KEY", retries=1), tmp_path)
+        rate(FEEDBACK, QUESTIONS, replace(settings, api_key_env="JUDGE_KEY", retries=1), tmp_path)
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 2 and not any(KEY.encode() in path.read_bytes() for path in files)
@@ -544,7 +550,7 @@ def test_without_a_key_none_of_anybody_is_sent(
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     server.plan = faults(r3="401")
     with pytest.raises(SettingsError, match="environment variable JUDGE_KEY is not set; set it"):
-        rate_with_server(FEEDBACK, QUESTIONS, replace(settings, api_key_env="JUDGE_KEY"), tmp_path)
+        rate(FEEDBACK, QUESTIONS, replace(settings, api_key_env="JUDGE_KEY"), tmp_path)
     assert all(KEY not in headers["authorization"] for headers in server.headers) and server.requests == 4
 
 
@@ -553,7 +559,7 @@ def test_what_cannot_be_a_key_is_refused_unseen(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
     with pytest.raises(SettingsError, match="OPENAI_API_KEY holds no key") as caught:
-        rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+        rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert "sk-" not in str(caught.value)
 
 
@@ -578,7 +584,7 @@ if moment == "torn":
         original(path, answer)
     judge.append = tear
 settings = judge.JudgeSettings(url, "pocket", concurrency=2, retries=0)
-judge.rate_with_server(pd.DataFrame(json.loads(feedback)), questions, settings, Path(cache))
+list(judge.rate_with_server([(pd.DataFrame(json.loads(feedback)), questions)], settings, Path(cache)))
 """
 
 
@@ -605,7 +611,7 @@ def test_a_run_that_is_killed_as_it_writes_is_continued_with_the_same_ratings(
     assert process.wait() == -signal.SIGKILL
     (path,) = tmp_path.glob("*/ratings.jsonl")
     assert path.read_bytes().count(b"\n") == 5 and not path.read_bytes().endswith(b"\n")
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     pd.testing.assert_series_equal(ratings, undisturbed[0])
     assert (report["reused"], report["requests"]) == (5, WANTED - 5)
     assert stored(tmp_path) == undisturbed[1]
@@ -627,11 +633,11 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
     process = start_rating(start_python, server.url, tmp_path, "")
     wait_for(lambda: server.requests == 10)
     with pytest.raises(StoreError, match="Another run is making"):
-        rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+        rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     server.plan = faults()
-    ratings, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    ratings, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     pd.testing.assert_series_equal(ratings, undisturbed[0])
     assert (report["reused"], report["requests"]) == (8, WANTED - 8)
     assert stored(tmp_path) == undisturbed[1]
@@ -639,12 +645,12 @@ def test_a_run_that_somebody_kills_is_continued_and_one_that_runs_is_left_alone(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_lock_holds_one_store_only(settings: JudgeSettings, tmp_path: Path) -> None:
-    rate_with_server(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
+    rate(FEEDBACK[:0], QUESTIONS, settings, tmp_path)
     (store,) = (path for path in tmp_path.iterdir() if path.is_dir())
     with locked(lock_of(store)):
-        rate_with_server(FEEDBACK[:1], QUESTIONS, replace(settings, model="other"), tmp_path)
+        rate(FEEDBACK[:1], QUESTIONS, replace(settings, model="other"), tmp_path)
         with pytest.raises(StoreError, match="Another run"):
-            rate_with_server(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
+            rate(FEEDBACK[:1], QUESTIONS, settings, tmp_path)
 
 
 def line(**changes: Any) -> bytes:
@@ -701,7 +707,7 @@ def test_the_last_of_equal_answers_counts(tmp_path: Path) -> None:
 
 
 def test_answers_are_kept_whole_to_be_checked_by_hand(server: Any, settings: JudgeSettings, tmp_path: Path) -> None:
-    rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     (path,) = tmp_path.glob("*/ratings.jsonl")
     kept = [answer.text for answer in open_answers(path).values()]
     assert Counter(kept) == Counter(text for _, text in server.answered)
@@ -711,11 +717,11 @@ def test_a_full_disk_is_one_sentence_and_finished_ratings_stay(
     settings: JudgeSettings, tmp_path: Path, limit_file_size: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     with limit_file_size(700), pytest.raises(StoreError, match="disk is full") as caught:
-        rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+        rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert "\n" not in str(caught.value) and isinstance(caught.value.__cause__, OSError)
     finished = len(stored(tmp_path))
     assert 0 < finished < WANTED
-    _, report = rate_with_server(FEEDBACK, QUESTIONS, settings, tmp_path)
+    _, report = rate(FEEDBACK, QUESTIONS, settings, tmp_path)
     assert (report["reused"], report["unrated"]) == (finished, 0)
 
 

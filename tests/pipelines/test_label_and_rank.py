@@ -11,7 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft import tasks
 from aft.errors import DataError
+from aft.feedback import judge
+from aft.feedback.judge_settings import JudgeSettings
 from aft.locks import lock_of
 from aft.pipelines.label_and_rank import nodes
 from aft.pipelines.label_and_rank.nodes import label_and_rank
@@ -20,8 +23,9 @@ from aft.pipelines.tables import to_table
 from aft.sampling import cluster
 from aft.sampling.settings import ClusterSettings, SamplerSettings
 from aft.shards import Shards, encode
-from aft.tasks import Question
+from aft.tasks import Question, latex
 
+NONE = Labelling(judge="none")
 STEPS, HERE = Labelling(judge="steps"), SamplerSettings()
 ON_TWO_WORKERS = SamplerSettings(cluster=ClusterSettings(workers=2, gpus_per_worker=1))
 Label = Callable[..., tuple[list[Path], dict[str, Any]]]
@@ -110,6 +114,50 @@ def test_what_a_file_does_not_rate_is_told_once_for_all_shards(
     with caplog.at_level(logging.INFO):
         label(Labelling(judge="file", ratings_file=str(path)))
     assert caplog.text.count("rates 1 of 24 candidates; 23 have no rating, and 1 of its rows are of unknown") == 1
+
+
+def test_what_could_not_be_compared_in_time_is_told_in_every_run(
+    label: Label,
+    candidates: Shards,
+    pocket_questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both of the same answer; with another math-verify all are compared anew."""
+    asked = [dataclasses.replace(one, dataset="math", answer="x") for one in pocket_questions[:9]]
+    path = candidates.paths[0]
+    path.write_bytes(encode(pd.read_parquet(path).replace({"response": {"#### 999": r"It is \boxed{x+1}."}})))
+    monkeypatch.setattr(latex, "_compared", lambda truth, answer: None)
+    monkeypatch.setattr(tasks, "verifier_version", lambda: "1")
+    shards, _ = label(NONE, asked=asked)
+    monkeypatch.setattr(latex, "_compared", lambda truth, answer: answer == "x+1")
+    again, told = label(NONE, asked=asked)
+    assert again == shards and told["positives"] == 0
+    assert caplog.text.count("4 responses count as wrong because their answer could not be compared in time") == 2
+    monkeypatch.setattr(tasks, "verifier_version", lambda: "2")
+    caplog.clear()
+    assert label(NONE, asked=asked)[1]["positives"] == 2 and "in time" not in caplog.text
+
+
+def test_a_judge_is_asked_about_all_shards_over_one_reading_of_its_ratings(
+    label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many shards as it may have, what it said before is read and locked once."""
+    opened, given = [], []
+
+    class Judge:
+        def __init__(self, settings: Any, path: Path) -> None:
+            opened.append(path)
+
+        def rate(self, feedback: pd.DataFrame, questions: Any) -> tuple[pd.Series, dict[str, Any]]:
+            given.append(set(feedback["question_id"]))
+            return feedback["is_correct"].map({True: 9.0, False: 2.0}), {"requests": len(feedback)}
+
+    monkeypatch.setattr(judge, "_Judge", Judge)
+    asked = Labelling(judge="openai", openai=JudgeSettings("http://localhost:1", "served"))
+    shards, told = label(asked, rows=8)
+    assert len(opened) == 1 and len(given) == len(shards) == 4 and not set.intersection(*given)
+    assert told["requests"] == 24 and Shards(shards).table()["rating"].tolist().count(9.0) == told["positives"] == 8
 
 
 def test_no_response_and_one_of_an_unknown_question_are_refused(label: Label, pocket_questions: list[Question]) -> None:

@@ -39,11 +39,17 @@ def responses() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question_id", "response"])
 
 
+def ask(feedback: pd.DataFrame, questions: Any, settings: JudgeSettings, cache: Path) -> tuple[pd.Series, Any]:
+    """The ratings of a single block, and its report."""
+    [rated] = rate_with_server([(feedback, questions)], settings, cache)
+    return rated
+
+
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.Series, dict[str, Any], Path]:
     cache = tmp_path_factory.mktemp("ratings")
     began = time.perf_counter()
-    ratings, report = rate_with_server(responses(), ASKED, JUDGE, cache)
+    ratings, report = ask(responses(), ASKED, JUDGE, cache)
     print(f"\n{len(ratings)} responses in {time.perf_counter() - began:.0f} s: {report}")
     return ratings, report, cache
 
@@ -61,20 +67,20 @@ def test_what_it_answers_is_a_rating_or_counted(rated: tuple[pd.Series, dict[str
 
 def test_what_was_rated_is_not_asked_for_again(rated: tuple[pd.Series, dict[str, Any], Path]) -> None:
     ratings, _, cache = rated
-    again, report = rate_with_server(responses(), ASKED, JUDGE, cache)
+    again, report = ask(responses(), ASKED, JUDGE, cache)
     assert again.equals(ratings) and report["requests"] == 0 and report["reused"] == JUDGE.ratings * len(ratings)
 
 
 def test_more_ratings_keep_those_that_are_there(rated: tuple[pd.Series, dict[str, Any], Path]) -> None:
     _, _, cache = rated
     few = responses().head(4)
-    _, report = rate_with_server(few, ASKED, replace(JUDGE, ratings=3), cache)
+    _, report = ask(few, ASKED, replace(JUDGE, ratings=3), cache)
     assert report["reused"] == 2 * len(few) and len(few) <= report["requests"] <= 2 * len(few)
 
 
 def rate(cache: str) -> None:
     """What the process that is killed does."""
-    rate_with_server(responses(), ASKED, JUDGE, Path(cache))
+    ask(responses(), ASKED, JUDGE, Path(cache))
 
 
 def test_a_killed_run_keeps_its_ratings_and_asks_for_the_others_alone(tmp_path: Path) -> None:
@@ -88,7 +94,7 @@ def test_a_killed_run_keeps_its_ratings_and_asks_for_the_others_alone(tmp_path: 
     (kept,) = tmp_path.rglob("ratings.jsonl")
     before = kept.read_bytes()
     before = before[: before.rfind(b"\n") + 1]  # a line that the kill has torn is none
-    _, report = rate_with_server(responses(), ASKED, JUDGE, tmp_path)
+    _, report = ask(responses(), ASKED, JUDGE, tmp_path)
     lines = before.count(b"\n")
     print(f"\nkilled after {lines} ratings; {report}")
     assert 0 < lines < JUDGE.ratings * len(responses()) and kept.read_bytes().startswith(before)
@@ -97,6 +103,6 @@ def test_a_killed_run_keeps_its_ratings_and_asks_for_the_others_alone(tmp_path: 
 
 def test_another_model_and_a_wrong_port_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no chat model another"):
-        rate_with_server(responses().head(1), ASKED, replace(JUDGE, model="another"), tmp_path)
+        ask(responses().head(1), ASKED, replace(JUDGE, model="another"), tmp_path)
     with pytest.raises(StoreError, match="nothing answers there"):
-        rate_with_server(responses().head(1), ASKED, replace(JUDGE, base_url="http://localhost:9/v1"), tmp_path)
+        ask(responses().head(1), ASKED, replace(JUDGE, base_url="http://localhost:9/v1"), tmp_path)

@@ -109,7 +109,7 @@ class TestMathVerify:
         assert 1.0 <= time.monotonic() - began < 3.0
         (told,) = caplog.messages
         assert "within the limits (1 s) and counts as wrong (1 so far): '10^{10^{10}}'" in told
-        assert busy.returncode is not None
+        assert busy.returncode is not None and latex.not_compared() == 2
         assert latex_equal("z+1", "1+z")
 
     def test_a_process_that_somebody_ended_is_replaced(self, worker: Any) -> None:

@@ -13,7 +13,7 @@ cluster every job serves it elsewhere. A changed model must get a name of its ow
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -38,46 +38,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Block = tuple[pd.DataFrame, Mapping[str, Question]]  # feedback without ratings, and the questions that it names
+Ratings = tuple[pd.Series, dict[str, Any]]  # of each row, and the report
 
-def rate_with_server(
-    feedback: pd.DataFrame, questions: Mapping[str, Question], settings: JudgeSettings, cache: Path
-) -> tuple[pd.Series, dict[str, Any]]:
-    """The mean rating of each row of `feedback` (1 to 10, NaN where there is none) and what that took.
 
-    Responses of the same text to a question are rated once. The report counts what this call asked for: requests (those
-    sent again included), tokens and cost (None if a price or the usage is unknown), and what it found in the store.
+def rate_with_server(blocks: Iterable[Block], settings: JudgeSettings, cache: Path) -> Iterator[Ratings]:
+    """Of each block of feedback the mean rating of each row (1 to 10, NaN where there is none) and what that took.
+
+    Responses of the same text to a question are rated once. The report counts what a block asked for: requests (those
+    sent again included), tokens and cost (None if a price or the usage is unknown), and what it found in the store,
+    which is read once for all blocks and stays in memory.
     Raises `DataError` for an unknown question or a candidate that the server refuses, `SettingsError` for a key or a
     model that it refuses, and `StoreError` if it cannot be reached; finished ratings are kept. Another run that rates
     into the same store is waited for.
     """
-    unknown = sorted(set(feedback["question_id"]) - set(questions))
-    if unknown:
-        raise DataError(f"Candidates of {len(unknown)} unknown questions ({', '.join(unknown[:3])}); sample again.")
-    texts = list(zip(feedback["question_id"], feedback["response"], strict=True))
-    keys = [candidate_hash(questions[question_id], response) for question_id, response in texts]
-    candidates = dict(zip(keys, texts, strict=True))
     description = _description(settings)
     store = cache / digest(description)
     with locked(lock_of(store), f"the ratings in {store}"):
         remove_leftovers(store)
         write_json(store / "description.json", description)
-        judge = _Judge(settings, questions, store / "ratings.jsonl")
-        wanted = [judge.answer(key, number) for key in candidates for number in range(settings.ratings)]
-        missing = [answer for answer in wanted if not answer.is_finished(settings.attempts)]
-        if missing:
-            run(judge.ask([(answer, *candidates[answer.candidate]) for answer in missing]))
-    means = {key: judge.mean(key) for key in candidates}
-    ratings = pd.Series([means[key] for key in keys], index=feedback.index, dtype="float64", name="rating")
-    unrated = int(ratings.isna().sum())
-    report = {**judge.report(), "reused": len(wanted) - len(missing), "unrated": unrated}
-    logger.info("%s rated %d candidates: %s.", settings.model, len(texts), report)
-    if unrated:
-        logger.warning(
-            "%d candidates are unrated: every answer was malformed (see %s, and raise attempts to ask again), or they "
-            "are longer than the judge's context, as %d requests were.",
-            *(unrated, judge.path, judge.counts["too_long"]),
-        )
-    return ratings, report
+        judge = _Judge(settings, store / "ratings.jsonl")
+        for feedback, questions in blocks:
+            yield judge.rate(feedback, questions)
 
 
 def _description(settings: JudgeSettings) -> Description:
@@ -97,10 +79,36 @@ def _description(settings: JudgeSettings) -> Description:
 class _Judge:
     """Asks the server, keeps each finished rating at once, and counts what that takes."""
 
-    def __init__(self, settings: JudgeSettings, questions: Mapping[str, Question], path: Path) -> None:
-        self.settings, self.questions, self.path = settings, questions, path
+    def __init__(self, settings: JudgeSettings, path: Path) -> None:
+        self.settings, self.path = settings, path
         self.answers = open_answers(path)
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of the present block
+
+    def rate(self, feedback: pd.DataFrame, questions: Mapping[str, Question]) -> Ratings:
+        """The ratings of a block, and what they took; see `rate_with_server`."""
+        unknown = sorted(set(feedback["question_id"]) - set(questions))
+        if unknown:
+            raise DataError(f"Candidates of {len(unknown)} unknown questions ({', '.join(unknown[:3])}); sample again.")
+        texts = list(zip(feedback["question_id"], feedback["response"], strict=True))
+        keys = [candidate_hash(questions[question_id], response) for question_id, response in texts]
+        candidates, self.counts = dict(zip(keys, texts, strict=True)), Counter()
+        wanted = [self.answer(key, number) for key in candidates for number in range(self.settings.ratings)]
+        missing = [answer for answer in wanted if not answer.is_finished(self.settings.attempts)]
+        if missing:
+            asked = ((answer, *candidates[answer.candidate]) for answer in missing)
+            run(self.ask([(answer, questions[question_id], response) for answer, question_id, response in asked]))
+        means = {key: self.mean(key) for key in candidates}
+        ratings = pd.Series([means[key] for key in keys], index=feedback.index, dtype="float64", name="rating")
+        unrated = int(ratings.isna().sum())
+        report = {**self.report(), "reused": len(wanted) - len(missing), "unrated": unrated}
+        logger.info("%s rated %d candidates: %s.", self.settings.model, len(texts), report)
+        if unrated:
+            logger.warning(
+                "%d candidates are unrated: every answer was malformed (see %s, and raise attempts to ask again), or "
+                "they are longer than the judge's context, as %d requests were.",
+                *(unrated, self.path, self.counts["too_long"]),
+            )
+        return ratings, report
 
     def answer(self, key: str, number: int) -> Answer:
         """One rating as the store has it; without an attempt if it was never asked for."""
@@ -112,17 +120,14 @@ class _Judge:
         known = [rating for rating in given if rating is not None]
         return fmean(known) if known else math.nan
 
-    async def ask(self, missing: list[tuple[Answer, str, str]]) -> None:
-        """Finish the answers that belong to question ids and responses; the first failure ends all of it.
+    async def ask(self, missing: list[tuple[Answer, Question, str]]) -> None:
+        """Finish the answers that belong to questions and responses; the first failure ends all of it.
 
         At most `concurrency` are under way at a time, and no more are begun.
         """
         with bar("ratings", len(missing), "rating") as shown:
             async with open_client(self.settings) as client:
-                works = (
-                    self._rate(client, answer, self.questions[question_id], response)
-                    for answer, question_id, response in missing
-                )
+                works = (self._rate(client, *one) for one in missing)
                 await run_concurrently(works, self.settings.concurrency, shown.update)
 
     async def _rate(self, client: "AsyncOpenAI", answer: Answer, question: Question, response: str) -> None:

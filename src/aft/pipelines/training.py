@@ -20,7 +20,7 @@ from aft.models.publish import standing_for
 from aft.pipelines.content import told
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.tables import lookup, to_questions
-from aft.tasks import own_code
+from aft.tasks import marking_code
 from aft.training.settings import Launch, Objective, TrainingSettings
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def train_on(
         *(start.fingerprint, start.made_from, told([questions.train, questions.validation]), questions.held_out),
         *(feedback_hash, deciding(setup.training), asdict(setup.objective), setup.seed),
         setup.evaluation.sampling.max_new_tokens,
-        own_code([*questions.train["dataset"], *questions.validation["dataset"]]),
+        marking_code([*questions.train["dataset"], *questions.validation["dataset"]]),
     ]
     description = {"kind": f"which model train {setup.objective.label} gives", "of": digest(follows_from)}
     model = open_model(cache / remembered(cache, description, make, *_ROOMS, holds=holds)["model"])

@@ -8,7 +8,7 @@ from aft.files import digest
 from aft.nested import leaves
 from aft.pipelines.content import MODELS, paths_of
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.tasks import own_code
+from aft.tasks import marking_code
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
 
@@ -31,7 +31,7 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
     held = {key: content(path, key in MODELS) for key, path in _paths(params, seed)}
     named = leaves({name: params[name] for name in ("task", "test_sets")})
     families = [value for key, value in named if key.rpartition(".")[2] == "family"]
-    own = {f"code of {name}": digest(code) for name, code in own_code(families).items()}
+    own = {f"code of {name}": digest(code) for name, code in marking_code(families).items()}
     return {
         "code": source_hash(*ROOMS),
         **own,

@@ -15,8 +15,19 @@ from aft.errors import SettingsError
 from aft.tasks.base import Question, Source, Task, content_hash
 from aft.tasks.checks import OWN
 from aft.tasks.evaluation_sets import EVALUATION_SETS
+from aft.tasks.latex import verifier_version
 
-__all__ = ["Question", "Source", "Task", "content_hash", "get_source", "get_task", "own_code", "task_names"]
+__all__ = [
+    "Question",
+    "Source",
+    "Task",
+    "content_hash",
+    "get_source",
+    "get_task",
+    "marking_code",
+    "own_code",
+    "task_names",
+]
 
 _NOT_FAMILIES = {
     *("answers", "base", "calculator", "checks", "evaluation_sets", "latex", "math_worker", "multiple_choice"),
@@ -49,6 +60,13 @@ def get_task(name: str) -> Task:
 def own_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Of each family that is no part of AFT, the SHA-256 of every source file of its package, by its path."""
     return {name: _sources(name) for name in sorted(set(names)) if "." in name and name not in OWN}
+
+
+def marking_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What marks answers beside AFT itself: `own_code`, and the math-verify that compares those in LaTeX."""
+    named = set(names)
+    by_math_verify = named & {"math", "jsonl", *(name for name, own in OWN.items() if own.check == "math")}
+    return own_code(named) | ({"math-verify": {"version": verifier_version()}} if by_math_verify else {})
 
 
 def _sources(name: str) -> dict[str, str]:

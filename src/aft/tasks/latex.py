@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Timer
@@ -60,14 +61,33 @@ def canonical_latex(text: str) -> str | None:
 def latex_equal(answer: str, other: str) -> bool:
     """Whether two canonical answers are the same: exactly, as numbers, else by math-verify with `other` as the truth.
 
-    What cannot be compared within the limits is not equal, and the log counts it. Raises `SettingsError` if
-    math-verify is needed and not installed.
+    What cannot be compared within the limits is not equal; the log and `not_compared` count it. Raises `SettingsError`
+    if math-verify is needed and not installed.
     """
     if answer == other:
         return True
     if all(_NUMBER.fullmatch(text) and canonical_number(text) for text in (answer, other)):
         return canonical_number(answer) == canonical_number(other)
-    return len(answer) <= _LONGEST and _compared(other, answer)
+    found = _compared(other, answer) if len(answer) <= _LONGEST else False
+    if found is None:
+        _WORKER.not_compared += 1
+    return found is True
+
+
+def not_compared() -> int:
+    """How many answers this process has counted as wrong so far because they could not be compared within the limits.
+
+    On a busy machine another run may compare them.
+    """
+    return _WORKER.not_compared
+
+
+def verifier_version() -> str:
+    """Of math-verify, empty where it is not installed."""
+    try:
+        return version("math-verify")
+    except PackageNotFoundError:
+        return ""
 
 
 def check_installed() -> None:
@@ -80,7 +100,7 @@ def check_installed() -> None:
 
 
 @lru_cache(maxsize=20_000)  # samples repeat one another, and what takes the whole limit would take it again
-def _compared(truth: str, answer: str) -> bool:
+def _compared(truth: str, answer: str) -> bool | None:
     return _WORKER.equal(truth, answer)
 
 
@@ -91,9 +111,10 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
         self._lock = Lock()
         self._given_up = 0
+        self.not_compared = 0  # answers; several may be the same
 
-    def equal(self, truth: str, answer: str) -> bool:
-        """Whether math-verify takes the two for equal; not if it does not say so in time."""
+    def equal(self, truth: str, answer: str) -> bool | None:
+        """Whether math-verify takes the two for equal; None if it does not say so in time."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:  # or somebody else ended it
@@ -106,7 +127,7 @@ class _Worker:
                     *(LIMIT_S, self._given_up, answer[:_SHOWN]),
                 )
                 self._end(process)
-            return said is True
+            return None if said is None else said is True
 
     def stop(self) -> None:
         """End the process, if there is one."""

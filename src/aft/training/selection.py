@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aft.files import digest
 from aft.models.tokens import decode_response, encode_question, end_tokens, known_tokens
-from aft.tasks import Question, get_task, own_code
+from aft.tasks import Question, get_task, marking_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class Exam:
         asked = [
             [one.question_id, one.dataset, get_task(one.dataset).prompt(one), one.answer] for one in self.questions
         ]
-        own = own_code(one.dataset for one in self.questions)
+        own = marking_code(one.dataset for one in self.questions)
         return {
             "questions": digest(asked),
             "max_new_tokens": self.max_new_tokens,

@@ -27,7 +27,7 @@ from aft.pipelines.tables import candidates as check_candidates
 from aft.pipelines.training import seed_key
 from aft.sampling.settings import SamplerSettings, SamplingSettings
 from aft.shards import Shards
-from aft.tasks import get_task, own_code
+from aft.tasks import get_task, marking_code
 from aft.training.settings import Objective, TrainingSettings
 
 if TYPE_CHECKING:  # matplotlib takes its time to import
@@ -82,7 +82,7 @@ def identify(
     vft = {name: value for name, value in vft_model.made_from.items() if name != "seed"}
     settings = [deciding(one) for one in (objective, sampling, evaluation.sampling, sampler, labelling)]
     tables = (train_questions, test_questions, other_questions)
-    own = own_code(name for table in tables for name in table["dataset"].unique())
+    own = marking_code(name for table in tables for name in table["dataset"].unique())
     load_rooms(*(room for room in ROOMS if room not in _LOADED_LATER))
     code = [source_hash(*ROOMS), model.made_from.get("code"), own]
     asked = list(map(_asked, tables))

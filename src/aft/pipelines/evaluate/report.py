@@ -14,7 +14,7 @@ from aft.pipelines.tables import to_questions
 from aft.pipelines.training import seed_key
 from aft.reporting.answers import MOST_QUESTIONS, answers_page, drawn
 from aft.reporting.report import Compared, MadeOf, html_report
-from aft.tasks import own_code
+from aft.tasks import marking_code
 from aft.training.run import kept_warnings
 
 FIGURES = ("accuracy_figure", "score_figure", "training_figure", "reliability_figure")
@@ -63,7 +63,7 @@ def write_answers(
     shown = [one.question_id for one in drawn(questions, MOST_QUESTIONS)]
     loaded = ((name, rows[seed_key(seed)]()) for name, rows in by_variant(predictions, "predictions").items())
     given = {name: table[table["question_id"].isin(shown)] for name, table in loaded}
-    asked = (recipe, seed, test_questions, given, __version__, own_code(test_questions["dataset"]))
+    asked = (recipe, seed, test_questions, given, __version__, marking_code(test_questions["dataset"]))
 
     def page() -> str:
         return answers_page(recipe=recipe, seed=seed, questions=questions, predictions=given, version=__version__)

@@ -6,7 +6,7 @@ what a killed run has finished is not made again.
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,11 +29,13 @@ from aft.pipelines.tables import lookup
 from aft.sampling.settings import SamplerSettings
 from aft.scoring.groups import pack
 from aft.shards import Shards, ShardStore, attributes, encode, n_rows
-from aft.tasks import Question, own_code
+from aft.tasks import Question, marking_code
+from aft.tasks.latex import not_compared
 
 logger = logging.getLogger(__name__)
 
-ROOMS = ("feedback", "pipelines", "records.py", "tasks")  # whose code decides feedback
+_OWN = ("pipelines/label_and_rank/nodes.py", "pipelines/tables.py")
+ROOMS = ("feedback", "records.py", "tasks", *_OWN)  # whose code decides feedback
 _ROWS = 8192  # responses of a shard: about 100 MB in memory
 _Report = dict[str, Any]  # counts, which can be added up
 _Ratings = tuple[pd.Series, _Report]
@@ -61,9 +63,11 @@ def label_and_rank(
     blocks = [Shards([paths[number] for number in numbers]) for numbers in pack(sizes, _ROWS)]
     labeller, asked = _Labeller(labelling, seed, Path(rating_cache)), lookup(train_questions)
 
+    def unrated(number: int) -> tuple[list[Question], Shards]:
+        return list(asked(blocks[number].column("question_id")).values()), blocks[number]
+
     def block_of(number: int) -> tuple[list[Question], Shards, _Ratings | None]:
-        questions = asked(blocks[number].column("question_id"))
-        return list(questions.values()), blocks[number], rated[number] if rated else None
+        return *unrated(number), rated[number] if rated else None
 
     def make(missing: Sequence[int]) -> Generator[tuple[int, bytes], None, None]:
         if sampler.cluster is None or len(missing) == 1:
@@ -78,7 +82,7 @@ def label_and_rank(
     # A judge's answers are not made from the candidates alone: what is missing of them is asked for in every run.
     rated: list[_Ratings] = []
     if labelling.judge == "openai":
-        rated += [labeller.rated(*block_of(number)[:2]) for number in range(len(blocks))]
+        rated += labeller.rated(map(unrated, range(len(blocks))))
         contents = [[own, ratings.tolist()] for own, (ratings, _) in zip(contents, rated, strict=True)]
     store = ShardStore(Path(sample_cache), labeller.description(train_questions), *ROOMS)
     shards = store.fill(list(map(digest, contents)), make)
@@ -86,6 +90,12 @@ def label_and_rank(
     counts, given, judged = (_added(one[name] for one in told) for name in ("counts", "given", "judged"))
     summary = _summary(counts, given, len(train_questions), labelling)
     labeller.tell(judged)
+    if late := sum(one["not_compared"] for one in told):
+        logger.warning(
+            "%d responses count as wrong because their answer could not be compared in time; on a machine with less "
+            "load it may be: remove %s to label again.",
+            *(late, store.directory),
+        )
     return shards, summary | {"judge": labelling.judge} | _added(report for _, report in rated)
 
 
@@ -116,20 +126,25 @@ class _Labeller:
             "kind": "feedback",
             "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
             "questions": hashed.hexdigest(),
-            "own_tasks": own_code(questions["dataset"].unique()),
+            "own_tasks": marking_code(questions["dataset"].unique()),
         }
 
     def feedback(self, questions: Sequence[Question], block: Shards, rated: _Ratings | None) -> pd.DataFrame:
         """The feedback on a block, with its counts in `attrs`; `rated` are its ratings, where they are known."""
+        late = not_compared()
         unrated = self._unrated(questions, block)
         ratings, judged = rated or self._ratings(unrated)
         feedback = check_feedback(with_ratings(unrated.feedback, ratings))
-        feedback.attrs = {"counts": count(feedback), "given": unrated.given, "judged": judged}
+        told = {"counts": count(feedback), "given": unrated.given, "judged": judged}
+        feedback.attrs = {**told, "not_compared": not_compared() - late}
         return feedback
 
-    def rated(self, questions: Sequence[Question], block: Shards) -> _Ratings:
-        """The ratings of a block alone."""
-        return self._ratings(self._unrated(questions, block))
+    def rated(self, blocks: Iterable[tuple[Sequence[Question], Shards]]) -> Iterator[_Ratings]:
+        """The ratings of blocks by a judge's server."""
+        assert self.labelling.openai is not None
+        unrated = (self._unrated(*block) for block in blocks)
+        asked = ((one.feedback, one.questions) for one in unrated)
+        return rate_with_server(asked, self.labelling.openai, self.rating_cache)
 
     def tell(self, judged: _Report) -> None:
         """Log what a file or the steps leave unrated, from the sums of all reports."""
@@ -151,10 +166,8 @@ class _Labeller:
         return _Unrated(feedback, candidates, asked, given)
 
     def _ratings(self, unrated: _Unrated) -> _Ratings:
-        """The rating of every row by the chosen judge, NaN where there is none, and the judge's report."""
+        """The rating of every row by a judge that is no server, NaN where there is none, and the judge's report."""
         feedback, candidates, questions, _ = unrated
-        if self.labelling.judge == "openai" and self.labelling.openai is not None:
-            return rate_with_server(feedback, questions, self.labelling.openai, self.rating_cache)
         if self.file is not None:
             return self.file.of(feedback)
         match self.labelling.judge:
