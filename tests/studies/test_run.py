@@ -1,7 +1,5 @@
 """Which cells are run again: those of which something has changed that decides their results; and which never."""
 
-import io
-import json
 import logging
 import shutil
 import sys
@@ -16,13 +14,11 @@ from typing import Any, cast
 import pytest
 from kedro.framework.project import pipelines
 
-from aft.code import source_hash
-from aft.errors import IncompleteRecord, ModelError, SettingsError
+from aft.errors import ModelError, SettingsError
 from aft.feedback.judge_settings import JudgeSettings
 from aft.models.directory import ModelDirectory
 from aft.models.pocket import Architecture
 from aft.pipeline_registry import register_pipelines
-from aft.pipelines.evaluate.nodes import ROOMS
 from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBase, TaskChoice
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.studies import cell, run
@@ -261,7 +257,8 @@ class Elsewhere(Place):
 def test_cells_whose_record_has_gaps_are_finished_and_counted(
     status: int, gaps: int, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "python").write_text(f"#!/bin/sh\nread order\nexit {status}\n", encoding="utf-8")
+    script = f"#!/bin/sh\necho from an import\nwhile read order; do echo {cell.ENDED}{status}; done\n"
+    (tmp_path / "python").write_text(script, encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     place = Elsewhere(tmp_path, pocket_directory.path)
@@ -296,9 +293,9 @@ def test_cells_that_run_at_once_have_a_gpu_each(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
     busy, used, meeting = set[str](), list[str](), Barrier(2, timeout=20)
 
-    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, variables: dict[str, str], *others: Any):
-        device = variables["CUDA_VISIBLE_DEVICES"]
-        assert device not in busy and variables["AFT_PARENT_RUN"] == "id"
+    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, worker: Any):
+        device = worker.variables["CUDA_VISIBLE_DEVICES"]
+        assert device not in busy and worker.variables["AFT_PARENT_RUN"] == "id"
         busy.add(device)
         meeting.wait()
         used.append(device)
@@ -312,20 +309,26 @@ def test_cells_that_run_at_once_have_a_gpu_each(
     assert sorted(used) == ["2", "2", "GPU-5", "GPU-5"]
 
 
-def test_a_cell_whose_record_has_gaps_ends_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def create(*_: Any, **__: Any) -> None:
-        raise IncompleteRecord("The results are complete; 1 record is missing in MLflow.")
-
-    order = dict.fromkeys(("env", "conf_source", "runtime_params", "to_outputs"))
-    monkeypatch.setattr(
-        sys, "stdin", io.StringIO(json.dumps({"project": "here", "code": source_hash(*ROOMS), **order}))
-    )
-    monkeypatch.setattr(cell, "_end_with_the_study", lambda: None)
-    monkeypatch.setattr(cell, "configure_project", lambda package: None)
-    monkeypatch.setattr(cell.KedroSession, "create", create)
-    with pytest.raises(SystemExit) as ended:
-        cell.main()
-    assert ended.value.code not in (None, 0, 1)
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("read order; echo Error: It broke. >&2; exit 0", "failed: It broke."),
+        (f"read order; echo {cell.ENDED}1; read order", "failed: it was killed"),
+        ("kill -9 $$", "failed: it was killed"),
+    ],
+)
+def test_a_process_that_ends_before_its_cell_and_a_cell_that_fails_name_the_log(
+    script: str, told: str, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other cell is begun."""
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho . >> started\n{script}\n", encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    place = Elsewhere(tmp_path, pocket_directory.path)
+    cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1, 2)]
+    with pytest.raises(run.CellError, match=f"r.study, seed 0, {told} Its log is reports/seed_0/study_log.txt"):
+        run.run_cells(cast(run.Workplace, place), cells, 1, None)
+    assert (tmp_path / "started").read_text("utf-8") == ".\n" and not (place.folder(cells[2]) / run._LOG).exists()
 
 
 def test_a_trial_is_finished_when_its_curve_is_there(place: Place) -> None:

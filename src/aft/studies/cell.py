@@ -1,11 +1,18 @@
-"""One cell of a study in a process of its own: `python -m aft.studies.cell`, its order as a line on standard input."""
+"""The process that runs cells of a study: `python -m aft.studies.cell`, an order on each line of standard input.
+
+One process runs many cells, because its imports take as long as a small cell's training. What a cell prints goes to its
+log; its status is a line on standard output.
+"""
 
 import json
 import logging
 import os
 import signal
 import sys
-import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, cast
 
 from kedro.framework.project import configure_project
@@ -18,14 +25,24 @@ from aft.user_errors import one_sentence
 
 logger = logging.getLogger(__name__)
 
-UNTRACKED = 3  # exit status of a cell whose results are complete, and its record in MLflow is not
+ENDED = "This cell has ended with status "
+UNTRACKED = 3  # status of a cell whose results are complete, and its record in MLflow is not
+
+Order = dict[str, Any]
 
 
 def main() -> None:
-    """Run what the order says; a mistake of the user ends in one sentence, a record with gaps in `UNTRACKED`."""
-    order: dict[str, Any] = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_study, daemon=True).start()
-    configure_project("aft")
+    """Run what is ordered, one cell after another, until the study's process closes its end of standard input."""
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as replies:
+        configure_project("aft")
+        for order in _orders():
+            _write_to(Path(order["log"]))
+            replies.write(f"{ENDED}{run(order)}\n")
+            replies.flush()
+
+
+def run(order: Order) -> int:
+    """The status of a cell: 0; 1 after a mistake, of the user in one sentence; `UNTRACKED` for a record with gaps."""
     try:
         if order["code"] != load_rooms(*ROOMS):
             raise StoreError("The code has changed while the study was going; run the same command again.")
@@ -38,18 +55,38 @@ def main() -> None:
             cast(KedroSession, session).run(pipeline_names=["variants"], to_outputs=order["to_outputs"])
     except IncompleteRecord as error:  # the cell's results are there, which is what the study waits for
         logger.warning("%s", error)
-        sys.exit(UNTRACKED)
+        return UNTRACKED
     except Exception as error:
         sentence = one_sentence(error)
         if sentence is None:
-            raise
-        sys.exit(f"Error: {sentence}")
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            sys.stderr.write(f"Error: {sentence}\n")
+        return 1
+    return 0
 
 
-def _end_with_the_study() -> None:
-    """End this process, in the orderly way, when the study's process closes its end of standard input."""
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _orders() -> Iterator[Order]:
+    """The orders as they come. When there will be no more, this process ends in the orderly way, even within a cell."""
+    lines = SimpleQueue[str]()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=read, daemon=True).start()
+    while True:
+        yield json.loads(lines.get())
+
+
+def _write_to(path: Path) -> None:
+    """From here on all output of this process goes to a new file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("w", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run the cells of studies, several at once, each in a process of its own; what is finished is not run again."""
+"""Run the cells of studies, several at once, in processes of their own; what is finished is not run again."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from aft.machine import THREADS, shares_of, usual_jobs, visible_devices
 from aft.pipelines.comparisons import dataset, variants_of
 from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
-from aft.studies.cell import UNTRACKED
+from aft.studies.cell import ENDED, UNTRACKED
 from aft.studies.definition import Study
 from aft.studies.marks import Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
@@ -110,7 +110,7 @@ class Workplace:
 
 
 def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> int:
-    """Run the cells that are not finished, `jobs` at a time: each has its GPUs, and one thread if there are others.
+    """Run the cells that are not finished, in so many processes: each has its GPUs, and one thread if there are others.
 
     Returns how many were run whose results are complete, but not their record in MLflow. Those are run once more when
     their results are asked for again, which then are found in the caches: another run in MLflow has all of them.
@@ -122,19 +122,19 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     content = cache(lambda path, is_model: content_hash(place.project / path, is_model))  # cells share what they name
     orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content, parent))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
-    started: list[subprocess.Popen[str]] = []
     gaps = 0
-    shares: SimpleQueue[dict[str, str]] = SimpleQueue()  # one for each of the jobs: a cell has it as long as it runs
     common = ({THREADS: "1"} if jobs > 1 else {}) | ({} if parent is None else {PARENT: parent})
-    for share in shares_of(visible_devices(), jobs):
-        shares.put(share | common)
+    workers = [_Worker(place.project, share | common) for share in shares_of(visible_devices(), jobs)]
+    idle: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
 
     def run(cell: Cell, missing: dict[str, Mark]) -> bool:
-        share = shares.get()
+        worker = idle.get()
         try:
-            return _run(place, cell, tuple(missing), folders[cell], share, started)
+            return _run(place, cell, tuple(missing), folders[cell], worker)
         finally:
-            shares.put(share)
+            idle.put(worker)
 
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(run, cell, missing): cell for cell, missing in orders}
@@ -152,10 +152,59 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
         except BaseException as error:  # Ctrl-C and SIGTERM, too: what waits must not start
             pool.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, CellError):
-                for process in started:
-                    process.terminate()
+                for worker in workers:
+                    worker.end()
             raise
+        finally:
+            pool.shutdown()
+            for worker in workers:
+                worker.end()
+                worker.join()
     return gaps
+
+
+class _Worker:
+    """A process that runs cells one after another, with these environment variables; started with the first cell."""
+
+    def __init__(self, project: Path, variables: Mapping[str, str]) -> None:
+        self.project, self.variables = project, variables
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, order: Mapping[str, Any]) -> int | None:
+        """The status of a cell, see `aft.studies.cell`; None if the process has ended."""
+        process = self._process or self._start(Path(order["log"]))
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(OSError, ValueError):  # it has ended, or was told to
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if line.startswith(ENDED):
+                    return int(line.removeprefix(ENDED))
+        return None
+
+    def end(self) -> None:
+        """Have it end, even within a cell: its standard input does."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    def _start(self, log: Path) -> subprocess.Popen[str]:
+        with log.open("w", encoding="utf-8") as file:  # of its start; a cell's output is its own affair
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "aft.studies.cell"],
+                encoding="utf-8",
+                cwd=self.project,
+                env={**os.environ, **self.variables, "PYTHONIOENCODING": "utf-8"},  # the encoding is that of its logs
+                stdin=subprocess.PIPE,  # its end tells the process that this one is gone
+                stdout=subprocess.PIPE,
+                stderr=file,
+            )
+        return self._process
 
 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, parent: str | None) -> dict[str, Mark]:
@@ -198,15 +247,9 @@ def _mark(folder: Path, made: dict[str, Mark]) -> None:
     write_json(folder / "finished.json", {**_marks(folder), **made})
 
 
-def _run(
-    place: Workplace,
-    cell: Cell,
-    variants: tuple[str, ...],
-    folder: Path,
-    variables: Mapping[str, str],
-    started: list[subprocess.Popen[str]],
-) -> bool:
-    """Run a cell to its end, with these environment variables; whether its record in MLflow has gaps."""
+def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, worker: _Worker) -> bool:
+    """Run a cell to its end; whether its record in MLflow has gaps."""
+    log = folder / _LOG
     order = {
         "project": str(place.project),
         "env": place.env,
@@ -214,29 +257,14 @@ def _run(
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label, "parallel": 1},
         "to_outputs": [dataset(name, cell.wanted) for name in variants],
         "code": source_hash(*ROOMS),  # which the cell's marks name
+        "log": str(log.absolute()),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / _LOG
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "aft.studies.cell"],
-            encoding="utf-8",
-            cwd=place.project,
-            env={**os.environ, **variables, "PYTHONIOENCODING": "utf-8"},  # the encoding is that of its log
-            stdin=subprocess.PIPE,  # stays open: its end tells the cell that this process is gone
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        started.append(process)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-        process.wait()
-        process.stdin.close()
-    if process.returncode not in (0, UNTRACKED):
+    status = worker.run(order)
+    if status not in (0, UNTRACKED):
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
         raise CellError(
             f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
             f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."
         )
-    return process.returncode == UNTRACKED
+    return status == UNTRACKED
