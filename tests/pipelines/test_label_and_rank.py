@@ -128,13 +128,13 @@ def test_what_could_not_be_compared_in_time_is_told_in_every_run(
     path = candidates.paths[0]
     path.write_bytes(encode(pd.read_parquet(path).replace({"response": {"#### 999": r"It is \boxed{x+1}."}})))
     monkeypatch.setattr(latex, "_compared", lambda truth, answer: None)
-    monkeypatch.setattr(tasks, "verifier_version", lambda: "1")
+    monkeypatch.setattr(tasks, "verifier_versions", lambda: {"math-verify": "1"})
     shards, _ = label(NONE, asked=asked)
     monkeypatch.setattr(latex, "_compared", lambda truth, answer: answer == "x+1")
     again, told = label(NONE, asked=asked)
     assert again == shards and told["positives"] == 0
-    assert caplog.text.count("4 responses count as wrong because their answer could not be compared in time") == 2
-    monkeypatch.setattr(tasks, "verifier_version", lambda: "2")
+    assert caplog.text.count("4 responses could not be compared in time, and count as wrong unless") == 2
+    monkeypatch.setattr(tasks, "verifier_versions", lambda: {"math-verify": "2"})
     caplog.clear()
     assert label(NONE, asked=asked)[1]["positives"] == 2 and "in time" not in caplog.text
 

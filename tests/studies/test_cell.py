@@ -19,7 +19,7 @@ from aft.studies import cell
 
 def order(**changes: Any) -> cell.Order:
     names = ("project", "env", "conf_source", "runtime_params", "to_outputs")
-    return {**dict.fromkeys(names), "code": source_hash(*ROOMS), **changes}
+    return {**dict.fromkeys(names), "code": source_hash(*ROOMS), "families": {}, **changes}
 
 
 def test_a_cell_of_other_code_than_its_study_makes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +29,12 @@ def test_a_cell_of_other_code_than_its_study_makes_nothing(capsys: pytest.Captur
         capsys.readouterr().err
         == "Error: The code has changed while the study was going; run the same command again.\n"
     )
+
+
+def test_a_cell_of_another_family_than_its_study_makes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """An own family may be edited before the process imports it, and math-verify installed anew."""
+    assert cell.run(order(families={"code of math": "of an hour ago"})) == 1
+    assert "Error: The code has changed while the study was going" in capsys.readouterr().err
 
 
 def test_a_cell_whose_code_is_edited_while_it_starts_makes_nothing(
@@ -67,9 +73,9 @@ import os, sys, time
 from aft.studies import cell
 
 def run(order):
-    print("words", order["n"], flush=True)
-    print("trouble", file=sys.stderr, flush=True)
     os.system("echo of a child")
+    print("trouble", file=sys.stderr, flush=True)
+    print("words", order["n"], flush=order["s"] > 0)
     time.sleep(order["s"])
     return order["n"]
 
@@ -82,7 +88,12 @@ cell.main()
 def test_a_process_runs_one_cell_after_another_and_ends_with_its_study(tmp_path: Path) -> None:
     """Each has a log of its own, with what libraries and children print; one that is under way is ended, too."""
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd=tmp_path
+        [sys.executable, "-c", RUN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
     )
     assert process.stdin is not None and process.stdout is not None
     while process.stdout.readline() != "from an import\n":  # Kedro's, too, may say something as it is imported
@@ -92,10 +103,12 @@ def test_a_process_runs_one_cell_after_another_and_ends_with_its_study(tmp_path:
         process.stdin.write(json.dumps({"log": log, "n": number, "s": seconds}) + "\n")
         process.stdin.flush()
         if not seconds:
+            assert process.stdout.readline() == "\n"
             assert process.stdout.readline() == f"{cell.ENDED}{number}\n"
-    while not (tmp_path / "5.txt").is_file() or "child" not in (tmp_path / "5.txt").read_text("utf-8"):
+            assert Path(log).read_text("utf-8") == f"of a child\ntrouble\nwords {number}\n", "flushed before"
+    while not (tmp_path / "5.txt").is_file() or "words" not in (tmp_path / "5.txt").read_text("utf-8"):
         assert process.poll() is None
     process.stdin.close()
     assert process.wait(20) == (-signal.SIGTERM if os.name == "posix" else signal.SIGTERM)
     for number in (0, 3, 5):
-        assert (tmp_path / f"{number}.txt").read_text("utf-8") == f"words {number}\ntrouble\nof a child\n"
+        assert (tmp_path / f"{number}.txt").read_text("utf-8") == f"of a child\ntrouble\nwords {number}\n"

@@ -97,11 +97,12 @@ def place(tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.
     """A project in which both cells are finished."""
     project = Place(tmp_path, pocket_directory.path)
 
-    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, *others: Any) -> None:
-        project.made.append((cell.seed, variants))
+    def make(_: Any, cell: Cell, missing: Any, folder: Path, *others: Any) -> bool:
+        project.made.append((cell.seed, tuple(missing)))
         (folder / "metrics").mkdir(parents=True, exist_ok=True)
-        for name in variants:
+        for name in missing:
             (folder / "metrics" / f"{name}.json").write_text("{}", encoding="utf-8")
+        return False
 
     monkeypatch.setattr(run, "_run", make)
     assert len(project.run()) == 2
@@ -273,7 +274,7 @@ def test_a_cell_whose_record_has_gaps_is_recorded_by_the_next_run(
     """What is computed is in the caches. Without MLflow nothing is run for its sake."""
     place, cells, ran = Elsewhere(tmp_path, pocket_directory.path), [Cell("r.study", {}, 0, ("aft",))], []
 
-    def make(_: Any, one: Cell, variants: tuple[str, ...], folder: Path, *others: Any) -> bool:
+    def make(_: Any, one: Cell, missing: Any, folder: Path, *others: Any) -> bool:
         ran.append(one.seed)
         (folder / "metrics").mkdir(parents=True, exist_ok=True)
         (folder / "metrics/aft.json").write_text("{}", encoding="utf-8")
@@ -293,7 +294,7 @@ def test_cells_that_run_at_once_have_a_gpu_each(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
     busy, used, meeting = set[str](), list[str](), Barrier(2, timeout=20)
 
-    def make(_: Any, cell: Cell, variants: tuple[str, ...], folder: Path, worker: Any):
+    def make(_: Any, cell: Cell, missing: Any, folder: Path, worker: Any):
         device = worker.variables["CUDA_VISIBLE_DEVICES"]
         assert device not in busy and worker.variables["AFT_PARENT_RUN"] == "id"
         busy.add(device)
@@ -312,9 +313,9 @@ def test_cells_that_run_at_once_have_a_gpu_each(
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("read order; echo Error: It broke. >&2; exit 0", "failed: It broke."),
-        (f"read order; echo {cell.ENDED}1; read order", "failed: it was killed"),
-        ("kill -9 $$", "failed: it was killed"),
+        ("read order; echo Error: It broke. >&2; exit 0", "its process ended with 0."),
+        (f"printf words; read order; echo Error: It broke. >&2; echo; echo {cell.ENDED}1; read order", "It broke."),
+        ("kill -9 $$", "its process was killed by signal 9."),
     ],
 )
 def test_a_process_that_ends_before_its_cell_and_a_cell_that_fails_name_the_log(
@@ -326,9 +327,29 @@ def test_a_process_that_ends_before_its_cell_and_a_cell_that_fails_name_the_log(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     place = Elsewhere(tmp_path, pocket_directory.path)
     cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1, 2)]
-    with pytest.raises(run.CellError, match=f"r.study, seed 0, {told} Its log is reports/seed_0/study_log.txt"):
+    with pytest.raises(run.CellError, match=f"r.study, seed 0, failed: {told} Its log is reports/seed_0/study_log.txt"):
         run.run_cells(cast(run.Workplace, place), cells, 1, None)
-    assert (tmp_path / "started").read_text("utf-8") == ".\n" and not (place.folder(cells[2]) / run._LOG).exists()
+    assert (tmp_path / "started").read_text("utf-8") == ".\n"
+    assert not any((place.folder(one) / run._LOG).exists() for one in cells[1:])
+
+
+def test_a_process_that_has_ended_between_two_cells_is_started_again(
+    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"#!/bin/sh\necho . >> started\nread order\necho {cell.ENDED}0\n"
+    (tmp_path / "python").write_text(script, encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    place = Elsewhere(tmp_path, pocket_directory.path)
+    worker = run._Worker(tmp_path, {})
+    one = Cell("r.study", {}, 0, ("aft",))
+    for _ in range(2):
+        assert run._run(cast(run.Workplace, place), one, {"aft": {}}, place.folder(one), worker) is False
+        assert worker._process is not None and worker._process.wait(20) == 0
+    worker.end()
+    assert (tmp_path / "started").read_text("utf-8") == ".\n.\n"
+    with pytest.raises(run.CellError, match=r"failed: the study was stopped\. Its log"):
+        run._run(cast(run.Workplace, place), one, {"aft": {}}, place.folder(one), worker)
 
 
 def test_a_trial_is_finished_when_its_curve_is_there(place: Place) -> None:

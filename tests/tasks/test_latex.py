@@ -64,6 +64,27 @@ def test_without_math_verify_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         latex.check_installed()
 
 
+def test_what_was_late_is_tried_again_only_when_all_is_compared_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        not_compared = 0
+        says = [None, True]
+        ended = 0
+
+        def equal(self, truth: str, answer: str) -> bool | None:
+            return self.says.pop(0)
+
+        def stop(self) -> None:
+            self.ended += 1
+
+    latex.begin_anew()
+    monkeypatch.setattr(latex, "_WORKER", worker := Worker())
+    assert not latex_equal("q+1", "1+q") and not latex_equal("q+1", "1+q")
+    assert latex.not_compared() == 2 and worker.says == [True]
+    latex.begin_anew()
+    assert latex_equal("q+1", "1+q") and worker.ended == 1
+    latex.begin_anew()
+
+
 class TestMathVerify:
     """What needs the extra `math`."""
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from aft.errors import DataError
 from aft.tasks import Question, get_task
+from aft.tasks.latex import not_compared
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question])
         raise DataError(f"Candidates of {len(unknown)} unknown questions ({', '.join(unknown[:3])}); sample again.")
     answers: list[str | None] = []
     correct: list[bool] = []
+    late = not_compared()
     texts = zip(candidates["question_id"], candidates["response"], candidates["finish_reason"], strict=True)
     for question_id, response, reason in texts:
         question = questions[question_id]
@@ -36,6 +38,8 @@ def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question])
         answer = task.extract_answer(response if reason == "stop" else response.rpartition("\n")[0])
         answers.append(answer)
         correct.append(answer is not None and task.answers_equal(answer, question.answer))
+    if late := not_compared() - late:
+        logger.warning("%d of %d responses could not be compared in time and count as wrong.", late, len(answers))
     columns = {
         "extracted_answer": pd.Series(answers, dtype="str", index=candidates.index),
         "is_parsed": pd.Series([answer is not None for answer in answers], dtype="bool", index=candidates.index),

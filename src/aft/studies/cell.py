@@ -20,7 +20,10 @@ from kedro.framework.session import KedroSession
 
 from aft.code import load_rooms
 from aft.errors import IncompleteRecord, StoreError
+from aft.files import digest
 from aft.pipelines.evaluate.nodes import ROOMS
+from aft.studies.marks import CODE_OF
+from aft.tasks import latex, marking_code
 from aft.user_errors import one_sentence
 
 logger = logging.getLogger(__name__)
@@ -37,14 +40,19 @@ def main() -> None:
         configure_project("aft")
         for order in _orders():
             _write_to(Path(order["log"]))
-            replies.write(f"{ENDED}{run(order)}\n")
+            latex.begin_anew()  # for answers that could not be compared in time in the cell before
+            status = run(order)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            replies.write(f"\n{ENDED}{status}\n")
             replies.flush()
 
 
 def run(order: Order) -> int:
     """The status of a cell: 0; 1 after a mistake, of the user in one sentence; `UNTRACKED` for a record with gaps."""
     try:
-        if order["code"] != load_rooms(*ROOMS):
+        families = {name: digest(marking_code([name.removeprefix(CODE_OF)])) for name in order["families"]}
+        if (order["code"], order["families"]) != (load_rooms(*ROOMS), families):
             raise StoreError("The code has changed while the study was going; run the same command again.")
         with KedroSession.create(
             order["project"],
@@ -77,7 +85,11 @@ def _orders() -> Iterator[Order]:
 
     Thread(target=read, daemon=True).start()
     while True:
-        yield json.loads(lines.get())
+        try:
+            line = lines.get()
+        except KeyboardInterrupt:  # it is for the study, which this process ends with
+            return
+        yield json.loads(line)
 
 
 def _write_to(path: Path) -> None:

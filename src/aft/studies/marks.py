@@ -11,6 +11,7 @@ from aft.pipelines.evaluate.nodes import ROOMS
 from aft.tasks import marking_code
 
 Mark = dict[str, str]  # the hash of everything that decides, by its name
+CODE_OF = "code of "  # a task family: what its name begins with
 
 _BESIDE = (
     *("label", "launch", "model_cache", "sample_cache", "score_cache", "rating_cache"),
@@ -31,7 +32,7 @@ def mark_of(params: Mapping[str, Any], variant: str, seed: int, content: Content
     held = {key: content(path, key in MODELS) for key, path in _paths(params, seed)}
     named = leaves({name: params[name] for name in ("task", "test_sets")})
     families = [value for key, value in named if key.rpartition(".")[2] == "family"]
-    own = {f"code of {name}": digest(code) for name, code in marking_code(families).items()}
+    own = {f"{CODE_OF}{name}": digest(code) for name in sorted(set(families)) if (code := marking_code([name]))}
     return {
         "code": source_hash(*ROOMS),
         **own,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event, Lock
 from typing import Any, cast
 
 from kedro.framework.context import KedroContext
@@ -30,7 +31,7 @@ from aft.pipelines.content import content_hash
 from aft.pipelines.evaluate.nodes import ROOMS
 from aft.studies.cell import ENDED, UNTRACKED
 from aft.studies.definition import Study
-from aft.studies.marks import Content, Mark, changed, mark_of
+from aft.studies.marks import CODE_OF, Content, Mark, changed, mark_of
 from aft.studies.plan import Cell, Point, nested
 
 logger = logging.getLogger(__name__)
@@ -122,17 +123,20 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
     content = cache(lambda path, is_model: content_hash(place.project / path, is_model))  # cells share what they name
     orders = [(cell, missing) for cell in cells if (missing := _missing(place, cell, folders[cell], content, parent))]
     logger.info("%d of %d runs are finished already.", len(cells) - len(orders), len(cells))
-    gaps = 0
+    gaps, failed, failure = 0, Event(), None
     common = ({THREADS: "1"} if jobs > 1 else {}) | ({} if parent is None else {PARENT: parent})
     workers = [_Worker(place.project, share | common) for share in shares_of(visible_devices(), jobs)]
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def run(cell: Cell, missing: dict[str, Mark]) -> bool:
+    def run(cell: Cell, missing: dict[str, Mark]) -> bool | None:
         worker = idle.get()
         try:
-            return _run(place, cell, tuple(missing), folders[cell], worker)
+            return None if failed.is_set() else _run(place, cell, missing, folders[cell], worker)
+        except CellError:
+            failed.set()  # here, as this thread takes the next cell at once
+            raise
         finally:
             idle.put(worker)
 
@@ -140,8 +144,13 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
         running = {pool.submit(run, cell, missing): cell for cell, missing in orders}
         try:
             for number, finished in enumerate(as_completed(running), start=1):
-                untracked = finished.result()
-                cell = running[finished]
+                try:
+                    untracked, cell = finished.result(), running[finished]
+                except CellError as error:
+                    failure = failure or error
+                    continue
+                if untracked is None:
+                    continue
                 made = dict(orders)[cell]
                 _mark(folders[cell], {name: mark | ({_RECORD: ""} if untracked else {}) for name, mark in made.items()})
                 logger.info("%d of %d: %s, seed %d.", number, len(orders), cell.label, cell.seed)
@@ -149,17 +158,14 @@ def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | 
                     gaps += 1
                     log = place.shown(folders[cell] / _LOG)
                     logger.warning("%s, seed %d, is not completely in MLflow; see %s.", cell.label, cell.seed, log)
-        except BaseException as error:  # Ctrl-C and SIGTERM, too: what waits must not start
+        except BaseException:  # Ctrl-C and SIGTERM, too: what waits must not start
             pool.shutdown(wait=False, cancel_futures=True)
-            if not isinstance(error, CellError):
-                for worker in workers:
-                    worker.end()
             raise
         finally:
-            pool.shutdown()
             for worker in workers:
                 worker.end()
-                worker.join()
+    if failure is not None:
+        raise failure
     return gaps
 
 
@@ -169,10 +175,16 @@ class _Worker:
     def __init__(self, project: Path, variables: Mapping[str, str]) -> None:
         self.project, self.variables = project, variables
         self._process: subprocess.Popen[str] | None = None
+        self._lock, self._is_over = Lock(), False
 
-    def run(self, order: Mapping[str, Any]) -> int | None:
-        """The status of a cell, see `aft.studies.cell`; None if the process has ended."""
-        process = self._process or self._start(Path(order["log"]))
+    def run(self, order: Mapping[str, Any]) -> int | str:
+        """The status of a cell, see `aft.studies.cell`; in words how its process has ended, if it has."""
+        with self._lock:
+            if self._is_over:
+                return "the study was stopped"
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._start(Path(order["log"]))
+            process = self._process
         assert process.stdin is not None and process.stdout is not None
         with suppress(OSError, ValueError):  # it has ended, or was told to
             process.stdin.write(json.dumps(order) + "\n")
@@ -180,22 +192,21 @@ class _Worker:
             for line in process.stdout:
                 if line.startswith(ENDED):
                     return int(line.removeprefix(ENDED))
-        return None
+        status = process.wait()
+        return f"its process was killed by signal {-status}" if status < 0 else f"its process ended with {status}"
 
     def end(self) -> None:
-        """Have it end, even within a cell: its standard input does."""
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(OSError):
-                self._process.stdin.close()
-
-    def join(self) -> None:
-        """Wait until it has ended."""
-        if self._process is not None:
-            self._process.wait()
+        """Have it end, even within a cell, as its standard input does; none is started afterwards."""
+        with self._lock:
+            self._is_over = True
+            if self._process is not None and self._process.stdin is not None:
+                with suppress(OSError):
+                    self._process.stdin.close()
+                self._process.wait()
 
     def _start(self, log: Path) -> subprocess.Popen[str]:
         with log.open("w", encoding="utf-8") as file:  # of its start; a cell's output is its own affair
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "aft.studies.cell"],
                 encoding="utf-8",
                 cwd=self.project,
@@ -203,8 +214,8 @@ class _Worker:
                 stdin=subprocess.PIPE,  # its end tells the process that this one is gone
                 stdout=subprocess.PIPE,
                 stderr=file,
+                errors="replace",
             )
-        return self._process
 
 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, parent: str | None) -> dict[str, Mark]:
@@ -247,7 +258,7 @@ def _mark(folder: Path, made: dict[str, Mark]) -> None:
     write_json(folder / "finished.json", {**_marks(folder), **made})
 
 
-def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, worker: _Worker) -> bool:
+def _run(place: Workplace, cell: Cell, missing: Mapping[str, Mark], folder: Path, worker: _Worker) -> bool:
     """Run a cell to its end; whether its record in MLflow has gaps."""
     log = folder / _LOG
     order = {
@@ -255,16 +266,22 @@ def _run(place: Workplace, cell: Cell, variants: tuple[str, ...], folder: Path, 
         "env": place.env,
         "conf_source": place.conf_source,
         "runtime_params": {**nested(cell.params), "seed": cell.seed, "label": cell.label, "parallel": 1},
-        "to_outputs": [dataset(name, cell.wanted) for name in variants],
-        "code": source_hash(*ROOMS),  # which the cell's marks name
+        "to_outputs": [dataset(name, cell.wanted) for name in missing],
+        # Which the cell's marks name:
+        "code": source_hash(*ROOMS),
+        "families": {
+            name: code for mark in missing.values() for name, code in mark.items() if name.startswith(CODE_OF)
+        },
         "log": str(log.absolute()),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)  # what it says is of this time
     status = worker.run(order)
-    if status not in (0, UNTRACKED):
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it was killed"]
-        raise CellError(
-            f"The run {cell.label}, seed {cell.seed}, failed: {lines[-1].removeprefix('Error: ')} "
-            f"Its log is {place.shown(log)}; run the same command again to go on: finished work is kept."
-        )
-    return status == UNTRACKED
+    if status in (0, UNTRACKED):
+        return status == UNTRACKED
+    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] if log.is_file() else []
+    why = f"{status}." if isinstance(status, str) or not said else said[-1].removeprefix("Error: ")
+    raise CellError(
+        f"The run {cell.label}, seed {cell.seed}, failed: {why} Its log is {place.shown(log)}; run the same command "
+        "again to go on: finished work is kept."
+    )

@@ -15,7 +15,7 @@ from aft.errors import SettingsError
 from aft.tasks.base import Question, Source, Task, content_hash
 from aft.tasks.checks import OWN
 from aft.tasks.evaluation_sets import EVALUATION_SETS
-from aft.tasks.latex import verifier_version
+from aft.tasks.latex import verifier_versions
 
 __all__ = [
     "Question",
@@ -63,10 +63,11 @@ def own_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def marking_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What marks answers beside AFT itself: `own_code`, and the math-verify that compares those in LaTeX."""
+    """What marks answers beside AFT itself: `own_code`, and what compares answers in LaTeX, as an own family may do."""
     named = set(names)
-    by_math_verify = named & {"math", "jsonl", *(name for name, own in OWN.items() if own.check == "math")}
-    return own_code(named) | ({"math-verify": {"version": verifier_version()}} if by_math_verify else {})
+    in_latex = {"math", "jsonl", *(name for name, own in OWN.items() if own.check == "math")}
+    own = own_code(named)
+    return own | ({"math-verify": verifier_versions()} if own or named & in_latex else {})
 
 
 def _sources(name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import logging
 import re
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,12 +82,22 @@ def not_compared() -> int:
     return _WORKER.not_compared
 
 
-def verifier_version() -> str:
-    """Of math-verify, empty where it is not installed."""
-    try:
-        return version("math-verify")
-    except PackageNotFoundError:
-        return ""
+def begin_anew() -> None:
+    """Compare again what was compared, in a new process: what could not be compared in time is tried again."""
+    _compared.cache_clear()
+    _WORKER.stop()
+
+
+@cache
+def verifier_versions() -> dict[str, str]:
+    """Of math-verify and what it stands on; empty for what is not installed."""
+    versions = {}
+    for package in ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    return versions
 
 
 def check_installed() -> None:

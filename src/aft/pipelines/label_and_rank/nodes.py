@@ -92,8 +92,8 @@ def label_and_rank(
     labeller.tell(judged)
     if late := sum(one["not_compared"] for one in told):
         logger.warning(
-            "%d responses count as wrong because their answer could not be compared in time; on a machine with less "
-            "load it may be: remove %s to label again.",
+            "%d responses could not be compared in time, and count as wrong unless a label came with them. With less "
+            "load they may be: remove %s to label again.",
             *(late, store.directory),
         )
     return shards, summary | {"judge": labelling.judge} | _added(report for _, report in rated)
