@@ -66,9 +66,9 @@ def test_without_math_verify_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_was_late_is_tried_again_only_when_all_is_compared_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     class Worker:
-        not_compared = 0
-        says = [None, True]
-        ended = 0
+        def __init__(self) -> None:
+            self.not_compared = self.ended = 0
+            self.says: list[bool | None] = [None, True]
 
         def equal(self, truth: str, answer: str) -> bool | None:
             return self.says.pop(0)
