@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -30,10 +31,11 @@ def label_responses(candidates: pd.DataFrame, questions: Mapping[str, Question])
     answers: list[str | None] = []
     correct: list[bool] = []
     late = not_compared()
-    texts = zip(candidates["question_id"], candidates["response"], candidates["finish_reason"], strict=True)
-    for question_id, response, reason in texts:
+    task_of = cache(get_task)
+    texts = (candidates[name].tolist() for name in ("question_id", "response", "finish_reason"))
+    for question_id, response, reason in zip(*texts, strict=True):
         question = questions[question_id]
-        task = get_task(question.dataset)
+        task = task_of(question.dataset)
         # What a cut response says last may be half a number: only its finished lines count.
         answer = task.extract_answer(response if reason == "stop" else response.rpartition("\n")[0])
         answers.append(answer)

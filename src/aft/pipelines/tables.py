@@ -104,10 +104,9 @@ def to_table(rows: list[Question]) -> pd.DataFrame:
 
 def to_questions(table: pd.DataFrame) -> list[Question]:
     """The rows of a `questions` table, in its order."""
-    return [
-        Question(**{**row, "choices": None if row["choices"] is None else tuple(row["choices"])})
-        for row in table.to_dict("records")
-    ]
+    fields = {name: table[name].tolist() for name in Question.__slots__}
+    fields["choices"] = [None if choices is None else tuple(choices) for choices in fields["choices"]]
+    return [Question(*row) for row in zip(*fields.values(), strict=True)]
 
 
 def by_id(table: pd.DataFrame) -> dict[str, Question]:

@@ -55,7 +55,7 @@ def score_responses(
     prompts = {i: get_task(questions[i].dataset).prompt(questions[i]) for i in responses["question_id"].unique()}
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
     names = keys.astype(str).to_numpy().tolist()  # the same whatever type of text or integer they come in
-    tokens = [list(map(int, ids)) for ids in responses["token_ids"]]
+    tokens = [np.asarray(ids, dtype=int).tolist() for ids in responses["token_ids"]]
     weights = "float32" if autocast else precision
     description = {
         "kind": "scores",
