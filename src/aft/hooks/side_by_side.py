@@ -4,7 +4,8 @@ Kedro's nodes run one after the other as ever, in this process, which alone writ
 whatever takes long is kept under a hash of what it follows from, whoever makes it (`aft.directories.build_once`, the
 sample store). So as soon as a node has to make something, other processes begin to run the nodes after it whose inputs
 are there, before their turn, and throw away what these give: when their turn comes, all is found. A run that finds
-everything starts no process, and one whose processes are killed makes the same by itself.
+all its models where the catalog has them starts no process, and one whose processes are killed makes the same by
+itself.
 """
 
 import atexit
