@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -254,14 +254,23 @@ class Elsewhere(Place):
         return path.relative_to(self.project)
 
 
+@pytest.fixture
+def run_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the process of cells run a shell script in the place of Python."""
+
+    def use(script: str) -> None:
+        (tmp_path / "python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / "python").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    return use
+
+
 @pytest.mark.parametrize(("status", "gaps"), [(0, 0), (cell.UNTRACKED, 2)])
 def test_cells_whose_record_has_gaps_are_finished_and_counted(
-    status: int, gaps: int, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    status: int, gaps: int, tmp_path: Path, pocket_directory: ModelDirectory, run_instead: Callable[[str], None]
 ) -> None:
-    script = f"#!/bin/sh\necho from an import\nwhile read order; do echo {cell.ENDED}{status}; done\n"
-    (tmp_path / "python").write_text(script, encoding="utf-8")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    run_instead(f"echo from an import\nwhile read order; do echo {cell.ENDED}{status}; done")
     place = Elsewhere(tmp_path, pocket_directory.path)
     cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1)]
     assert run.run_cells(cast(run.Workplace, place), cells, 1, None) == gaps
@@ -319,12 +328,10 @@ def test_cells_that_run_at_once_have_a_gpu_each(
     ],
 )
 def test_a_process_that_ends_before_its_cell_and_a_cell_that_fails_name_the_log(
-    script: str, told: str, tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    script: str, told: str, tmp_path: Path, pocket_directory: ModelDirectory, run_instead: Callable[[str], None]
 ) -> None:
     """No other cell is begun."""
-    (tmp_path / "python").write_text(f"#!/bin/sh\necho . >> started\n{script}\n", encoding="utf-8")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    run_instead(f"echo . >> started\n{script}")
     place = Elsewhere(tmp_path, pocket_directory.path)
     cells = [Cell("r.study", {}, seed, ("aft",)) for seed in (0, 1, 2)]
     with pytest.raises(run.CellError, match=f"r.study, seed 0, failed: {told} Its log is reports/seed_0/study_log.txt"):
@@ -334,12 +341,9 @@ def test_a_process_that_ends_before_its_cell_and_a_cell_that_fails_name_the_log(
 
 
 def test_a_process_that_has_ended_between_two_cells_is_started_again(
-    tmp_path: Path, pocket_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pocket_directory: ModelDirectory, run_instead: Callable[[str], None]
 ) -> None:
-    script = f"#!/bin/sh\necho . >> started\nread order\necho {cell.ENDED}0\n"
-    (tmp_path / "python").write_text(script, encoding="utf-8")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    run_instead(f"echo . >> started\nread order\necho {cell.ENDED}0")
     place = Elsewhere(tmp_path, pocket_directory.path)
     worker = run._Worker(tmp_path, {})
     one = Cell("r.study", {}, 0, ("aft",))

@@ -103,8 +103,8 @@ def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -
     if missing and missing == wanted:
         raise DataError(
             f"None of {wanted} responses could be had from the server at {server.base_url}: they were refused as too "
-            "long, cut by the server, or hold tokens that the tokenizer does not know, see the log; mend that, and serve "
-            "the model under another name (sampler.server.model)."
+            "long, cut by the server, or hold tokens that the tokenizer does not know, see the log; mend that, and "
+            "serve the model under another name (sampler.server.model)."
         )
     if missing:
         logger.warning("%d of %d responses could not be had from the server and are left out.", missing, wanted)

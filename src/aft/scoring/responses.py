@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aft.directories import build_once, read_manifest
 from aft.errors import DataError, NumericalError, StoreError
@@ -47,14 +47,13 @@ def score_responses(
     if a score is not finite, and `StoreError` if kept scores are not those of these responses.
     """
     import numpy as np
-    import pandas as pd
 
     unknown = sorted(set(responses["question_id"]) - set(questions))
     if unknown:
         raise DataError(f"Responses to {len(unknown)} unknown questions ({', '.join(unknown[:3])}); label again.")
     prompts = {i: get_task(questions[i].dataset).prompt(questions[i]) for i in responses["question_id"].unique()}
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
-    names = keys.astype(str).to_numpy().tolist()  # the same whatever type of text or integer they come in
+    names = _names(keys)
     tokens = [np.asarray(ids, dtype=int).tolist() for ids in responses["token_ids"]]
     weights = "float32" if autocast else precision
     description = {
@@ -80,13 +79,23 @@ def score_responses(
             )
         keys.assign(score=scores).to_parquet(directory / _FILE, index=False)
 
-    finished = build_once(cache, description, build, *_ROOMS)
+    return _kept(build_once(cache, description, build, *_ROOMS), description, names)
+
+
+def _kept(finished: Path, description: Mapping[str, Any], names: list[list[str]]) -> "np.ndarray":
+    """The scores in a finished directory, which must be those of what is described and of the rows of these names."""
+    import pandas as pd
+
     kept = pd.read_parquet(finished / _FILE)
     made_from = (read_manifest(finished) or {}).get("made_from", {})
-    rows = kept[["question_id", "sample_index"]].astype(str).to_numpy().tolist()
-    if not description.items() <= made_from.items() or rows != names:
+    if not description.items() <= made_from.items() or _names(kept) != names:
         raise StoreError(f"The scores in {finished} belong to other responses or another model; delete that folder.")
     return kept["score"].to_numpy()
+
+
+def _names(responses: "pd.DataFrame") -> list[list[str]]:
+    """Question and sample of each row, the same whatever type of text or integer they come in."""
+    return responses[["question_id", "sample_index"]].astype(str).to_numpy().tolist()
 
 
 def _score(
