@@ -97,6 +97,15 @@ def test_what_cannot_be_asked_in_chat(pocket_directory: ModelDirectory, tmp_path
         prepare_base_model(BaseModel(str(pocket_directory.path), prompt_style="chat"), str(tmp_path))
     with pytest.raises(SettingsError, match="pocket model has no chat template"):
         prepare_base_model(BaseModel("pocket", prompt_style="chat"), str(tmp_path))
+
+
+def test_the_fingerprint_of_the_shipped_model_can_be_pinned_as_any(tmp_path: Path) -> None:
+    found = prepare_base_model(BaseModel("pocket"), str(tmp_path))
+    assert prepare_base_model(BaseModel("pocket", fingerprint=found.fingerprint), str(tmp_path)) == found
+    with pytest.raises(
+        ModelError, match=f"The model pocket has the fingerprint {found.fingerprint}, but 0123 is pinned"
+    ):
+        prepare_base_model(BaseModel("pocket", fingerprint="0123"), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

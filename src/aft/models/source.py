@@ -19,13 +19,18 @@ def find_model(source: str, revision: str | None, fingerprint: str | None) -> Mo
     if path.suffix == ".gguf" and path.is_file():
         raise ModelError(f"{path} is a GGUF file; make a folder of it first: aft models from-gguf {path} FOLDER.")
     model = open_model(path if path.is_dir() else _fetch(source, revision))
+    check_pinned(model, source, fingerprint)
+    logger.info("Base model %s has the fingerprint %s.", source, model.fingerprint)
+    return model
+
+
+def check_pinned(model: ModelDirectory, source: str, fingerprint: str | None) -> None:
+    """Raise `ModelError` if a fingerprint is pinned and `model`, which is from `source`, has another one."""
     if fingerprint is not None and model.fingerprint != fingerprint:
         raise ModelError(
             f"The model {source} has the fingerprint {model.fingerprint}, but {fingerprint} is pinned; "
             "give the pinned model, or change base_model.fingerprint."
         )
-    logger.info("Base model %s has the fingerprint %s.", source, model.fingerprint)
-    return model
 
 
 def _fetch(name: str, revision: str | None) -> Path:

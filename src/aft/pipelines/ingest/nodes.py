@@ -114,14 +114,21 @@ def prepare_base_model(base_model: BaseModel, model_cache: str) -> ModelDirector
     A given one carries the style of its prompts from here on.
     """
     from aft.models.publish import in_prompt_style
-    from aft.models.shipped import shipped_model
-    from aft.models.source import find_model
-    from aft.training.pretrain import pretrain_pocket
+    from aft.models.source import check_pinned, find_model
 
     cache = Path(model_cache)
     if base_model.source not in (SHIPPED, PRETRAINED):
         found = find_model(base_model.source, base_model.revision, base_model.fingerprint)
         return in_prompt_style(found, base_model.prompt_style, cache, base_model.chat)
+    model = _pocket_model(base_model, cache)
+    check_pinned(model, base_model.source, base_model.fingerprint)
+    return model
+
+
+def _pocket_model(base_model: BaseModel, cache: Path) -> ModelDirectory:
+    from aft.models.shipped import shipped_model
+    from aft.training.pretrain import pretrain_pocket
+
     if base_model.prompt_style != "plain":
         raise SettingsError(
             f"base_model.prompt_style is '{base_model.prompt_style}', but the pocket model has no chat template and "
