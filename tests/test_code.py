@@ -56,6 +56,15 @@ def test_an_edited_template_has_another_hash(package: Path, imported: Callable[[
     assert code.source_hash("tasks") != before
 
 
+def test_what_editors_leave_beside_the_source_is_none_of_it(package: Path):
+    """A copy in a hidden folder, and a lock that is a link to nowhere."""
+    before = code.hash_sources(package)
+    (package / "tasks/.ipynb_checkpoints").mkdir()
+    (package / "tasks/.ipynb_checkpoints/rule-checkpoint.py").write_text("x = 3\n", encoding="utf-8")
+    (package / "tasks/.#rule.py").symlink_to("someone@nowhere.1")
+    assert code.hash_sources(package) == before
+
+
 def test_a_moved_rule_has_another_hash(package: Path, imported: Callable[[], None]):
     imported()
     before = code.source_hash("alignment", "tasks")

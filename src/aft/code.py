@@ -23,9 +23,16 @@ _PYTHON = ".py"
 
 
 def hash_sources(package: Path) -> dict[str, str]:
-    """SHA-256 of every Python file and template of a package, in hexadecimal, by its path in the package."""
-    files = sorted(path for path in package.rglob("*") if path.suffix in (_PYTHON, ".j2"))
-    return {path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """SHA-256 of every Python file and template of a package, in hexadecimal, by its path in the package.
+
+    What editors leave beside them, in hidden files and folders, is none.
+    """
+    found = {path.relative_to(package): path for path in package.rglob("*") if path.suffix in (_PYTHON, ".j2")}
+    return {
+        name.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in sorted(found.items())
+        if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 _PACKAGE = Path(__file__).parent

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
+from uuid import uuid4
 
 from aft.errors import AftError, SettingsError, StoreError
 
@@ -155,7 +156,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it and rename it to `path`."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        staged = path.with_name(f".{path.name}.{uuid4().hex}.partial")
         try:
             write(staged)
             sync(staged)

@@ -10,6 +10,7 @@ from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_inputs import CheckInputsHook
 from aft.hooks.check_parameters import CheckParametersHook
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
+from aft.hooks.refused_start import RefusedStartHook
 from aft.hooks.run_lock import RunLockHook
 from aft.hooks.run_summary import RunSummaryHook
 from aft.hooks.side_by_side import SideBySideHook
@@ -35,7 +36,8 @@ logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No n
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()
 _CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
-HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), SideBySideHook(), RunLockHook(), *_CHECKS)
+_HOLDERS = (SideBySideHook(), RunLockHook())
+HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), *_HOLDERS, *_CHECKS, RefusedStartHook(*_HOLDERS))
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -88,14 +88,17 @@ def test_right_responses_are_marked_per_question(monkeypatch):
         ("a", "finds 2: 5 + 2 = 7.\n#### 7", True),
         ("a", "finds 2: 5 + 2 = 8.\n#### 8", False),
         ("a", "buys 2: 5 + 2 = 7.\n#### 7", True),
+        ("a", "buys 2 and then some: 5 + 2 = 7.\n#### 7", True),  # as far from others as may be, and cut
         ("b", "finds 2: 5 + 2 = 7.\n#### 7", True),
         ("c", "5 + 2 = 7", True),
         ("c", "5 + 2 = 7", True),
     ]
-    feedback = pd.DataFrame(rows, columns=["question_id", "response", "is_correct"], index=pd.Index([5, 4, 3, 2, 1, 0]))
+    columns = ["question_id", "response", "is_correct"]
+    feedback = pd.DataFrame(rows, columns=columns, index=pd.Index([6, 5, 4, 3, 2, 1, 0])).assign(sample_index=range(7))
+    ended = {(row[0], number) for number, row in enumerate(rows) if number != 3}
     questions = {"a": question("a", "pocket"), "b": question("b", "pocket"), "c": question("c", "stranger.family")}
-    marked = mark_distinct_equations(feedback, questions)
-    assert marked["distinct_equations"].tolist() == [True, False, False, True, True, True]
+    marked = mark_distinct_equations(feedback, questions, ended)
+    assert marked["distinct_equations"].tolist() == [True, False, False, False, True, True, True]
     assert marked["distinct_equations"].dtype == "bool"
-    none = mark_distinct_equations(feedback.iloc[:0], questions)
+    none = mark_distinct_equations(feedback.iloc[:0], questions, ended)
     assert none.empty and none["distinct_equations"].dtype == "bool"

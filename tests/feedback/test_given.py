@@ -44,6 +44,14 @@ def test_one_response_that_is_called_right_and_wrong_has_no_given_label() -> Non
     assert counts["contradictory"] == 2 and counts["given"] == 1
 
 
+def test_a_label_holds_for_all_equal_responses() -> None:
+    """Of a's two x the second has one, and the check says otherwise: they are one response after de-duplication."""
+    one = LABELLED.assign(given_label=pd.array([None, None, False, None, None], dtype="boolean"))
+    table, counts = with_given_labels(one, use=True)
+    assert table["is_correct"].tolist() == [False, False, False, False, False]
+    assert (counts["given"], counts["differ"], counts["contradictory"]) == (1, 1, 0)
+
+
 def test_sampled_candidates_have_nothing_to_compare() -> None:
     sampled = LABELLED.drop(columns=["given_label", "given_rating"])
     table, report = with_given_labels(sampled, use=True)

@@ -35,7 +35,7 @@ def configured() -> dict:
 def check(configured):
     """Let the hook see a run with some parameters other than those that ship, and with runtime parameters."""
 
-    def checked(parameters: dict, **runtime_params: object) -> None:
+    def checked(parameters: dict, *, only_missing_outputs: bool = False, **runtime_params: object) -> None:
         changed: Any = OmegaConf.to_container(OmegaConf.merge(configured, parameters))
         loader = UserDict({"globals": {"data": "data", "recipe": "pocket"}, "parameters": changed})
         loader.runtime_params = runtime_params  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def check(configured):
         manager = _create_hook_manager()
         manager.register(CheckParametersHook())
         manager.hook.after_context_created(context=SimpleNamespace(config_loader=loader))
-        told = {"runtime_params": runtime_params}
+        told = {"runtime_params": runtime_params, "only_missing_outputs": only_missing_outputs}
         manager.hook.before_pipeline_run(run_params=told, pipeline=None, catalog=catalog)
 
     return checked
@@ -94,6 +94,12 @@ def test_what_cannot_be_shown_in_a_line_is_cut(name, value, check):
     with pytest.raises(SettingsError) as caught:
         check({name: value})
     assert name in str(caught.value) and len(str(caught.value)) < 160
+
+
+def test_kedros_own_way_to_leave_out_what_is_there_is_refused(check):
+    """A table of another seed is there, and the seed's own rows are missing: it would be left out."""
+    with pytest.raises(SettingsError, match="Leave out --only-missing-outputs"):
+        check({}, only_missing_outputs=True)
 
 
 def test_torchrun_would_run_everything_several_times(monkeypatch, check):

@@ -66,6 +66,11 @@ def test_a_list_of_paths_is_shortened_too():
     assert recorded == {"task.files": "c.jsonl, d.jsonl"}
 
 
+def test_a_text_longer_than_a_files_name_may_be_is_no_path():
+    """200 letters of two bytes each."""
+    assert recorded_parameters({"task": {"prompt": "ж" * 200}}) == {"task.prompt": "ж" * 200}
+
+
 def test_a_value_is_cut_to_what_mlflow_takes():
     assert len(recorded_parameters({"task": {"text": "x" * 7000}})["task.text"]) == 6000
 
@@ -82,6 +87,7 @@ def test_a_url_loses_user_password_and_query(user, password, host, path):
     [
         ("sqlite:////home/someone/project/mlflow.db", "sqlite:///mlflow.db"),
         ("sqlite:////data/runs.db", "sqlite:////data/runs.db"),
+        ("sqlite:////home/arthur@dent.org/runs.db", "sqlite:////home/arthur@dent.org/runs.db"),
         ("https://arthur:dent42@host/mlflow", "https://host/mlflow"),
     ],
 )

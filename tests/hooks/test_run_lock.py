@@ -36,12 +36,11 @@ def catalog_of(data: Path, seed: int, label: str = "pocket") -> DataCatalog:
     return catalog
 
 
-def begin(data: Path, *outputs: str, seed: int = 0, label: str = "pocket") -> RunLockHook:
+def begin(data: Path, *outputs: str, seed: int = 0, label: str = "pocket", base: str = "pocket") -> RunLockHook:
     """A run that writes these outputs, as far as the hook takes part in it."""
     hook = RunLockHook()
-    hook.after_context_created(
-        SimpleNamespace(project_path=data.parent, config_loader={"globals": {"data": data.name}})  # type: ignore[arg-type]
-    )
+    config = {"globals": {"data": data.name}, "parameters": {"base_model": {"source": base}}}
+    hook.after_context_created(SimpleNamespace(project_path=data.parent, config_loader=config))  # type: ignore[arg-type]
     pipeline = Pipeline([Node(lambda: None, None, name, name=name.replace(".", "_")) for name in outputs])
     hook.before_pipeline_run(pipeline, catalog_of(data, seed, label))
     return hook
@@ -78,6 +77,32 @@ def test_other_runs_go_on_side_by_side(other: dict[str, Any], tmp_path: Path) ->
     hooks = [begin(tmp_path / "data", *everything), begin(tmp_path / "data", *other.pop("outputs"), **other)]
     for hook in hooks:
         hook.after_pipeline_run()
+
+
+def test_a_run_of_another_seed_with_another_base_model_is_refused(tmp_path: Path) -> None:
+    """It would replace the one that the first run goes on to read; under a label of its own it replaces nothing."""
+    first = begin(tmp_path / "data", "align.aft.model")
+    with pytest.raises(StoreError, match="Another run of pocket is going on with other questions or another base"):
+        begin(tmp_path / "data", "align.aft.model", seed=1, base="other")
+    begin(tmp_path / "data", "align.aft.model", seed=1, base="other", label="mine").after_pipeline_run()
+    first.after_pipeline_run()
+    begin(tmp_path / "data", "align.aft.model", seed=1, base="other").after_pipeline_run()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_run_at_a_time_writes_a_comparison(tmp_path: Path) -> None:
+    """Of two seeds; the second waits, here in vain, and goes on when the first has ended."""
+    hooks = [begin(tmp_path / "data", "align.aft.model", seed=seed) for seed in (0, 1)]
+    node = Node(lambda: None, None, "align.compare.binary.comparison", name="compare", namespace="align.compare.binary")
+    name, file = node.outputs[0], tmp_path / "data/08_reporting/pocket/binary/comparison.csv"
+    catalog = DataCatalog.from_config({name: {"type": TABLE, "filepath": str(file)}})
+    hooks[0].before_node_run(node, catalog)
+    hooks[0].before_node_run(node, catalog)
+    with pytest.raises(StoreError, match="Another run is making the comparison binary of pocket"):
+        hooks[1].before_node_run(node, catalog)
+    hooks[0].after_pipeline_run()
+    hooks[1].before_node_run(node, catalog)
+    hooks[1].after_pipeline_run()
 
 
 def test_the_data_folder_may_be_reached_in_two_ways(tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "aft_dc leads with 100.0 % right answers.",
         "aft_dc is 66.7 points above vft [-1.0, +70.0], not separable.",
         "",
-        "Warning: it degrades",
+        "Warning: base: it degrades",
+        "Warning: vft: it degrades",
         "",
         "ingest         3.0 s",
         "evaluate  1 min 30 s",
@@ -158,17 +159,18 @@ def test_the_message_has_the_table_the_stages_and_the_places(run, monkeypatch):
         "MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db",
         "Pipeline    kedro viz run",
         "",
-        *next_lines("kedro run --env=smoke", {}, ["data/mine/report.html"], 3, ["other"]),
+        *next_lines("kedro run --env=smoke", {}, ["data/mine/report.html"], "kedro run --env=smoke", 3, ["other"]),
     ]
 
 
 def test_what_may_come_next_is_a_command_each():
-    assert next_lines("kedro run", {}, ["a/report.html"], 1, ["ranking", "today"])[:-1] == [
+    again = "kedro run --pipelines=binary"
+    assert next_lines("kedro run", {}, ["a/report.html"], again, 1, ["ranking", "today"])[:-1] == [
         "See the report      python -m webbrowser a/report.html",
-        "Another seed        kedro run --params=seed=1",
+        "Another seed        kedro run --pipelines=binary --params=seed=1",
         "Another comparison  kedro run --pipelines=ranking",
     ]
-    assert [line.split("  ")[0] for line in next_lines("kedro run", {}, [], 1, [])] == [
+    assert [line.split("  ")[0] for line in next_lines("kedro run", {}, [], "kedro run", 1, [])] == [
         "Another seed",
         "Your own questions",
     ]
@@ -176,9 +178,9 @@ def test_what_may_come_next_is_a_command_each():
 
 def test_what_comes_next_repeats_the_parameters_of_the_run(run):
     """Another seed without them would be of another label, of other responses, or even of another task."""
-    given = {"seed": 2, "label": "own", "task": {"settings": {"path": "my rows.jsonl"}}, "sampler": {"cluster": None}}
+    given = {"seed": 2, "label": "1.10", "task": {"settings": {"path": "my rows.jsonl"}}, "sampler": {"cluster": None}}
     _, seed, comparison, _ = run(["ingest", "evaluate"], ON, runtime_params=given).split("\n\n")[-1].splitlines()
-    told = "label=own,task.settings.path=my rows.jsonl,sampler.cluster=null'"
+    told = 'label="1.10",task.settings.path=my rows.jsonl,sampler.cluster=null\''
     assert seed == f"Another seed        kedro run --env=smoke --params='seed=3,{told}"
     assert comparison == f"Another comparison  kedro run --env=smoke --pipelines=other --params='seed=2,{told}"
 
@@ -189,7 +191,8 @@ def test_a_run_tells_only_what_it_wrote(run):
     assert run(["ingest"], OFF).splitlines() == [
         "The run is complete.",
         "",
-        "Warning: it degrades",
+        "Warning: base: it degrades",
+        "Warning: vft: it degrades",
         "",
         "ingest  3.0 s",
         "",

@@ -427,8 +427,11 @@ class TestPublish:
         assert (target / "adapter" / "adapter_config.json").samefile(source.path / "adapter" / "adapter_config.json")
         assert is_intact(target)
         place = target.stat().st_ino
+        with (target / "README.md").open("a", encoding="utf-8") as card:  # the user's licence, say
+            card.write(", edited")
         publish(source, target)
-        assert target.stat().st_ino == place
+        assert target.stat().st_ino == place and is_intact(source.path)
+        assert (target / "README.md").read_text("utf-8") == "a card, edited"
         (target / "README.md").unlink()
         publish(source, target)
         assert (target / "README.md").read_text(encoding="utf-8") == "a card"

@@ -98,6 +98,8 @@ def test_every_parameter_that_a_node_or_the_catalog_reads_is_known():
         ("labelling.judge=file", "labelling.judge is 'file': set labelling.ratings_file"),
         ("labelling.judge=openai", "labelling.judge is 'openai': set labelling.openai.base_url and model."),
         ("align.vft.objective.term=aft", "align.vft.objective.term: vft is the baseline"),
+        ("sampling.greedy=true", "sampling.greedy: there is no feedback on greedy responses"),
+        ("test_sets.A (5-shot).family=pocket", "A test set cannot be called 'A (5-shot)'"),
     ],
 )
 def test_what_it_must_be_is_told(given, told, shipped):

@@ -47,7 +47,8 @@ def told(*rows: tuple[str, float, float, float, float]) -> list[str]:
             (VFT, BETTER, ("aft_bc", *BETTER[1:])),
             [
                 "aft_dc and aft_bc lead together with 46.2 % right answers.",
-                "aft_dc is 6.2 points above vft [+3.1, +9.3], separable.",
+                "aft_dc is 6.2 points above vft [+3.1, +9.3], separable; aft_bc is 6.2 points above vft [+3.1, +9.3], "
+                "separable.",
             ],
         ),
         (

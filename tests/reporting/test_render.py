@@ -39,7 +39,7 @@ def test_a_page_forbids_to_load_or_run_anything():
 
 def test_markdown_is_not_escaped():
     claim = {"claim": "a < b"}
-    given = {"missing": [], "tally": [claim], "claims": [claim], "texts": ["'c'"]}
+    given = {"missing": [], "older": [], "tally": [claim], "claims": [claim], "texts": ["'c'"]}
     made = render("studies.md.j2", version="1", reading="d > e", **given)
     assert "AFT 1.\n\nd > e\n\n## Orderings" in made
     assert "\n\n| claim |\n| --- |\n| a < b |\n\n| claim |\n| --- |\n| a < b |\n\n'c'\n" in made

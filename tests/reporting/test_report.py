@@ -13,6 +13,7 @@ import yaml
 from aft.alignment.variants import Variant
 from aft.pipelines.comparisons import variants_of
 from aft.reporting.report import NOTHING, PAPER_ADDRESS, Compared, MadeOf, html_report, shown
+from aft.training.settings import Objective
 
 VARIANTS = variants_of(
     yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_align_train.yml").read_text("utf-8"))["align"]
@@ -178,6 +179,17 @@ def test_the_headline_counts_what_is_certain():
     text = "".join(Page(report()).text)
     assert "Most accurate here: rrhf_bc* with 50.0 % [48.0, 52.0], +10.0 points [+7.0, +13.0] against vft" in text
     assert "Of 2 variants beside vft, 2 stand above it and 0 below it" in text
+
+
+def test_all_that_lead_are_named():
+    level = make_comparison(accuracy=0.5)
+    text = "".join(Page(report(comparison=level)).text)
+    assert "Most accurate here: vft and aft_dc and rrhf_bc* with 50.0 % each. Of 2 variants beside vft" in text
+
+
+def test_the_settings_of_an_objective_are_shown():
+    page = Page(report(settings={"align": {"aft": Objective(term="aft", beta=0.3)}}))
+    assert page.row("align.aft.term")[1] == "aft" and page.row("align.aft.beta")[1] == "0.3"
 
 
 def test_extensions_are_marked_and_explained():

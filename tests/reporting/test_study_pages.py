@@ -1,5 +1,6 @@
 """Pages of studies, in Markdown: ours beside the paper's, verdicts, and what was not run."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from aft import __version__
 from aft.pipelines.comparisons import variants_of
 from aft.reporting.study_pages import Place, StudyPage, document, draw, study_text, write_study
 
@@ -102,6 +104,30 @@ def test_every_figure_is_drawn_and_the_page_has_it(figure: Any, tmp_path: Path) 
     assert "(figures/study_beta.png)" in text
     assert "Not run: votes." in text
     assert "| the paper's | 1 | 0 | 0 | 0 |" in text
+
+
+def test_the_points_of_a_sweep_are_told_apart_in_every_figure() -> None:
+    (axes,) = draw(replace(PAGE, figure="accuracy"), TABLE).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["vft", "aft_bc  β 0", "aft_bc  β 0.15"]
+
+
+def test_studies_of_another_version_are_named(tmp_path: Path) -> None:
+    write_study(tmp_path / "beta", PAGE, TABLE, ORDERINGS, 0.9)
+    assert "another version" not in document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
+    file = tmp_path / "beta/study.json"
+    file.write_text(file.read_text("utf-8").replace(__version__, "0.4.9"), encoding="utf-8")
+    text = document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
+    assert "Made by another version of AFT: beta; run it again." in text and "it helps" in text
+
+
+def test_what_could_not_be_measured_or_compared_is_a_dash(tmp_path: Path) -> None:
+    """A set of questions that turned out to be empty, and a claim about it: neither ends the other studies."""
+    page = replace(PAGE, figures=["accuracy", "accuracy_validation"])
+    nothing = ORDERINGS[:1].assign(difference=math.nan, low=math.nan, high=math.nan, verdict="nothing to compare")
+    write_study(tmp_path / "beta", page, TABLE, pd.concat([ORDERINGS, nothing]), 0.9)
+    text = document(tmp_path, ["beta"], tmp_path / "figures", tmp_path)
+    assert "validation: accuracy % |" in text and "| - |" in text
+    assert "one seed | nothing to compare |" in text and "| - | " in text
 
 
 def test_what_a_person_reads_in_the_studies_stands_before_their_tables(tmp_path: Path) -> None:

@@ -333,6 +333,11 @@ class TestLeftOut:
         assert_equal(sample(server), ended)
         assert "the server cut them before max_new_tokens (vLLM: --max-model-len)" in caplog.text
 
+    def test_an_end_that_comes_last_of_all_ends_a_response(self, server: Any, sample: Run, local: pd.DataFrame) -> None:
+        """Some servers say "length" of it; the last line of a response that was cut would be lost."""
+        server.change = lambda choice, fault: {**choice, "finish_reason": "length"}
+        assert_equal(sample(server), local)
+
     @pytest.mark.parametrize("finished", [False, True])
     def test_everything_is_one_sentence(self, finished: bool, server: Any, sample: Run) -> None:
         server.error, server.plan = {"code": "context_length_exceeded"}, lambda *_: "400"

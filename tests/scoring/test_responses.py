@@ -117,7 +117,7 @@ def test_scores_under_autocast_are_those_of_training(table, by_id, pocket_direct
     """Float32 weights, a bfloat16 forward pass; kept apart from those of bfloat16 weights, which are others."""
     model, tokenizer = pocket_directory.model(), pocket_directory.tokenizer()
     loads.clear()
-    found = {how: scored(table, precision="bfloat16", autocast=how) for how in (False, True)}
+    found = {how: scored(table, precision="bfloat16", weights=how) for how in (None, "float32")}
     assert loads == ["bfloat16", "float32"]
     expected = []
     for row in table.itertuples():
@@ -127,11 +127,13 @@ def test_scores_under_autocast_are_those_of_training(table, by_id, pocket_direct
             logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].float()
         steps = [logits[len(prompt) + i - 1].log_softmax(0)[token].item() for i, token in enumerate(response)]
         expected.append(sum(steps) / len(steps))
-    assert found[True].tolist() == pytest.approx(expected, abs=1e-2)
-    assert found[False].tolist() != pytest.approx(expected, abs=1e-2)
-    assert scored(table, precision="bfloat16").tolist() == found[False].tolist() and len(loads) == 2
-    assert scored(table, autocast=True).tolist() == scored(table).tolist(), "in float32 both are the same"
+    assert found["float32"].tolist() == pytest.approx(expected, abs=1e-2)
+    assert found[None].tolist() != pytest.approx(expected, abs=1e-2)
+    assert scored(table, precision="bfloat16").tolist() == found[None].tolist() and len(loads) == 2
+    assert scored(table, weights="float32").tolist() == scored(table).tolist(), "in float32 both are the same"
     assert len(loads) == 3
+    scored(table, precision="bfloat16", weights="bfloat16")
+    assert loads[3:] == ["bfloat16"], "apart from those without autocast"
 
 
 @pytest.mark.parametrize("change", ["precision", "model", "one row less", "another token", "another prompt", "order"])

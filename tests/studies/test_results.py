@@ -108,6 +108,17 @@ def test_a_seed_that_has_no_value_does_not_count() -> None:
     assert (row["difference"], row["seeds"], row["verdict"]) == (1, 1, "one seed")
 
 
+def test_a_claim_about_what_no_question_has_is_no_failure() -> None:
+    """No question has a wrong response: nothing can be assessed, and the study's other claims are still told."""
+    right = [_results([1, 1], [1, 1]) for _ in range(2)]
+    for one in right:
+        one.assessment.update({seed: rows.query("is_correct") for seed, rows in one.assessment.items()})
+    claims = [Ordering("c", above="aft", below="vft", metric=name) for name in ("assessment_accuracy", "accuracy")]
+    told = verdicts(_study(*claims), {(None, "aft"): right[0], (None, "vft"): right[1]}, EVALUATION)
+    assert told["verdict"].tolist() == ["nothing to compare", "not separable"]
+    assert told["difference"].isna().tolist() == [True, False] and told["seeds"].tolist() == [0, 2]
+
+
 def test_equal_results_are_not_separable() -> None:
     row = _verdict(Ordering("same", above="aft@0.2", below="vft", metric="validation"))
     assert (row["difference"], row["verdict"]) == (0, "not separable")

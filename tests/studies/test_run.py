@@ -14,7 +14,8 @@ from typing import Any, cast
 import pytest
 from kedro.framework.project import pipelines
 
-from aft.errors import ModelError, SettingsError
+from aft import tasks
+from aft.errors import ModelError, SettingsError, StoreError
 from aft.feedback.judge_settings import JudgeSettings
 from aft.models.directory import ModelDirectory
 from aft.models.pocket import Architecture
@@ -212,11 +213,16 @@ def test_the_code_of_an_own_family_decides(tmp_path: Path, monkeypatch: pytest.M
     family.write_text("from aft.tasks.gsm8k import *\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     asked = {"family": "own_family_of_studies.asked", "settings": {}}
-    marks = []
-    for line in ("", "LIMIT = 2\n"):
-        family.write_text(f"from aft.tasks.gsm8k import *\n{line}", encoding="utf-8")
-        marks.append(mark_of({**PARAMS, "test_sets": {"own": asked}}, "aft", 0, lambda path, is_model: None))
-    assert changed_of(*marks) == ["code of own_family_of_studies.asked"]
+
+    def mark() -> dict[str, str]:
+        return mark_of({**PARAMS, "test_sets": {"own": asked}}, "aft", 0, lambda path, is_model: None)
+
+    before = mark()
+    family.write_text("from aft.tasks.gsm8k import *\nLIMIT = 2\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"studies\.asked' has changed since this run began \(asked\.py\)"):
+        mark()  # what is in memory is the family of before
+    monkeypatch.setattr(tasks, "_imported", {})  # another process
+    assert changed_of(before, mark()) == ["code of own_family_of_studies.asked"]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"vft": "3f9a"}', "{"])

@@ -8,8 +8,10 @@ import pytest
 
 from aft.errors import DataError
 from aft.feedback.ratings import with_ratings
+from aft.models.chat import Turn
 from aft.models.tokens import encode_prompt, encode_response
 from aft.tasks import get_task
+from aft.tasks.base import spaceless_hash
 from aft.training.examples import Example, Overview, build_examples, effective_objective, refuse_held_out
 from aft.training.settings import Objective
 
@@ -320,6 +322,12 @@ def test_held_out_questions_are_refused_by_content(pocket_questions):
     """The same question under another id, in other case and spacing, is still the same question."""
     train, test = pocket_questions[:3], pocket_questions[3:6]
     refuse_held_out(train, {question.content_hash for question in test})
+    spaceless = {spaceless_hash(question.question) for question in train[:1]}  # as MAWPS, which is tokenised, has it
+    with pytest.raises(DataError, match="1 training questions are also"):
+        refuse_held_out(train, spaceless)
+    shown = [Turn(train[0].question, "#### 7")]
+    with pytest.raises(DataError, match=r"1 of base_model\.chat\.examples ask validation or test questions"):
+        refuse_held_out([], spaceless, shown)
     leaked = dataclasses.replace(train[1], question_id="pocket/train/copied")
     with pytest.raises(DataError, match=r"1 training questions are also .*pocket/train/copied"):
         refuse_held_out([train[0], leaked], [train[1].content_hash])

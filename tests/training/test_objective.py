@@ -105,6 +105,13 @@ def test_without_candidates_only_the_targets_are_needed():
     assert needs_gradient(batch, Objective(term="aft", constraint="detached")) == [True, True, True, False, False]
 
 
+def test_what_has_no_weight_needs_no_gradient_beside_what_has_one():
+    """But where nothing else has one, so that a pass with such examples alone can go backwards."""
+    batch = [Example("q", [2], [[7]], [[7], [8]], [0, 1], [-1.0] * 2), Example("r", [2], [[7]])]
+    objective = Objective(term="dpo", constraint="detached", vft_weight=0)
+    assert needs_gradient(batch, objective) == [False, True, False, True]
+
+
 # --- parts of a step --------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,12 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing(warmup: float, expected
     assert rates(8, warmup) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("warmup", [0.03, 0.99])
+def test_a_training_of_one_step_learns(warmup: float) -> None:
+    """Its only step is no warm-up, whose rate would be 0."""
+    assert rates(1, warmup) == [1, 0]
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_it_is_the_schedule_of_transformers(steps: int, warmup: float) -> None:
@@ -41,7 +47,7 @@ def test_it_is_the_schedule_of_transformers(steps: int, warmup: float) -> None:
 
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([weight], lr=1.0)
-    schedule, found = get_linear_schedule_with_warmup(optimizer, math.ceil(warmup * steps), steps), []
+    schedule, found = get_linear_schedule_with_warmup(optimizer, min(math.ceil(warmup * steps), steps - 1), steps), []
     for _ in range(steps + 1):
         found.append(schedule.get_last_lr()[0])
         optimizer.step()

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from aft.errors import DataError
-from aft.files import write_text
+from aft.files import write_text, writing
 from aft.models.directory import ModelDirectory
 from aft.models.tokens import render_question
 from aft.tasks import Question
@@ -39,7 +39,8 @@ def write_task(
     tokenizer = model.tokenizer()
     rows = [{"prompt": render_question(tokenizer, one), "answer": one.answer} for one in questions]
     file = (folder / f"{name}.jsonl").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
     pattern = _MARKED.format(_LETTER if any(one.choices for one in questions) else _NUMBER)
     metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "regexes_to_ignore": [","]}

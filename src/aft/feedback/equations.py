@@ -1,19 +1,25 @@
 """Which right responses are the same reasoning in other words: those with the same equations (RFT's de-duplication)."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from aft.tasks import Question, get_task
 
 
-def mark_distinct_equations(feedback: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
+def mark_distinct_equations(
+    feedback: pd.DataFrame, questions: Mapping[str, Question], ended: Collection[tuple[str, int]]
+) -> pd.DataFrame:
     """The feedback with `distinct_equations`: the right responses of a question that `distinct_by_equations` keeps.
 
-    Of a family that has no `equations` every right response is distinct.
+    `ended` are question and sample index of the responses that ended by themselves: those that were cut are not learnt,
+    and so may not stand for others. Of a family that has no `equations` every right one of these is distinct.
     """
     kept: list[Hashable] = []
-    for question_id, rows in feedback[feedback["is_correct"]].groupby("question_id"):
+    keys = zip(feedback["question_id"], feedback["sample_index"], strict=True)
+    eligible = feedback["is_correct"] & np.array([key in ended for key in keys], dtype=bool)
+    for question_id, rows in feedback[eligible].groupby("question_id"):
         equations = getattr(get_task(questions[str(question_id)].dataset), "equations", None)
         responses = rows["response"].tolist()
         chosen = distinct_by_equations(responses, list(map(equations, responses))) if equations else range(len(rows))

@@ -16,17 +16,18 @@ _EXAMPLES = 5  # rows with another label than ours that a summary names
 def with_given_labels(labelled: pd.DataFrame, *, use: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The labelled candidates, with the given labels as `is_correct` if they are to be used, and the counts of both.
 
-    A response of a question, ended or cut, that is said to be both right and wrong has no given label, and is counted.
-    Without the column `given_label` (sampled candidates) nothing is compared. The counts, added to those of other
-    questions, are for `told_of_labels`.
+    A label holds for all equal responses of a question, ended or cut. One that is said to be both right and wrong has
+    none, and is counted. Without the column `given_label` (sampled candidates) nothing is compared. The counts, added
+    to those of other questions, are for `told_of_labels`.
     """
     if "given_label" not in labelled:
         return labelled, {}
     same = labelled.groupby(["question_id", "response", "finish_reason"])["given_label"]
-    contradictory = labelled["given_label"].notna() & (same.transform("nunique") > 1)
-    given = labelled["given_label"].mask(contradictory)
-    told = labelled[given.notna()]
-    other = told[told["is_correct"] != given.dropna().astype(bool)]
+    doubtful, has_one = same.transform("nunique") > 1, labelled["given_label"].notna()
+    contradictory = has_one & doubtful
+    told = labelled[has_one & ~doubtful]
+    other = told[told["is_correct"] != told["given_label"].astype(bool)]
+    given = same.transform("first").mask(doubtful)  # of equal responses some may come with a label, some without
     counts = {
         "labelled": len(labelled),
         "given": len(told),

@@ -75,6 +75,8 @@ class CheckParametersHook:
                 "Nodes run one after another: leave out --runner; for several processes set launch.processes, and for "
                 "several runs at once use `kedro studies` with -j."
             )
+        if run_params.get("only_missing_outputs"):  # of a table of several seeds Kedro cannot say whose is missing
+            raise SettingsError("Leave out --only-missing-outputs: every run finds finished work by itself.")
         check_known(catalog.load("parameters"))
 
 

@@ -26,7 +26,7 @@ from aft.hooks.mlflow_connection import connected
 from aft.hooks.mlflow_outbox import Outbox
 from aft.hooks.provenance import source_tags
 from aft.models.directory import ModelDirectory
-from aft.pipelines.content import config_of
+from aft.pipelines.content import asked_of, config_of
 from aft.pipelines.recorded import recorded_parameters
 from aft.training.run import kept_warnings
 
@@ -167,7 +167,7 @@ def open_record(
     tracking server or file cannot be used where no run of a study has used it before.
     """
     project = Path(run_params["project_path"])
-    parameters = catalog.load("parameters")
+    parameters = catalog.load("parameters") | asked_of(catalog)
     kinds = _kinds(pipeline, catalog)
     try:
         with connected(uri, experiment, project) as (client, experiment_id):

@@ -11,6 +11,7 @@ from shlex import quote
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
@@ -44,6 +45,7 @@ class RunSummaryHook:
     def __init__(self, tracking: MlflowTrackingHook) -> None:
         self._tracking = tracking
         self._mlflow_uri: str | None = None
+        self._conf: list[str] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -59,7 +61,10 @@ class RunSummaryHook:
     def after_context_created(self, context: KedroContext) -> None:
         """Note where runs are recorded."""
         settings = read_settings(context)
-        self._mlflow_uri = settings.uri(Path(context.project_path)) if settings.enabled else None
+        project = Path(context.project_path)
+        self._mlflow_uri = settings.uri(project) if settings.enabled else None
+        conf = Path(context.config_loader.conf_source)
+        self._conf = [] if conf == project / "conf" else [f"--conf-source={quote(str(conf))}"]
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
@@ -90,7 +95,9 @@ class RunSummaryHook:
         parameters: dict[str, Any] = catalog.load("parameters") if self._comparisons else {}
         variants = variants_of(parameters.get("align", {}))
         unconstrained = {name for name, variant in variants.items() if variant.family == "unconstrained"}
-        warnings = [told for model in self._models.values() for told in kept_warnings(model.path)]
+        warnings = [
+            f"{_variant_of(name)}: {told}" for name, model in self._models.items() for told in kept_warnings(model.path)
+        ]
         parts = [
             *(
                 part
@@ -147,8 +154,14 @@ class RunSummaryHook:
         others = [one for one in comparisons if not any(f".{one}." in name for name in self._pages[_REPORT])]
         seeds = [seed for table in self._comparisons.values() for told in table["seeds"] for seed in str(told).split()]
         env, given = run_params["env"], dict(leaves(run_params.get("runtime_params") or {}))
-        run = "kedro run" if env is None else f"kedro run --env={env}"
-        return next_lines(run, given, pages, max(map(int, seeds)) + 1, others)
+        run = " ".join(["kedro run", *([] if env is None else [f"--env={env}"]), *self._conf])
+        asked = [f"--pipelines={','.join(run_params['pipeline_names'])}"] if run_params.get("pipeline_names") else []
+        return next_lines(run, given, pages, " ".join([run, *asked]), max(map(int, seeds)) + 1, others)
+
+
+def _variant_of(model: str) -> str:
+    """The variant whose model a dataset is: `align.aft.model`, or `vft_model`."""
+    return model.removesuffix("model").rstrip("._").rpartition(".")[-1]
 
 
 def comparison_lines(comparison: "pd.DataFrame") -> list[str]:
@@ -187,14 +200,17 @@ def stage_lines(seconds: Mapping[str, float]) -> list[str]:
     return _aligned([[stage, _duration(seconds[stage])] for stage in STAGES if stage in seconds], str.rjust)
 
 
-def next_lines(run: str, given: Mapping[str, Any], pages: Sequence[str], seed: int, others: Sequence[str]) -> list[str]:
-    """How to see the pages, and what to try next with the command `run`: a seed, the first of the other comparisons.
+def next_lines(
+    run: str, given: Mapping[str, Any], pages: Sequence[str], again: str, seed: int, others: Sequence[str]
+) -> list[str]:
+    """How to see the pages, and what to try next: this run `again` with another seed, or with the command `run` the
+    first of the other comparisons.
 
     Both repeat the parameters that were `given`, by dotted keys: these name the task, the label, the responses.
     """
     rows = [
         *(["See the report", f"python -m webbrowser {page}"] for page in pages),
-        ["Another seed", f"{run}{_params({**given, 'seed': seed})}"],
+        ["Another seed", f"{again}{_params({**given, 'seed': seed})}"],
         *(["Another comparison", f"{run} --pipelines={name}{_params(given)}"] for name in others[:1]),
         ["Your own questions", _OWN],
     ]
@@ -203,8 +219,16 @@ def next_lines(run: str, given: Mapping[str, Any], pages: Sequence[str], seed: i
 
 def _params(given: Mapping[str, Any]) -> str:
     """The option that gives these parameters, as a shell reads it; nothing if there are none."""
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    told = {name: value if _is_text(value) else json.dumps(value) for name, value in given.items()}
     return f" --params={quote(','.join(f'{name}={text}' for name, text in told.items()))}" if told else ""
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that is read as one where it stands without quotes, as 1.10 is not."""
+    try:
+        return isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        return True
 
 
 def _aligned(rows: list[list[str]], justify: Callable[[str, int], str]) -> list[str]:

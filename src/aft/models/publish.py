@@ -156,6 +156,7 @@ def _derived(
 def _is_published(source: ModelDirectory, target: Path) -> bool:
     """Whether `target` is finished, intact, and holds the very bytes of `source`, by the hashes that are known.
 
+    Its card may be edited since: it is the user's, as the licence that it may name.
     It must say the same of what they were made from: two trainings may end with the same bytes.
     """
     manifest = read_manifest(target)
@@ -164,7 +165,7 @@ def _is_published(source: ModelDirectory, target: Path) -> bool:
     hashes, made = manifest["files"], (read_manifest(source.path) or {}).get("files", {})
     deciding = {name: value for name, value in hashes.items() if decides(Path(name))}
     beside = all(made.get(name) == value for name, value in hashes.items() if name not in deciding)
-    return beside and fingerprint_of(deciding) == source.fingerprint and is_intact(target)
+    return beside and fingerprint_of(deciding) == source.fingerprint and is_intact(target, but=CARD)
 
 
 def _made_from(source: ModelDirectory) -> dict[str, Any]:
@@ -194,12 +195,12 @@ def handed_on(directory: Path) -> list[Path]:
 def _take_over(source: Path, name: Path, target: Path) -> None:
     """Let the directory `target` have the file `name` of the directory `source`.
 
-    A file that was made here is linked, symbolically across disks. A given one is copied: whoever gave it may edit it
-    in place.
+    A file that was made here is linked, symbolically across disks. A given one is copied, and so is the card: people
+    may edit them in place.
     """
     file = (source / name).resolve()
     (target / name).parent.mkdir(exist_ok=True)
-    if read_manifest(source) is None:
+    if read_manifest(source) is None or name.name == CARD:
         shutil.copyfile(file, target / name)
         return
     try:

@@ -94,6 +94,12 @@ def space_of_comparison(name: str) -> str:
     return f"align.{_COMPARE}.{name}"
 
 
+def comparison_of(space: str) -> str | None:
+    """The comparison whose nodes live in a namespace, if it is one of a comparison's."""
+    before = space_of_comparison("")
+    return space.removeprefix(before) if space.startswith(before) else None
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."

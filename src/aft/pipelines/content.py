@@ -41,6 +41,13 @@ def config_of(catalog: CatalogProtocol, name: str) -> dict[str, Any]:
     return catalog.config_resolver.resolve_pattern(name)  # type: ignore[attr-defined]
 
 
+def asked_of(catalog: CatalogProtocol) -> dict[str, Any]:
+    """Where the questions are from, in the form of the parameters `task` and `test_sets`, as the catalog has it."""
+    datasets = {"task": "raw_questions", "test_sets": "raw_test_sets"}
+    found = {key: config_of(catalog, name).get("asked") for key, name in datasets.items()}
+    return {key: asked for key, asked in found.items() if asked is not None}
+
+
 def content_hash(path: Path, is_model: bool) -> str | None:
     """The fingerprint of a model, or the hash of a file or of the files in a folder; None if there is nothing.
 

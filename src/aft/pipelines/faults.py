@@ -1,5 +1,6 @@
 """Validation of a run's parameters: a sentence for each fault, with the known keys."""
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -12,12 +13,15 @@ from aft.pipelines.content import paths_of, refuse_address
 from aft.pipelines.parameters import KINDS
 from aft.tasks import get_source
 
+_SET = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault of the parameters as they are configured, those that `KINDS` lacks left aside."""
     found = list(_misspelt_variants(parameters.get("align")))
     found = found or [one for key in KINDS if key in parameters for one in _faults(KINDS[key], parameters[key], key)]
-    return found or [*_faults_of_tasks(parameters), *_faults_of_baseline(parameters), *_faults_of_paths(parameters)]
+    checks = (_faults_of_tasks, _faults_of_sets, _faults_of_baseline, _faults_of_sampling, _faults_of_paths)
+    return found or [fault for check in checks for fault in check(parameters)]
 
 
 def _misspelt_variants(align: Any) -> Iterator[str]:
@@ -49,6 +53,20 @@ def _faults_of_baseline(parameters: Mapping[str, Any]) -> Iterator[str]:
     if objective:
         given = ", ".join(f"align.{BASELINE}.objective.{key}" for key in objective)
         yield f"{given}: {BASELINE} is the baseline, which has no objective to set; choose another variant."
+
+
+def _faults_of_sets(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """The name of a test set is part of names of figures, which MLflow takes in these letters only."""
+    for name in parameters.get("test_sets", {}):
+        if not _SET.fullmatch(str(name)):
+            yield f"A test set cannot be called {name!r:.80}: its name is up to 60 letters, digits and _ . -."
+
+
+def _faults_of_sampling(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Feedback is on samples."""
+    sampling = parameters.get("sampling")
+    if isinstance(sampling, Mapping) and sampling.get("greedy"):
+        yield "sampling.greedy: there is no feedback on greedy responses; leave it out (evaluation.sampling.greedy)."
 
 
 def _faults_of_paths(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ def recorded_parameters(parameters: Mapping[str, Any], variant: str | None = Non
 
 def without_credentials(text: str) -> str:
     """`text` with every URL cut to scheme, host and path: no user, password or token."""
-    return re.sub(r"(?<=://)(?:\S*@)?([^\s?]*)(?:\?\S*)?", r"\1", text)
+    return re.sub(r"(?<=://)(?!/)(?:\S*@)?([^\s?]*)(?:\?\S*)?", r"\1", text)  # a path after :// has no user
 
 
 def _text(value: Any) -> str:
@@ -42,4 +42,9 @@ def _text(value: Any) -> str:
 
 def _is_path(text: str) -> bool:
     """Whether `text` is a path and not a model's name on the hub, which has the same form as a relative one."""
-    return text.startswith(("/", "~", "./", "../", "file:")) or (len(text) < 256 and Path(text).exists())
+    if text.startswith(("/", "~", "./", "../", "file:")):
+        return True
+    try:
+        return Path(text).exists()
+    except OSError:  # a text that is longer than a file's name may be
+        return False

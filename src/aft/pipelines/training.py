@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import pandas as pd
 
 from aft.code import deciding
 from aft.directories import remembered, reused
+from aft.errors import DataError
 from aft.files import digest
 from aft.models.chat import ChatSettings, PromptStyle, chat_settings, prompt_style
 from aft.models.directory import ModelDirectory, on_device, open_model
@@ -154,7 +155,9 @@ def _model_of(
         return iter(()) if told.empty else examples_of(blocks(told), tokenizer, Objective(), training.max_tokens)
 
     exam = _exam(start, questions.validation, setup.evaluation, cache) if training.select == "validation" else None
-    probe = list(references(watched(questions.validation)))
+    probe: list[Example] = []
+    with suppress(DataError):  # all references that would be watched are too long
+        probe += references(watched(questions.validation))
     made = examples_of(blocks(questions.train, feedback), tokenizer, objective, training.max_tokens, start.end_tokens())
     with stored(made, cache) as (examples, overview):
         effective = effective_objective(objective, overview, lambda: Overview(references(questions.train)))
@@ -226,17 +229,19 @@ def with_reference_scores(
 ) -> Iterator[pd.DataFrame]:
     """The feedback with the scores of DPO's reference model, which is the VFT model, made once for all variants.
 
-    They are made in the precision in which the policy is trained: else the two would differ by rounding alone.
+    They are made in the precision in which the policy is trained: else the two would differ by rounding alone. (Beside
+    four-bit weights the reference model is in float32.)
     """
     from aft.scoring.responses import score_responses
 
-    asked, load = lookup(train_questions), cache(lambda: on_device(vft_model.model("float32")))
+    weights = "bfloat16" if training.weights == "bfloat16" else "float32"
+    asked, load = lookup(train_questions), cache(lambda: on_device(vft_model.model(weights)))
     for rows in feedback:
         scores = score_responses(
             *(vft_model, rows, asked(rows["question_id"])),
             *("score with the reference model", training.precision, score_cache),
             token_budget=training.token_budget,
-            autocast=True,
+            weights=weights,
             load=load,
         )
         yield rows.assign(reference_score=scores)

@@ -37,8 +37,8 @@ _BINS = 40
 def accuracy_figure(comparison: pd.DataFrame, variants: Mapping[str, Variant]) -> Figure:
     """Accuracy of each variant with its interval, one row per variant, and a line at VFT if it is there.
 
-    `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`,
-    a list of the accuracies of single seeds, drawn as small dots.
+    `comparison` holds `variant`, `accuracy`, `low` and `high` (fractions in [0, 1]), and may hold `per_seed`, a list of
+    the accuracies of single seeds, drawn as small dots, and `at`, under which setting the row is, "" under none.
     """
     fig = new_figure(height=1 + 0.42 * len(comparison))
     ax = fig.subplots()
@@ -72,7 +72,10 @@ def accuracy_figure(comparison: pd.DataFrame, variants: Mapping[str, Variant]) -
         if record["variant"] == BASELINE:
             _mark_vft(ax, point, color)
     labels = [marked(name, variants) for name in comparison["variant"]]
-    ax.set_yticks(range(len(comparison)), labels, fontweight="bold")
+    shown = [
+        f"{label}  {at}".rstrip() for label, at in zip(labels, comparison.get("at", [""] * len(labels)), strict=True)
+    ]
+    ax.set_yticks(range(len(comparison)), shown, fontweight="bold")
     for label, variant in zip(ax.get_yticklabels(), comparison["variant"], strict=True):
         label.set_color(variant_color(variant, variants))
     ax.set_ylim(len(comparison) - 0.4, -0.6)

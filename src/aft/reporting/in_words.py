@@ -14,18 +14,22 @@ def in_words(comparison: pd.DataFrame, baseline: str, unconstrained: Collection[
     [-1, 1]; the last sentence is left out where none of the `unconstrained` is among them.
     """
     rows = {str(row["variant"]): row for row in comparison.to_dict("records")}
-    most = max(row["accuracy"] for row in rows.values())
-    first = [name for name, row in rows.items() if row["accuracy"] == most]
-    names = " and ".join(filter(None, (", ".join(first[:-1]), first[-1])))
+    first = leaders(comparison)
+    names, most = " and ".join(filter(None, (", ".join(first[:-1]), first[-1]))), rows[first[0]]["accuracy"]
     sentences = [f"{names} {'leads' if len(first) == 1 else 'lead together'} with {100 * most:.1f} % right answers."]
     if baseline in first:
         sentences.append(f"No variant stands above {baseline}.")
     else:
-        sentences.append(f"{_against(first[0], rows[first[0]], baseline)}.")
+        sentences.append(f"{'; '.join(_against(name, rows[name], baseline) for name in first)}.")
     loose = [name for name in rows if name in unconstrained]
     if loose:
         sentences.append(f"Without a constraint, {'; '.join(_against(name, rows[name], baseline) for name in loose)}.")
     return sentences
+
+
+def leaders(comparison: pd.DataFrame) -> list[str]:
+    """The variants of the highest accuracy, of which there may be several."""
+    return comparison["variant"][comparison["accuracy"] == comparison["accuracy"].max()].astype(str).tolist()
 
 
 def _against(name: str, row: Mapping[Any, Any], baseline: str) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from aft.alignment.variants import Variant, marked
 from aft.nested import leaves
 from aft.reporting.answers import MOST_QUESTIONS
+from aft.reporting.in_words import leaders
 from aft.reporting.render import render
 
 PAPER_ADDRESS = "https://arxiv.org/abs/2309.02144"
@@ -120,18 +121,19 @@ def _unanswered(comparison: pd.DataFrame) -> dict[str, str]:
 
 
 def _headline(comparison: pd.DataFrame, baseline: str) -> tuple[str, str]:
-    """The most accurate variant, and in words how far it leads and how many differ from the baseline for sure."""
+    """The most accurate variants, and in words how far one leads and how many differ from the baseline for sure."""
     rows = comparison.to_dict("records")
-    best = max(rows, key=lambda row: row["accuracy"])
-    text = f"with {_percent(best['accuracy'])} % {_ends(best['low'], best['high'])}"
-    if best["variant"] != baseline:
+    first = [row for row in rows if row["variant"] in leaders(comparison)]
+    best = first[0]
+    text = f"with {_percent(best['accuracy'])} % {_ends(best['low'], best['high']) if len(first) == 1 else 'each'}"
+    if len(first) == 1 and best["variant"] != baseline:
         difference = _percent(best["difference"], sign=True)
         ends = _ends(best["difference_low"], best["difference_high"], sign=True)
         text += f", {difference} points {ends} against {baseline}"
     others = [row for row in rows if row["variant"] != baseline]
     above = sum(row["difference_low"] > 0 for row in others)
     below = sum(row["difference_high"] < 0 for row in others)
-    return best["marked"], (
+    return " and ".join(row["marked"] for row in first), (
         f"{text}. Of {len(others)} variants beside {baseline}, {above} stand above it and {below} below it with an "
         "interval of the difference that leaves out zero."
     )

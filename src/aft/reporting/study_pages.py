@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERDICTS = ("agrees", "contradicts", "not separable", "one seed")
+NOTHING_TO_COMPARE = "nothing to compare"
 _NAMES = {
     "accuracy": "accuracy %",
     "assessment_accuracy": "assessment accuracy %",
@@ -59,6 +60,8 @@ class StudyPage:
 
 def write_study(folder: Path, page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, level: float) -> None:
     """Write text, figure, tables and summary of a study, whose intervals have this level, into its folder."""
+    asked = [name for figure in page.figures for name in (figure, *(_ends(figure) if _has_ends(figure) else ()))]
+    table = table.reindex(columns=[*table.columns, *(name for name in asked if name not in table)])  # NaN: not measured
     figure, text = draw(page, table), study_text(page, table, orderings, FIGURE, level)
     write_atomically(folder / FIGURE, lambda staged: figure.savefig(staged, format="png", dpi=120))
     write_atomically(folder / TABLE, lambda staged: table.to_csv(staged, index=False))
@@ -72,7 +75,7 @@ def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
     """The figure of a study."""
     paper = _paper_table(page)
     if page.figure == "pilot":
-        return scatter_figure(table.assign(model=table["value"].map("{:,} texts".format)))
+        return scatter_figure(table.assign(model=table["value"].map(lambda value: f"{value:,} {page.x_label}")))
     if page.figure == "votes":
         papers = _votes(paper)
         shown = papers if len(papers) else None
@@ -91,7 +94,8 @@ def draw(page: StudyPage, table: pd.DataFrame) -> "Figure":
             page.log_x,
             page.over_seconds,
         )
-    return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers)), page.variants)
+    at = ["" if _missing(value) else f"{page.x_label} {value:g}" for value in table["value"]]
+    return accuracy_figure(table.assign(per_seed=table["per_seed"].map(_numbers), at=at), page.variants)
 
 
 def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, figure: str, level: float) -> str:
@@ -137,6 +141,7 @@ def document(folder: Path, studies: Iterable[str], figures: Path, home: Path, re
         version=__version__,
         reading=reading.strip(),
         missing=[name for name in names if name not in done],
+        older=[name for name in done if summaries[name].get("aft") != __version__],
         tally=_tally(table) if len(table) else [],
         claims=_claims(table),
         texts=texts,
@@ -153,18 +158,24 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def _claims(orderings: pd.DataFrame) -> list[dict[str, str]]:
     """The claims with their differences in points (of perplexity: as they are), intervals and verdicts."""
-    levels = " and ".join(f"{100 * level:g}" for level in sorted(set(orderings["level"]))) if len(orderings) else ""
+    levels = set(orderings["level"]) if len(orderings) else set[float]()
     rows = []
     for row in orderings.to_dict("records"):
         scale, form = (1, "+.3f") if row["metric"] in _PLAIN else (100, "+.1f")
         gap, low, high = (format(scale * row[key], form) for key in ("difference", "low", "high"))
+        level = f"{100 * row['level']:g} %"
+        difference = "-" if _missing(row["difference"]) else f"{gap} [{low}, {high}]"
         rows.append(
             {
                 **({"study": row["study"]} if "study" in row else {}),
                 "claim": row["claim"],
                 "whose": _SOURCES[row["source"]],
                 "compared": f"{row['above']} - {row['below']}, {row['metric'].replace('_', ' ')}",
-                f"difference [{levels} %]": f"{gap} [{low}, {high}]",
+                **(
+                    {f"difference [{level}]": difference}
+                    if len(levels) == 1
+                    else {"difference [interval]": f"{difference} ({level})"}
+                ),
                 "seeds": f"{row['seeds_agreeing']} of {row['seeds']}",
                 "verdict": f"**{row['verdict']}**" if row["verdict"] == "contradicts" else row["verdict"],
             }
@@ -175,8 +186,9 @@ def _claims(orderings: pd.DataFrame) -> list[dict[str, str]]:
 def _tally(orderings: pd.DataFrame) -> list[dict[str, str]]:
     """How many claims of each source have which verdict."""
     counts = orderings.groupby(["source", "verdict"]).size()
+    shown = [*VERDICTS, *({NOTHING_TO_COMPARE} & set(orderings["verdict"]))]
     return [
-        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in VERDICTS}}
+        {"whose": whose, **{verdict: str(counts.get((source, verdict), 0)) for verdict in shown}}
         for source, whose in _SOURCES.items()
         if source in set(orderings["source"])
     ]
@@ -216,10 +228,15 @@ def _figure(row: Mapping[Any, Any], name: str) -> str:
         return f"{value:.3f}"
     if name.startswith("training_"):
         return f"{value:,.0f}"
-    ends = [float(row[column]) for column in _ends(name)] if name.startswith(("accuracy", "mean_at_")) else []
+    ends = [float(row[column]) for column in _ends(name)] if _has_ends(name) else []
     interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
     std = float(row["std_over_seeds"]) if name == "accuracy" else math.nan
     return f"{100 * value:.1f}{interval}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")
+
+
+def _has_ends(figure: str) -> bool:
+    """Whether the table has an interval of a figure."""
+    return figure.startswith(("accuracy", "mean_at_"))
 
 
 def _ends(accuracy: str) -> list[str]:

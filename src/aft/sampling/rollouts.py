@@ -17,6 +17,7 @@ from aft.sampling.run import COLUMNS
 from aft.sampling.settings import ROOMS
 from aft.shards import ShardStore, encode
 from aft.tasks import Question, content_hash, get_task
+from aft.tasks.base import hashes_of
 from aft.tasks.multiple_choice import with_options, without_options
 
 if TYPE_CHECKING:
@@ -83,11 +84,11 @@ def by_question(
         asking[question.content_hash].add(question.question_id)
     frames = _frames(questions, tokenizer)
     joined: dict[str, list[Rollout]] = defaultdict(list)
-    n_held_out, unmatched = 0, list[str]()
+    n_held_out, unmatched, forbidden = 0, list[str](), set(held_out)
     for rollout in rollouts:
         own, text = {rollout.question_id} & known.keys(), rollout.asked or ""
         asked = asking.get(_hash(text), set()) if text else set()
-        if any(_hash(one) in held_out for one in _unwrapped(text, frames)):
+        if any(hashes_of(*without_options(one)) & forbidden for one in _unwrapped(text, frames)):
             n_held_out += 1
         elif own and asked and not own & asked:
             raise DataError(

@@ -107,7 +107,11 @@ def _tell_missing(shards: Sequence[Path], wanted: int, server: ServerSettings) -
             "serve the model under another name (sampler.server.model)."
         )
     if missing:
-        logger.warning("%d of %d responses could not be had from the server and are left out.", missing, wanted)
+        logger.warning(
+            "%d of %d responses could not be had from the server and are left out; a server with more room is asked "
+            "for them under another name of the model (sampler.server.model).",
+            *(missing, wanted),
+        )
 
 
 def _description(

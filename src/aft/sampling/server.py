@@ -194,6 +194,9 @@ class _CompletionClient:
             return None
         if not self.known.issuperset(ids):
             return LeftOut.UNKNOWN_TOKENS
+        reason = (
+            "stop" if ids[-1] in self.ends else "length"
+        )  # some say "length" of an end that is the last there may be
         if reason == "length" and len(ids) < self.settings.max_new_tokens:
             return LeftOut.CUT
         return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))

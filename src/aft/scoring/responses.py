@@ -31,13 +31,13 @@ def score_responses(
     cache: Path,
     *,
     token_budget: int,
-    autocast: bool = False,
+    weights: str | None = None,
     load: "Callable[[], PreTrainedModel] | None" = None,
 ) -> "np.ndarray":
     """The scores [N] (Eq. 2) that `source`, loaded in `precision`, gives N responses, in the order of their rows.
 
-    With `autocast` the weights are loaded in float32 and `precision` is that of the forward pass, as in training. Where
-    several calls share the model, `load` gives it; it is called only if scores are missing.
+    With `weights` these are loaded in that precision, and `precision` is that of the forward pass (autocast), as in
+    training. Where several calls share the model, `load` gives it; it is called only if scores are missing.
 
     `responses` holds `question_id`, `sample_index` and `token_ids`. The scores are kept in a directory of `cache` whose
     name and manifest say what they follow from: model, prompts, responses, precision and code. `token_budget`, the
@@ -55,11 +55,11 @@ def score_responses(
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
     names = _names(keys)
     tokens = [np.asarray(ids, dtype=int).tolist() for ids in responses["token_ids"]]
-    weights = "float32" if autocast else precision
+    half = weights is not None and precision == "bfloat16"
     description = {
         "kind": "scores",
         "model": source.fingerprint,
-        "precision": precision if precision == weights else f"{precision} over {weights}",
+        "precision": f"{precision} over {weights}" if half else precision,
         "prompts": digest(prompts),
         "responses": digest([names, tokens]),
     }
@@ -67,9 +67,8 @@ def score_responses(
     def build(directory: Path) -> None:
         import torch
 
-        model = on_device(source.model(weights)) if load is None else load()
-        half = torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != weights)
-        with half:
+        model = on_device(source.model(weights or precision)) if load is None else load()
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
             ids = keys["question_id"].tolist()
             scores = _score(model, source.tokenizer(), ids, tokens, questions, label, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()

@@ -17,7 +17,7 @@ from aft.pipelines.comparisons import dataset
 from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.training import seed_key
-from aft.reporting.study_pages import VERDICTS
+from aft.reporting.study_pages import NOTHING_TO_COMPARE, VERDICTS
 from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
 from aft.studies.run import Workplace
@@ -54,7 +54,7 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
                 if missing:
                     raise DataError(
                         f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
-                        f"{study.seeds[0]}; delete data/08_reporting/{point.label} and run the study again."
+                        f"{study.seeds[0]}; delete {place.shown(place.reports(point.label))} and run the study again."
                     )
                 predictions, assessment, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
                 curves = catalog.load(dataset(variant, "training_curve"))
@@ -104,7 +104,8 @@ def _took(curves: Seeds) -> dict[str, float]:
 
 def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
     """One row per claim: the difference with its paired interval over seeds and questions (see `two_level_bootstrap`),
-    the interval's level, how many of how many seeds have the claimed sign, and one of `VERDICTS`."""
+    the interval's level, how many of how many seeds have the claimed sign, and one of `VERDICTS`, or
+    `NOTHING_TO_COMPARE` where no question has the metric under both results."""
     columns = (*_CLAIM, "difference", "low", "high", "level", "seeds_agreeing", "seeds", "verdict")
     return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=list(columns))
 
@@ -115,11 +116,12 @@ def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Eva
     shared = above.index.intersection(below.index)
     # One row per question, one column per seed; a seed without a question to compare under both says nothing.
     gaps = (above.loc[shared] - below.loc[shared]).dropna(axis=1, how="all")
+    claim = {name: getattr(ordering, name) for name in _CLAIM}
     if gaps.empty:
-        raise DataError(f"'{ordering.claim}': no question has {ordering.metric} for both; sample more.")
+        return {**claim, "level": evaluation.level, "seeds_agreeing": 0, "seeds": 0, "verdict": NOTHING_TO_COMPARE}
     difference = two_level_bootstrap(gaps.T, resamples=evaluation.resamples, level=evaluation.level)
     return {
-        **{name: getattr(ordering, name) for name in _CLAIM},
+        **claim,
         **{"difference": difference.mean, "low": difference.low, "high": difference.high, "level": evaluation.level},
         **{"seeds_agreeing": int((gaps.mean() > 0).sum()), "seeds": gaps.shape[1]},
         "verdict": _judged(difference, gaps.shape[1]),

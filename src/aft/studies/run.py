@@ -105,9 +105,13 @@ class Workplace:
         """A path as a person may see it: relative to the project where it lies in it."""
         return path.relative_to(self.project) if path.is_relative_to(self.project) else path
 
+    def reports(self, label: str) -> Path:
+        """Where the results under a label are told."""
+        return self.project / self.globals["data"] / "08_reporting" / label
+
     def folder(self, cell: Cell) -> Path:
         """Where a cell's figures and log lie."""
-        return self.project / self.globals["data"] / "08_reporting" / cell.label / f"seed_{cell.seed}"
+        return self.reports(cell.label) / f"seed_{cell.seed}"
 
 
 def run_cells(place: Workplace, cells: Sequence[Cell], jobs: int, parent: str | None) -> int:

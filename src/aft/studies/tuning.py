@@ -78,11 +78,19 @@ def tuned_columns(
     """Columns of the study's table: what was chosen, the epochs of the tested models by seed, accuracy and trials."""
     rows = [selected(place, point, name, study.seeds) for name, point in zip(chosen, points, strict=True)]
     return {
-        "chosen": [", ".join(f"{k.split('.')[-1]} {v:g}" for k, v in one.settings.items()) for one in chosen.values()],
+        "chosen": [", ".join(f"{_short(k)} {_number(v)}" for k, v in one.settings.items()) for one in chosen.values()],
         "epochs": [" ".join(f"{row['epoch']:.3g}" for row in own) for own in rows],
         "trial_accuracy": [one.accuracy for one in chosen.values()],
         "trials": [one.trials for one in chosen.values()],
     }
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("training.").removeprefix("objective.")
 
 
 def _point(study: Study, variant: str, settings: Params, recipe: str) -> Point:

@@ -3,7 +3,6 @@
 The questions of a user's own file belong to a family that is named by how their answers are checked.
 """
 
-import hashlib
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -11,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from aft.errors import SettingsError
+from aft.code import hash_sources
+from aft.errors import SettingsError, StoreError
 from aft.tasks.base import Question, Source, Task, content_hash
 from aft.tasks.checks import OWN
 from aft.tasks.evaluation_sets import EVALUATION_SETS
@@ -36,6 +36,8 @@ _NOT_FAMILIES = {
 _OF_A_SOURCE = ("Settings", "load_questions")
 _OF_A_TASK = (*_OF_A_SOURCE, "prompt", "extract_answer", "answers_equal")
 
+_imported: dict[str, dict[str, str]] = {}  # the source of each family of a user's own when it was imported
+
 
 @cache  # a family is asked for with every response, and this looks into a folder
 def task_names() -> tuple[str, ...]:
@@ -58,7 +60,10 @@ def get_task(name: str) -> Task:
 
 
 def own_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Of each family that is no part of AFT, the SHA-256 of every source file of its package, by its path."""
+    """Of each family that is no part of AFT, the SHA-256 of every source file of its package, by its path.
+
+    Raises `StoreError` if one was edited since this process imported the family: what it does is the code of before.
+    """
     return {name: _sources(name) for name in sorted(set(names)) if "." in name and name not in OWN}
 
 
@@ -72,13 +77,22 @@ def marking_code(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def _sources(name: str) -> dict[str, str]:
     get_task(name)  # errors are its own
+    there = _on_disk(name)
+    imported = _imported.setdefault(name, there)
+    if imported != there:
+        edited = sorted(path for path in {*imported, *there} if imported.get(path) != there.get(path))
+        raise StoreError(
+            f"The code of the task family {name!r} has changed since this run began ({', '.join(edited)}); run the "
+            "same command again: what is finished is kept."
+        )
+    return there
+
+
+def _on_disk(name: str) -> dict[str, str]:
+    """The hash of every source file of a family's package."""
     top = importlib.import_module(name.partition(".")[0])
     folders = [Path(folder) for folder in getattr(top, "__path__", [])]
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for folder in folders
-        for path in sorted(folder.rglob("*.py"))
-    }
+    return {path: value for folder in folders for path, value in hash_sources(folder).items()}
 
 
 def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
@@ -96,6 +110,8 @@ def _family(name: str, wanted: tuple[str, ...], protocol: str) -> Any:
         raise SettingsError(
             f"The task family {name!r} cannot be imported ({type(error).__name__}: {error}); {known}."
         ) from error
+    if not shipped:
+        _imported.setdefault(name, _on_disk(name))
     missing = [attribute for attribute in wanted if not hasattr(module, attribute)]
     if missing:
         raise SettingsError(

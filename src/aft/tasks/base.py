@@ -77,3 +77,19 @@ def content_hash(question: str, choices: tuple[str, ...] | None = None) -> str:
     parts = [question, *(choices or ())]
     normalised = "\x1f".join(re.sub(r"\s+", " ", part).strip(" .?!").casefold() for part in parts)
     return hashlib.sha256(normalised.encode()).hexdigest()[:16]
+
+
+def spaceless_hash(question: str, choices: tuple[str, ...] | None = None) -> str:
+    """The same without any white space: tokenised data sets write "the beach ."."""
+    parts = ["".join(part.split()) for part in (question, *(choices or ()))]
+    return content_hash(parts[0], tuple(parts[1:]))
+
+
+def hashes_of(question: str, choices: tuple[str, ...] | None = None) -> set[str]:
+    """All hashes by which what is asked is known, whichever data set it is from: held-out questions by each of them."""
+    return {content_hash(question, choices), spaceless_hash(question, choices)}
+
+
+def identities(question: Question) -> set[str]:
+    """The same of a question: `hashes_of` what it asks, and the one that its family gives it."""
+    return {question.content_hash, *hashes_of(question.question, question.choices)}

@@ -22,7 +22,7 @@ from aft.checked import checked
 from aft.errors import DataError, SettingsError
 from aft.tasks import gsm8k
 from aft.tasks.answers import numbers_agree
-from aft.tasks.base import Question, content_hash
+from aft.tasks.base import Question, spaceless_hash
 from aft.tasks.calculator import value_of, value_of_side
 from aft.tasks.rows import MEND, draw, field, file_rows, number_question, text_field, without_repeats
 
@@ -125,7 +125,7 @@ def _question(row: Any, where: str, question_id: str) -> Question:
             raise DataError(f"{where} has no list of one number in 'lSolutions'; restore the published file.")
         answer = solutions[0]
     question = number_question(question_id=question_id, question=text, answer=answer, where=where)
-    return replace(question, content_hash=content_hash("".join(text.split())))
+    return replace(question, content_hash=spaceless_hash(text))
 
 
 def _to_learn(settings: Settings, test: list[Question]) -> list[Question]:

@@ -14,7 +14,8 @@ from aft.files import ListDigest
 from aft.models.chat import Turn
 from aft.models.tokens import encode_question, encode_response, end_token, unscored_tokens
 from aft.scoring.groups import Group
-from aft.tasks import Question, content_hash
+from aft.tasks import Question
+from aft.tasks.base import hashes_of, identities
 from aft.tasks.multiple_choice import without_options
 from aft.training.settings import Objective
 
@@ -61,18 +62,18 @@ class Example:
 
 
 def refuse_held_out(questions: Iterable[Question], held_out: Iterable[str], shown: Iterable[Turn] = ()) -> None:
-    """Raise `DataError` if the content hash of any question is among those held out for validation and test.
+    """Raise `DataError` if any question is known by a hash that is held out for validation and test (`identities`).
 
     `shown` are the examples in chat prompts, which count as questions.
     """
     forbidden = set(held_out)
-    copied = [turn.question for turn in shown if content_hash(*without_options(turn.question)) in forbidden]
+    copied = [turn.question for turn in shown if hashes_of(*without_options(turn.question)) & forbidden]
     if copied:
         raise DataError(
             f"{len(copied)} of base_model.chat.examples ask validation or test questions ({copied[0]!r:.80}); show "
             "training questions, or questions of your own."
         )
-    leaked = [question.question_id for question in questions if question.content_hash in forbidden]
+    leaked = [question.question_id for question in questions if identities(question) & forbidden]
     if leaked:
         raise DataError(
             f"{len(leaked)} training questions are also validation or test questions ({', '.join(leaked[:3])} ...); "
@@ -121,6 +122,7 @@ def examples_of(
             positives = _positives(references, rows, objective, ends)
             if any(len(prompt) + len(reference) > max_tokens for reference in references):
                 counts["too long"] += 1
+                counts["with a reference that is too long"] += len(rows)
                 continue
             if not references and not positives:
                 counts["untold"] += 1
@@ -144,7 +146,9 @@ def _tell(counts: Mapping[str, int], objective: Objective, max_tokens: int) -> N
         raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
     if counts["too long"]:
         logger.warning(
-            "%d references and samples are longer than max_tokens=%d and left out.", counts["too long"], max_tokens
+            "%d references and samples are longer than max_tokens=%d and left out, and %d samples with their "
+            "question's reference.",
+            *(counts["too long"], max_tokens, counts["with a reference that is too long"]),
         )
     if counts["untold"]:
         logger.warning("%d questions have neither a reference nor a right sample, and are left out.", counts["untold"])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHOWN = {"loss": "loss", "score_positive": "s_pos", "score_negative": "s_neg"}  # beside the progress bar
-_LONGEST_EXAM = timedelta(hours=6)  # that the other processes wait while the first one answers
+_LONGEST_WAIT = timedelta(hours=6)  # of the other processes, while the first one answers, or writes a checkpoint
 
 
 class Fitted(NamedTuple):
@@ -115,8 +115,8 @@ def fit_weights(
 def _prepare(model: "PreTrainedModel", job: Job, sharding: Sharding) -> paths.Path:
     """Put the model where it is trained and choose the path on which its responses are scored."""
     hide_weight_bars()
-    patience = {} if job.exam is None else {"timeout": _LONGEST_EXAM}
-    settings, device = job.settings, PartialState(cpu=not torch.cuda.is_available(), **patience).device
+    settings, state = job.settings, PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
+    device = state.device
     warn_of_slowness(str(device), half=settings.precision == "bfloat16", recomputes=settings.gradient_checkpointing)
     weights.check(settings, sharding)
     weights.keep_frozen(model, settings)

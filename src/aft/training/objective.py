@@ -129,11 +129,12 @@ def needs_gradient(examples: Sequence[Example], objective: Objective) -> list[bo
     A candidate that would be raised always has one; one that would be pushed down has none where the constraint takes
     it away, which it does where `Groups.push` is 0.
     """
-    return [
-        needed
-        for example in examples
-        for needed in (*[True] * len(example.targets), *_candidates_need_gradient(example, objective))
-    ]
+    needed: list[bool] = []
+    for example in examples:
+        candidates = _candidates_need_gradient(example, objective)
+        imitated = objective.vft_weight > 0 or not any(candidates)  # a pass must have a gradient of something
+        needed += [*[imitated] * len(example.targets), *candidates]
+    return needed
 
 
 def _candidates_need_gradient(example: Example, objective: Objective) -> list[bool]:

@@ -34,8 +34,8 @@ def make_optimizer(model: "PreTrainedModel", settings: TrainingSettings) -> torc
 
 
 def warmup_steps(settings: TrainingSettings, total: int) -> int:
-    """Optimiser steps until the learning rate has its peak."""
-    return math.ceil(settings.warmup * total)
+    """Optimiser steps until the learning rate has its peak; one step at least comes after them."""
+    return min(math.ceil(settings.warmup * total), max(0, total - 1))
 
 
 def make_schedule(

@@ -136,7 +136,8 @@ def _comparison(comparison: str, variants: Sequence[str]) -> Pipeline:
     tables = {key: name for kind in nodes.KINDS for key, name in of_all(kind).items()}
     answers = {**recipe, **seed, **place, "test_questions": "test_questions", **of_all("predictions")}
     made_from = ("parameters", "feedback_summary", "base_model", "train_questions", "test_questions")
-    reported = {**own, **{name: name for name in made_from}, **recipe, **evaluation, **of_all("model")}
+    asked = {"task": "raw_questions", "test_sets": "raw_test_sets"}
+    reported = {**own, **{name: name for name in made_from}, **asked, **recipe, **evaluation, **of_all("model")}
     return Pipeline(
         [
             node(nodes.compare, {**evaluation, **seed, **place, **tables}, [table, own["paired_differences"]]),

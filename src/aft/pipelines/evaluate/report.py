@@ -29,9 +29,14 @@ def write_report(
     evaluation: Evaluation,
     train_questions: pd.DataFrame,
     test_questions: pd.DataFrame,
+    task: dict[str, Any],
+    test_sets: dict[str, Any],
     **others: Any,
 ) -> str:
-    """The page, in HTML; `others` are the pictures of `FIGURES`, `base_model`, and `model.<variant>` of each."""
+    """The page, in HTML; `task` and `test_sets` say where the questions are from.
+
+    `others` are the pictures of `FIGURES`, `base_model`, and `model.<variant>` of each.
+    """
     models = {f"{name}_model": model for name, model in by_variant(others, "model").items()}
     models["base_model"] = others["base_model"]
     data = {"train_questions": train_questions, "test_questions": test_questions}
@@ -41,13 +46,17 @@ def write_report(
     )
     made_of = MadeOf(
         feedback_summary,
-        settings={**recorded_parameters(parameters), "align": {name: _plain(one) for name, one in objectives.items()}},
+        settings={**recorded_parameters({**parameters, "task": task, "test_sets": test_sets}), "align": objectives},
         hashes={
             "models": {name: model.fingerprint for name, model in models.items()},
             "questions": {name: digest(table["content_hash"].tolist()) for name, table in data.items()},
         },
         version=__version__,
-        warnings=[sentence for model in models.values() for sentence in kept_warnings(model.path)],
+        warnings=[
+            f"{name}: {told}"
+            for name, model in by_variant(others, "model").items()
+            for told in kept_warnings(model.path)
+        ],
     )
     return html_report(compared, made_of, {name: others[name] for name in FIGURES})
 
@@ -69,7 +78,3 @@ def write_answers(
         return answers_page(recipe=recipe, seed=seed, questions=questions, predictions=given, version=__version__)
 
     return kept(score_cache, "page of answers", asked, page, *DRAWING)
-
-
-def _plain(objective: Any) -> Any:
-    return objective if isinstance(objective, dict) else recorded_parameters({"objective": objective})

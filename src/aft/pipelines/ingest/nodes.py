@@ -15,7 +15,7 @@ from aft.models.directory import ModelDirectory
 from aft.pipelines.parameters import PRETRAINED, SHIPPED, BaseModel, PocketBase, TaskChoice
 from aft.pipelines.tables import to_questions, to_table
 from aft.tasks import Question, get_source, get_task
-from aft.tasks.base import SPLITS
+from aft.tasks.base import SPLITS, identities
 from aft.tasks.near_duplicates import NearDuplicate, near_duplicates
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def load_questions(
         raise SettingsError(f"The settings of '{task.family}' leave no question for {' and '.join(empty)}.")
     _refuse_overlaps(splits)
     others = [*splits["validation"], *_other_questions(raw_test_sets, splits)]
-    held_out = sorted({question.content_hash for question in (*splits["test"], *others)})
+    held_out = sorted(set().union(*map(identities, (*splits["test"], *others))))
     logger.info("Questions: %s.", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     train, validation, test = (to_table(splits[split]) for split in SPLITS)
     return train, validation, test, to_table(others), held_out
@@ -76,7 +76,7 @@ def _splits(task: TaskChoice) -> Mapping[str, list[Question]]:
 
 
 def _other_questions(test_sets: Mapping[str, Any], splits: Mapping[str, list[Question]]) -> list[Question]:
-    seen = {question.content_hash for rows in splits.values() for question in rows}
+    seen = {known for rows in splits.values() for question in rows for known in identities(question)}
     datasets = {question.dataset for question in splits["test"]}
     chosen: list[Question] = []
     for name, asked in test_sets.items():
@@ -90,11 +90,11 @@ def _other_questions(test_sets: Mapping[str, Any], splits: Mapping[str, list[Que
         new = [
             replace(question, split=name, question_id=f"{name}/{question.question_id}")
             for question in rows
-            if question.content_hash not in seen
+            if identities(question).isdisjoint(seen)
         ]
         left_out = len(rows) - len(new)
         logger.info("Test set %s: %d questions; %d are in other splits, too, and left out.", name, len(new), left_out)
-        seen |= {question.content_hash for question in new}
+        seen |= {known for question in new for known in identities(question)}
         chosen += new
     return chosen
 

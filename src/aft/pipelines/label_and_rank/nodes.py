@@ -6,7 +6,7 @@ what a killed run has finished is not made again.
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from aft.code import deciding
-from aft.errors import DataError
+from aft.errors import DataError, SettingsError
 from aft.feedback.equations import mark_distinct_equations
 from aft.feedback.given import given_ratings, told_of_labels, with_given_labels
 from aft.feedback.judge import rate_with_server
@@ -61,7 +61,8 @@ def label_and_rank(
         raise DataError("There is no sampled response to label; run sample_cots with samples of at least 1.")
     paths = [path.absolute() for path in candidates.paths]  # a worker may begin in another folder
     blocks = [Shards([paths[number] for number in numbers]) for numbers in pack(sizes, _ROWS)]
-    labeller, asked = _Labeller(labelling, seed, Path(rating_cache)), lookup(train_questions)
+    asked, marking = lookup(train_questions), marking_code(train_questions["dataset"].unique())
+    labeller = _Labeller(labelling, seed, Path(rating_cache), marking)
 
     def unrated(number: int) -> tuple[list[Question], Shards]:
         return list(asked(blocks[number].column("question_id")).values()), blocks[number]
@@ -109,8 +110,9 @@ class _Unrated(NamedTuple):
 class _Labeller:
     """Makes the feedback on blocks of candidates, here or in a worker."""
 
-    def __init__(self, labelling: Labelling, seed: int, rating_cache: Path) -> None:
+    def __init__(self, labelling: Labelling, seed: int, rating_cache: Path, marking: Mapping[str, Any]) -> None:
         self.labelling, self.rating_cache = labelling, rating_cache
+        self.marking = marking  # `marking_code` of the questions where the run is
         self.file: RatingsFile | None = None
         if labelling.judge == "file" and labelling.ratings_file is not None:
             self.file = RatingsFile(Path(labelling.ratings_file.replace("{seed}", str(seed))))
@@ -126,11 +128,19 @@ class _Labeller:
             "kind": "feedback",
             "labelling": {**deciding(self.labelling), "ratings_file": self.file and hash_file(self.file.path)},
             "questions": hashed.hexdigest(),
-            "own_tasks": marking_code(questions["dataset"].unique()),
+            "own_tasks": self.marking,
         }
 
     def feedback(self, questions: Sequence[Question], block: Shards, rated: _Ratings | None) -> pd.DataFrame:
-        """The feedback on a block, with its counts in `attrs`; `rated` are its ratings, where they are known."""
+        """The feedback on a block, with its counts in `attrs`; `rated` are its ratings, where they are known.
+
+        Raises `SettingsError` where answers are marked by other code than where the run is.
+        """
+        own = marking_code(one.dataset for one in questions)
+        if any(self.marking.get(name) != code for name, code in own.items()):
+            raise SettingsError(
+                f"A worker has other code of {' and '.join(own)} than this run; install the same on every machine."
+            )
         late = not_compared()
         unrated = self._unrated(questions, block)
         ratings, judged = rated or self._ratings(unrated)
@@ -162,7 +172,9 @@ class _Labeller:
         candidates, asked = check_candidates(block.table()), {one.question_id: one for one in questions}
         labelled = label_responses(candidates, asked)
         labelled, given = with_given_labels(labelled, use=self.labelling.given_labels == "use")
-        feedback = mark_distinct_equations(rank_binary(labelled, self.labelling.deduplicate), asked)
+        stopped = candidates[candidates["finish_reason"] == "stop"]
+        ended = set(zip(stopped["question_id"], stopped["sample_index"], strict=True))
+        feedback = mark_distinct_equations(rank_binary(labelled, self.labelling.deduplicate), asked, ended)
         return _Unrated(feedback, candidates, asked, given)
 
     def _ratings(self, unrated: _Unrated) -> _Ratings:
