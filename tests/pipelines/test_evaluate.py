@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aft import tasks
 from aft.code import deciding
 from aft.directories import finish_directory
-from aft.errors import SettingsError
+from aft.errors import SettingsError, StoreError
 from aft.evaluation.compare import comparison_table
 from aft.evaluation.predictions import measure
 from aft.models.directory import ModelDirectory
@@ -307,6 +308,9 @@ def test_results_under_another_check_of_an_own_family_are_others(
     table = to_table([replace(one, dataset="own_family_of_tests.asked") for one in pocket_questions])
     before = identify(test_questions=table)
     family.write_text("from aft.tasks.gsm8k import *\nLIMIT = 2\n", encoding="utf-8")
+    with pytest.raises(StoreError, match="has changed since this run began"):
+        identify(test_questions=table)
+    monkeypatch.setattr(tasks, "_imported", {})  # another process
     assert identify(test_questions=table) != before
 
 

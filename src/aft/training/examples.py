@@ -145,10 +145,14 @@ def _tell(counts: Mapping[str, int], objective: Objective, max_tokens: int) -> N
             raise DataError("No sample has a rating: set labelling.judge and run label_and_rank.")
         raise DataError("The feedback is empty: no response was sampled or kept; run sample_cots and label_and_rank.")
     if counts["too long"]:
+        beside = counts["with a reference that is too long"]
         logger.warning(
-            "%d references and samples are longer than max_tokens=%d and left out, and %d samples with their "
-            "question's reference.",
-            *(counts["too long"], max_tokens, counts["with a reference that is too long"]),
+            "%d references and samples are longer than max_tokens=%d and left out%s.",
+            *(
+                counts["too long"],
+                max_tokens,
+                f", and {beside} samples with their question's reference" if beside else "",
+            ),
         )
     if counts["untold"]:
         logger.warning("%d questions have neither a reference nor a right sample, and are left out.", counts["untold"])
