@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aft import tasks
 from aft.code import deciding
-from aft.errors import SettingsError
+from aft.errors import SettingsError, StoreError
 from aft.files import digest
 from aft.models.adapters import ADAPTER, LoraSettings
 from aft.models.directory import ModelDirectory
@@ -275,6 +276,9 @@ def test_another_check_of_an_own_family_is_another_exam(tmp_path: Path, monkeypa
     exam = dataclasses.replace(EXAM, questions=asked)
     before = exam.decides
     (package / "parts/marks.py").write_text("LIMIT = 2\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"has changed since this run began \(parts/marks\.py\)"):
+        exam.decides  # noqa: B018 (what is in memory is the family of before)
+    monkeypatch.setattr(tasks, "_imported", {})  # another process
     assert exam.decides != before
 
 
