@@ -11,8 +11,12 @@ import pytest
 from aft.errors import ModelError, SettingsError
 from aft.models.chat import prompt_style
 from aft.models.directory import ModelDirectory, open_model
+from aft.pipelines.ingest import nodes
 from aft.pipelines.ingest.nodes import load_questions, prepare_base_model
 from aft.pipelines.parameters import BaseModel, TaskChoice
+from aft.pipelines.tables import to_questions
+from aft.tasks.base import Question, content_hash
+from aft.training.examples import refuse_held_out
 
 
 def test_training_must_see_no_question_of_any_other_set() -> None:
@@ -22,6 +26,33 @@ def test_training_must_see_no_question_of_any_other_set() -> None:
     train, _, test, others, held_out = load_questions(task, {"named": {"family": "pocket", "settings": named}})
     assert {*test["content_hash"], *others["content_hash"]} < set(held_out)
     assert len(set(held_out)) == len(held_out) == 24 and set(train["content_hash"]).isdisjoint(held_out)
+
+
+def test_a_training_question_with_other_blanks_than_a_held_out_one_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ "5 km" and "5km" have two content hashes; test stays whole, validation gives way to test, train to both."""
+
+    def asked(split: str, *texts: str) -> list[Question]:
+        return [
+            Question(f"gsm8k/{split}/{text}", "gsm8k", split, text, None, "#### 1", "1", content_hash(text))
+            for text in texts
+        ]
+
+    splits = {
+        "train": asked("train", "Who?", "5km more?", "3 km more?"),
+        "validation": asked("validation", "3km more?", "7 kg less?"),
+        "test": asked("test", "5 km more?", "7kg less?"),
+    }
+    monkeypatch.setattr(nodes, "_splits", lambda task: splits)
+    train, validation, test, _, held_out = load_questions(SMALL, {})
+    assert [table["question"].tolist() for table in (train, validation, test)] == [
+        ["Who?"],
+        ["3km more?"],
+        ["5 km more?", "7kg less?"],
+    ]
+    assert "Dropped 2 train questions that are held out, but for white space." in caplog.text
+    refuse_held_out(to_questions(train), held_out)
 
 
 def _asking(folder: Path, *questions: str) -> dict[str, Any]:

@@ -94,11 +94,6 @@ def _is_adapted(model: "PreTrainedModel") -> bool:
     return any(isinstance(layer, BaseTunerLayer) for layer in ends)
 
 
-def has_adapter(model: object) -> bool:
-    """Whether `add_adapter` gave this model."""
-    return hasattr(model, "peft_config")
-
-
 def save_adapter(model: "PreTrainedModel", directory: Path) -> None:
     """Write the adapter's weights and settings into `directory`, as peft reads them; nothing names a place or a time.
 

@@ -194,9 +194,8 @@ class _CompletionClient:
             return None
         if not self.known.issuperset(ids):
             return LeftOut.UNKNOWN_TOKENS
-        reason = (
-            "stop" if ids[-1] in self.ends else "length"
-        )  # some say "length" of an end that is the last there may be
+        # Some say "length" of an end that comes last of all that may be drawn.
+        reason = "stop" if ids[-1] in self.ends else "length"
         if reason == "length" and len(ids) < self.settings.max_new_tokens:
             return LeftOut.CUT
         return Response(index, seed, ids, reason, min(0.0, math.fsum(logprobs)))

@@ -55,11 +55,11 @@ def score_responses(
     keys = responses[["question_id", "sample_index"]].reset_index(drop=True)
     names = _names(keys)
     tokens = [np.asarray(ids, dtype=int).tolist() for ids in responses["token_ids"]]
-    half = weights is not None and precision == "bfloat16"
+    half, loaded = weights is not None and precision == "bfloat16", weights or precision
     description = {
         "kind": "scores",
         "model": source.fingerprint,
-        "precision": f"{precision} over {weights}" if half else precision,
+        "precision": f"{precision} over {loaded}" if half or loaded != precision else precision,
         "prompts": digest(prompts),
         "responses": digest([names, tokens]),
     }
@@ -67,7 +67,7 @@ def score_responses(
     def build(directory: Path) -> None:
         import torch
 
-        model = on_device(source.model(weights or precision)) if load is None else load()
+        model = on_device(source.model(loaded)) if load is None else load()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
             ids = keys["question_id"].tolist()
             scores = _score(model, source.tokenizer(), ids, tokens, questions, label, token_budget)

@@ -91,5 +91,5 @@ def hashes_of(question: str, choices: tuple[str, ...] | None = None) -> set[str]
 
 
 def identities(question: Question) -> set[str]:
-    """The same of a question: `hashes_of` what it asks, and the one that its family gives it."""
-    return {question.content_hash, *hashes_of(question.question, question.choices)}
+    """The same of a question: the hash that its family gives it, and the one without white space."""
+    return {question.content_hash, spaceless_hash(question.question, question.choices)}
