@@ -9,7 +9,7 @@ import pytest
 
 from aft.errors import DataError, SettingsError
 from aft.evaluation import statistics
-from aft.evaluation.compare import comparison_table, greedy_correctness, paired_differences
+from aft.evaluation.compare import Results, comparison_table, greedy_correctness, paired_differences
 
 # Right or wrong by question (four kinds of question, ten of each) and seed. Over both seeds, aft is right 1, 1, 0.5
 # and 1 times on them, vft 1, 0, 0.5 and 0.5 times; so the differences are 0, 1, 0 and 0.5, their mean 0.375.
@@ -53,7 +53,9 @@ GROUPS = {
 def compare(predictions=None, groups_of=None, ks=(1, 2), others=None) -> dict[str, dict[Hashable, Any]]:
     """The rows of the comparison with vft, by variant."""
     chosen = predictions or PREDICTIONS
-    rows = comparison_table(chosen, groups_of or GROUPS, list(ks), "vft", **LEVEL, others=others)
+    held_out, other_sets = groups_of or GROUPS, others or {}
+    results = {name: Results(own, held_out[name], other_sets.get(name, {})) for name, own in chosen.items()}
+    rows = comparison_table(results, list(ks), "vft", **LEVEL)
     return {str(row["variant"]): row for row in rows.to_dict("records")}
 
 

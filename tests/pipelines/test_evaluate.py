@@ -14,7 +14,7 @@ from aft import tasks
 from aft.code import deciding
 from aft.directories import finish_directory
 from aft.errors import SettingsError, StoreError
-from aft.evaluation.compare import comparison_table
+from aft.evaluation.compare import Results, comparison_table
 from aft.evaluation.predictions import measure
 from aft.models.directory import ModelDirectory
 from aft.pipelines.evaluate import nodes, report
@@ -354,8 +354,8 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     assert figures["questions_without_response"] == 2
     assert {figures[name] for name in ("accuracy", "maj_at_2", "pass_at_2", "best_of_2")} == {4 / 6}
     assert (figures["accuracy_ood"], figures["accuracy_validation"]) == (0.0, 0.0)
-    by_seed = {"vft": {0: predicted}, "aft": {0: right}}
-    table = comparison_table(by_seed, {name: {0: groups} for name in by_seed}, [2], "vft", 0.95, 10)
+    results = {name: Results({0: own}, {0: groups}) for name, own in (("vft", predicted), ("aft", right))}
+    table = comparison_table(results, [2], "vft", 0.95, 10)
     assert table["questions"].tolist() == [6, 6] and table["questions_without_response"].tolist() == [2, 2]
     assert table["accuracy"].tolist() == [0.0, 4 / 6] and table["difference"].iloc[1] == pytest.approx(4 / 6)
 

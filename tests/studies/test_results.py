@@ -19,12 +19,12 @@ from aft.errors import SettingsError
 from aft.pipelines.parameters import Evaluation
 from aft.sampling.settings import SamplingSettings
 from aft.studies.definition import Ordering, Study
-from aft.studies.results import Key, Results, study_table, verdicts
+from aft.studies.results import Key, Trained, study_table, verdicts
 
 EVALUATION = Evaluation(sampling=SamplingSettings(samples=1, greedy=True), ks=[1], resamples=200)
 
 
-def _results(a: list[int], b: list[int], scores: tuple[float, float] = (-0.5, -1.0)) -> Results:
+def _results(a: list[int], b: list[int], scores: tuple[float, float] = (-0.5, -1.0)) -> Trained:
     """Whether questions a and b are right under each seed; the scores of a right and a wrong held-out response."""
 
     def answers(seed: int) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def _results(a: list[int], b: list[int], scores: tuple[float, float] = (-0.5, -1
 
     seeds = range(len(a))
     validation = {seed: answers(seed).query("sample_index < 0").assign(set="validation") for seed in seeds}
-    return Results({seed: answers(seed) for seed in seeds}, {seed: groups() for seed in seeds}, validation)
+    return Trained({seed: answers(seed) for seed in seeds}, {seed: groups() for seed in seeds}, validation)
 
 
 RESULTS = {
@@ -61,7 +61,7 @@ def _study(*orderings: Ordering) -> Study:
     return Study(title="T", question="Q", variants=["vft", "aft"], seeds=[0, 1], orderings=list(orderings))
 
 
-def _verdict(ordering: Ordering, results: dict[Key, Results] = RESULTS) -> pd.Series:
+def _verdict(ordering: Ordering, results: dict[Key, Trained] = RESULTS) -> pd.Series:
     return verdicts(_study(ordering), results, EVALUATION).iloc[0]
 
 
@@ -102,7 +102,7 @@ def test_a_seed_that_has_no_value_does_not_count() -> None:
     """The second seed's groups have right responses only: assessment accuracy is of one seed."""
     both = [_results([1, 1], [1, 1], scores) for scores in ((-0.5, -1.0), (-1.0, -0.5))]
     for one in both:
-        one.assessment[1] = one.assessment[1].query("is_correct")
+        one.groups[1] = one.groups[1].query("is_correct")
     claim = Ordering("assesses", above="aft", below="vft", metric="assessment_accuracy")
     row = _verdict(claim, {(None, "aft"): both[0], (None, "vft"): both[1]})
     assert (row["difference"], row["seeds"], row["verdict"]) == (1, 1, "one seed")
@@ -112,7 +112,7 @@ def test_a_claim_about_what_no_question_has_is_no_failure() -> None:
     """No question has a wrong response: nothing can be assessed, and the study's other claims are still told."""
     right = [_results([1, 1], [1, 1]) for _ in range(2)]
     for one in right:
-        one.assessment.update({seed: rows.query("is_correct") for seed, rows in one.assessment.items()})
+        one.groups.update({seed: rows.query("is_correct") for seed, rows in one.groups.items()})
     claims = [Ordering("c", above="aft", below="vft", metric=name) for name in ("assessment_accuracy", "accuracy")]
     told = verdicts(_study(*claims), {(None, "aft"): right[0], (None, "vft"): right[1]}, EVALUATION)
     assert told["verdict"].tolist() == ["nothing to compare", "not separable"]

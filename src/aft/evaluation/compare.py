@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from aft.evaluation.assessment import accuracy_by_question
 from aft.evaluation.predictions import GREEDY, greedy_by_set, measure, sampled_accuracy, samples_per_question
 from aft.evaluation.statistics import mcnemar_exact, mean_std, two_level_bootstrap, wilson_interval
 
-Seeds = Mapping[int, pd.DataFrame]  # tables of one variant, by seed
+Seeds = dict[int, pd.DataFrame]  # tables of one variant, by seed
 _SEED_END = re.compile(r"(accuracy|assessment_accuracy|mean_at_[0-9]+)_(low|high)")
 
 
@@ -31,46 +32,55 @@ def greedy_correctness(predictions: Seeds) -> pd.DataFrame:
     return table
 
 
+@dataclass(frozen=True)
+class Results:
+    """A variant's tables by seed: predictions, scored held-out groups, and predictions for other sets (`measure`)."""
+
+    predictions: Seeds
+    groups: Seeds
+    others: Seeds = field(default_factory=dict)
+
+
 def comparison_table(
-    predictions: Mapping[str, Seeds],
-    groups: Mapping[str, Seeds],
-    ks: list[int],
-    baseline: str,
-    level: float,
-    resamples: int,
-    others: Mapping[str, Seeds] | None = None,
+    results: Mapping[str, Results], ks: list[int], baseline: str, level: float, resamples: int
 ) -> pd.DataFrame:
-    """One row per variant: every figure as a mean over its seeds, with intervals, and the difference to `baseline`.
+    """One row per variant, by its name in `results`: see `comparison_row`."""
+    rows = [
+        {"variant": name, **comparison_row(name, own, results[baseline], ks, level, resamples)}
+        for name, own in results.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def comparison_row(
+    name: str, own: Results, baseline: Results, ks: list[int], level: float, resamples: int
+) -> dict[str, Any]:
+    """Every figure of a variant as a mean over its seeds, with intervals, and its difference to the baseline.
 
     The interval of an accuracy is Wilson's for one seed; for several it is a bootstrap over seeds and questions (see
     `two_level_bootstrap`), as those of mean@k and assessment accuracy are, over the seeds and questions that have one.
-    Differences are paired by question and seed, over the seeds that both variants have, which `shared_seeds` names; all
-    else is over the variant's own `seeds`.
+    Differences are paired by question and seed, over the seeds that both have, which `shared_seeds` names; all else is
+    over the variant's own `seeds`. Each other question set adds `accuracy_{set}`, its interval `{set}_low` and
+    `{set}_high`, and `{set}_difference` to the baseline with `{set}_difference_low` and `_high`.
 
-    `others` holds predictions for other question sets (see `measure`). Each set adds `accuracy_{set}`, its interval
-    `{set}_low` and `{set}_high`, and `{set}_difference` to the baseline with `{set}_difference_low` and `_high`.
-
-    Raises `DataError` if seeds or variants do not have the same questions in every set, `SettingsError` if the name of
-    a set makes a column that is there already.
+    Raises `DataError`, with the variant's `name`, if seeds or the two do not have the same questions in every set,
+    `SettingsError` if the name of a set makes a column that is there already.
     """
-    if others is not None:
-        _check_others(predictions, others)
-    correct = {variant: greedy_correctness(seeds) for variant, seeds in predictions.items()}
-    correct_in_sets = {variant: _correctness_by_set(seeds) for variant, seeds in (others or {}).items()}
-    rows = []
-    for variant, seeds in predictions.items():
-        own_others = others[variant] if others is not None else {}
-        figures = [measure(seeds[seed], groups[variant][seed], ks, others=own_others.get(seed)) for seed in seeds]
-        row = {"variant": variant, "seeds": " ".join(map(str, seeds)), "questions": len(correct[variant])}
-        row |= _accuracy(correct[variant], level, resamples)
-        row |= _difference(correct[variant], correct[baseline], level, resamples)
-        row |= _means(figures) | _mean_at_k(seeds, level, resamples)
-        row |= _assessment(groups[variant], level, resamples)
-        row["per_seed"] = " ".join(f"{one['accuracy']:.4f}" for one in figures)
-        for name, own in correct_in_sets.get(variant, {}).items():
-            _add_set(row, name, own, correct_in_sets[baseline][name], level, resamples)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    _check_others(name, own, baseline)
+    correct, theirs = greedy_correctness(own.predictions), greedy_correctness(baseline.predictions)
+    figures = [
+        measure(rows, own.groups[seed], ks, others=own.others.get(seed)) for seed, rows in own.predictions.items()
+    ]
+    row: dict[str, Any] = {"seeds": " ".join(map(str, own.predictions)), "questions": len(correct)}
+    row |= _accuracy(correct, level, resamples)
+    row |= _difference(correct, theirs, level, resamples)
+    row |= _means(figures) | _mean_at_k(own.predictions, level, resamples)
+    row |= _assessment(own.groups, level, resamples)
+    row["per_seed"] = " ".join(f"{one['accuracy']:.4f}" for one in figures)
+    theirs_in_sets = _correctness_by_set(baseline.others)
+    for one, in_set in _correctness_by_set(own.others).items():
+        _add_set(row, one, in_set, theirs_in_sets[one], level, resamples)
+    return row
 
 
 def paired_differences(predictions: Mapping[str, Seeds], level: float, resamples: int) -> pd.DataFrame:
@@ -100,18 +110,13 @@ def _means(figures: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _check_others(predictions: Mapping[str, Seeds], others: Mapping[str, Seeds]) -> None:
-    """Every variant has answered the same other sets, under each of the seeds that are compared."""
-    sets = {
-        variant: [{name for name, _ in greedy_by_set(rows)} for rows in seeds.values()]
-        for variant, seeds in others.items()
-    }
-    first = next((names for of_seeds in sets.values() for names in of_seeds), set())
-    for variant, seeds in predictions.items():
-        if others.get(variant, {}).keys() != seeds.keys() or any(names != first for names in sets[variant]):
-            raise DataError(
-                f"{variant} was not evaluated on the same other question sets under every seed; run evaluate again."
-            )
+def _check_others(name: str, own: Results, baseline: Results) -> None:
+    """Both have answered the same other sets, under each of their seeds."""
+    sets = {frozenset(one for one, _ in greedy_by_set(rows)) for its in (own, baseline) for rows in its.others.values()}
+    if len(sets) > 1 or any(its.others.keys() != its.predictions.keys() for its in (own, baseline) if sets):
+        raise DataError(
+            f"{name} was not evaluated on the same other question sets under every seed; run evaluate again."
+        )
 
 
 def _correctness_by_set(seeds: Seeds) -> dict[str, pd.DataFrame]:

@@ -10,7 +10,7 @@ import pandas as pd
 from aft.alignment.variants import BASELINE
 from aft.errors import DataError, SettingsError
 from aft.evaluation.assessment import accuracy_by_question
-from aft.evaluation.compare import comparison_table, greedy_correctness
+from aft.evaluation.compare import Results, Seeds, comparison_row, greedy_correctness
 from aft.evaluation.predictions import sampled_accuracy
 from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.comparisons import dataset
@@ -22,26 +22,22 @@ from aft.studies.definition import Ordering, Study
 from aft.studies.plan import Point
 from aft.studies.run import Workplace
 
-Seeds = dict[int, pd.DataFrame]
 _CLAIM = ("claim", "source", "above", "below", "metric")  # what a verdict repeats of its `Ordering`
 
 
 @dataclass(frozen=True)
-class Results:
-    """The tables of one variant under one label, by seed."""
+class Trained(Results):
+    """The results of one variant under one label, and how it was trained."""
 
-    predictions: Seeds
-    assessment: Seeds
-    others: Seeds
-    curves: Seeds = field(default_factory=dict)  # of training
+    curves: Seeds = field(default_factory=dict)
 
 
 Key = tuple[Any, str]  # a point's value and a variant
 
 
-def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Results], Evaluation]:
+def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Trained], Evaluation]:
     """The results of every point's variants for the study's seeds, and how they were evaluated."""
-    found: dict[Key, Results] = {}
+    found: dict[Key, Trained] = {}
     evaluation = None
     for point in points:
         with place.context(point.label, study.seeds[0], point.params) as context:
@@ -56,15 +52,15 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
                         f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
                         f"{study.seeds[0]}; delete {place.shown(place.reports(point.label))} and run the study again."
                     )
-                predictions, assessment, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
+                predictions, groups, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
                 curves = catalog.load(dataset(variant, "training_curve"))
                 trained = {seed: curves[seed_key(seed)]() for seed in study.seeds}
-                found[point.value, variant] = Results(predictions, assessment, others, trained)
+                found[point.value, variant] = Trained(predictions, groups, others, trained)
     return found, cast(Evaluation, evaluation)
 
 
-def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
-    """One row per point and variant: `value`, `variant`, the figures of `comparison_table`, and what training took.
+def study_table(results: Mapping[Key, Trained], evaluation: Evaluation) -> pd.DataFrame:
+    """One row per point and variant: `value`, `variant`, the figures of `comparison_row`, and what training took.
 
     Differences are to VFT at the same point, or else at the first point that has it, or else to the variant itself.
     """
@@ -72,17 +68,9 @@ def study_table(results: Mapping[Key, Results], evaluation: Evaluation) -> pd.Da
     for (value, variant), own in results.items():
         at_other_points = (key for key in results if key[1] == BASELINE)
         key = (value, BASELINE) if (value, BASELINE) in results else next(at_other_points, (value, variant))
-        compared = {variant: own} if key[1] == variant else {variant: own, BASELINE: results[key]}
-        table = comparison_table(
-            {name: one.predictions for name, one in compared.items()},
-            {name: one.assessment for name, one in compared.items()},
-            evaluation.ks,
-            key[1],
-            evaluation.level,
-            evaluation.resamples,
-            {name: one.others for name, one in compared.items()},
-        )
-        rows.append({"value": value, **table.iloc[0].to_dict(), **_took(own.curves)})
+        ks, level, resamples = evaluation.ks, evaluation.level, evaluation.resamples
+        row = comparison_row(variant, own, results[key], ks, level, resamples)
+        rows.append({"value": value, "variant": variant, **row, **_took(own.curves)})
     return pd.DataFrame(rows)
 
 
@@ -102,7 +90,7 @@ def _took(curves: Seeds) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in taken.items() if tables}
 
 
-def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluation) -> pd.DataFrame:
+def verdicts(study: Study, results: Mapping[Key, Trained], evaluation: Evaluation) -> pd.DataFrame:
     """One row per claim: the difference with its paired interval over seeds and questions (see `two_level_bootstrap`),
     the interval's level, how many of how many seeds have the claimed sign, and one of `VERDICTS`, or
     `NOTHING_TO_COMPARE` where no question has the metric under both results."""
@@ -110,7 +98,7 @@ def verdicts(study: Study, results: Mapping[Key, Results], evaluation: Evaluatio
     return pd.DataFrame([_verdict(one, results, evaluation) for one in study.orderings], columns=list(columns))
 
 
-def _verdict(ordering: Ordering, results: Mapping[Key, Results], evaluation: Evaluation) -> dict[str, Any]:
+def _verdict(ordering: Ordering, results: Mapping[Key, Trained], evaluation: Evaluation) -> dict[str, Any]:
     measure = _measure(ordering.metric)
     above, below = (measure(_find(name, results)) for name in (ordering.above, ordering.below))
     shared = above.index.intersection(below.index)
@@ -136,7 +124,7 @@ def _judged(difference: Estimate, n_seeds: int) -> str:
     return agrees if difference.low > 0 else contradicts if difference.high < 0 else not_separable
 
 
-def _find(name: str, results: Mapping[Key, Results]) -> Results:
+def _find(name: str, results: Mapping[Key, Trained]) -> Results:
     named = {own if at is None else f"{own}@{at}": one for (at, own), one in results.items()}
     if name not in named:
         raise SettingsError(f"An ordering names '{name}', which is no result of its study: {', '.join(named)}.")
@@ -150,9 +138,9 @@ def _measure(metric: str) -> Callable[[Results], pd.DataFrame]:
     if metric.startswith("mean_at_"):  # of all samples
         return lambda one: pd.DataFrame({seed: sampled_accuracy(rows) for seed, rows in one.predictions.items()})
     if metric == "assessment_accuracy":
-        return lambda one: pd.DataFrame({seed: accuracy_by_question(rows) for seed, rows in one.assessment.items()})
+        return lambda one: pd.DataFrame({seed: accuracy_by_question(rows) for seed, rows in one.groups.items()})
     if metric == "perplexity_of_positives":
-        return lambda one: pd.DataFrame({seed: _perplexities(rows) for seed, rows in one.assessment.items()})
+        return lambda one: pd.DataFrame({seed: _perplexities(rows) for seed, rows in one.groups.items()})
     return lambda one: greedy_correctness({seed: rows[rows["set"] == metric] for seed, rows in one.others.items()})
 
 

@@ -14,7 +14,7 @@ from aft.alignment.variants import BASELINE
 from aft.code import deciding, load_rooms, source_hash
 from aft.directories import remembered
 from aft.errors import DataError, SettingsError
-from aft.evaluation.compare import comparison_table, paired_differences
+from aft.evaluation.compare import Results, comparison_table, paired_differences
 from aft.evaluation.predictions import GREEDY, PREDICTION_COLUMNS, measure, predictions
 from aft.feedback.label import label_responses, rank_binary
 from aft.files import digest
@@ -240,16 +240,16 @@ def compare(
     names = by_variant(partitions, KINDS[0])
     alike = {name: alike_seeds(name, *(partitions[f"{kind}.{name}"] for kind in KINDS), seed=seed) for name in names}
     seeds = _common_seeds({name: list(tables[0]) for name, tables in alike.items()})
-    predicted, assessed, others = (
-        {name: {one: tables[i][one] for one in seeds} for name, tables in alike.items()} for i in range(len(KINDS))
-    )
+    results = {name: Results(*({one: rows[one] for one in seeds} for rows in tables)) for name, tables in alike.items()}
     ks, level, resamples = evaluation.ks, evaluation.level, evaluation.resamples
 
     def columns() -> list[Any]:
-        table = comparison_table(predicted, assessed, ks, BASELINE, level, resamples, others)
-        return [one.to_dict("list") for one in (table, paired_differences(predicted, level, resamples))]
+        table = comparison_table(results, ks, BASELINE, level, resamples)
+        pairs = paired_differences({name: one.predictions for name, one in results.items()}, level, resamples)
+        return [one.to_dict("list") for one in (table, pairs)]
 
-    asked = (predicted, assessed, others, ks, level, resamples)
+    tables = {name: (one.predictions, one.groups, one.others) for name, one in results.items()}
+    asked = (tables, ks, level, resamples)
     table, paired = kept(score_cache, "comparison", asked, columns, *_COUNTING)
     return pd.DataFrame(table), pd.DataFrame(paired)
 
