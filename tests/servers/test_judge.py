@@ -1,4 +1,5 @@
-"""A real chat model as the judge. Skipped unless its server is named (tests/servers/vllm_cpu.sh starts vLLM):
+"""A real chat model as the judge. Skipped unless its server is named (tests/servers/vllm_cpu.sh starts vLLM, and
+llama_cpp.sh llama.cpp's server):
 
 AFT_TEST_JUDGE=http://localhost:8000/v1 pytest -s tests/servers/test_judge.py
 
@@ -14,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 import pytest
 
 from aft.errors import SettingsError, StoreError
 from aft.feedback.judge import rate_with_server
 from aft.feedback.judge_settings import JudgeSettings
+from aft.server import at
 from aft.tasks import Question, pocket
 
 URL = os.environ.get("AFT_TEST_JUDGE", "")
@@ -101,8 +104,13 @@ def test_a_killed_run_keeps_its_ratings_and_asks_for_the_others_alone(tmp_path: 
     assert report["reused"] >= lines
 
 
-def test_another_model_and_a_wrong_port_are_told_apart(tmp_path: Path) -> None:
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    if at(httpx.get(f"{URL}/models").json(), "data", 0, "owned_by") == "llamacpp":
+        pytest.skip("llama.cpp's server has one model, and answers for any name")
     with pytest.raises(SettingsError, match="has no chat model another"):
         ask(responses().head(1), ASKED, replace(JUDGE, model="another"), tmp_path)
+
+
+def test_a_wrong_port_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nothing answers there"):
         ask(responses().head(1), ASKED, replace(JUDGE, base_url="http://localhost:9/v1"), tmp_path)
