@@ -190,7 +190,7 @@ def labelled(folder: Path, store: str, sampler: SamplerSettings) -> list[Path]:
     table = pd.read_parquet(folder / "questions.parquet")
     candidates = Shards(sorted((folder / "candidates").iterdir()))
     places = str(folder / "ratings"), str(folder / store)
-    return label_and_rank(candidates, table, Labelling(judge="steps"), 0, *places, sampler)[0]
+    return list(label_and_rank(candidates, table, Labelling(judge="steps"), 0, *places, sampler)[0].paths)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from aft.locks import LOCKS, lock_of, locked
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.publish import publish, standing_for
 from aft.sealed import write_sealed
-from aft.shards import ShardStore, encode
+from aft.shards import Shards, ShardStore, encode
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_what_is_remembered_is_listed_by_its_kind_and_may_go(data: Path, caches:
 def test_shards_that_a_list_names_are_used(data: Path, caches: list[Path]) -> None:
     shards = [sampled(caches[1], seed) for seed in (0, 1)]
     dataset = SampleStoreDataset(filepath=str(data / "04_feature/pocket/seed_0/candidates.json"))
-    dataset.save(shards[0])
+    dataset.save(Shards(shards[0]))
     states = {entry.path: (entry.kind, entry.state) for entry in find_entries(data, caches)}
     assert states == {shards[0][0].parent: ("samples", "used"), shards[1][0].parent: ("samples", "unused")}
 
@@ -110,7 +110,7 @@ def test_shards_that_a_list_names_are_used(data: Path, caches: list[Path]) -> No
 def test_a_damaged_list_of_shards_is_told(damage: Callable[[str], str | None], data: Path, caches: list[Path]) -> None:
     """Else all that it names would be taken for unused."""
     listed = data / "04_feature/pocket/seed_0/candidates.json"
-    SampleStoreDataset(filepath=str(listed)).save(sampled(caches[1], 0))
+    SampleStoreDataset(filepath=str(listed)).save(Shards(sampled(caches[1], 0)))
     text = damage(listed.read_text(encoding="utf-8"))
     listed.unlink() if text is None else listed.write_text(text, encoding="utf-8")
     with pytest.raises(StoreError, match=r"candidates\.json (has changed|is missing).* name samples that are in use"):

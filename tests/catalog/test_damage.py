@@ -78,7 +78,7 @@ def written(tmp_path: Path) -> Callable[[str], tuple[Callable[[], Any], Path]]:
         kind, content = KINDS[name]
         if name == "candidates.json":
             (tmp_path / "shard.parquet").write_bytes(SHARD)
-            content = [tmp_path / "shard.parquet"]
+            content = Shards([tmp_path / "shard.parquet"])
         dataset = kind(str(path))
         if name == "seed_0.parquet":
             dataset.save({"seed_0": TABLE})

@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 
 from aft.catalog.sample_store import SampleStoreDataset
 from aft.files import hash_file
-from aft.shards import ShardStore, encode
+from aft.shards import Shards, ShardStore, encode
 
 
 def rows(content: str) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def dataset(tmp_path: Path) -> SampleStoreDataset:
 
 
 def test_rows_come_in_the_order_of_the_shards(tmp_path: Path, dataset: SampleStoreDataset) -> None:
-    dataset.save(sampled(tmp_path / "data" / "store"))
+    dataset.save(Shards(sampled(tmp_path / "data" / "store")))
     table = dataset.load().table()
     assert table["question_id"].tolist() == ["b/0", "b/1", "a/0", "a/1"]
     assert table.index.tolist() == [0, 1, 2, 3]
@@ -40,7 +40,7 @@ def test_nothing_sampled_is_told(dataset: SampleStoreDataset) -> None:
     assert not dataset.exists()
     with pytest.raises(DatasetError, match="is missing; run sample_cots, which makes it"):
         dataset.load()
-    dataset.save([])  # there was no question to answer
+    dataset.save(Shards())  # there was no question to answer
     assert dataset.load().table().empty
 
 
@@ -50,7 +50,7 @@ def test_only_the_very_shards_that_were_listed_are_loaded(
 ) -> None:
     """The last case is a store that was made anew with other content: whole, but not what the list was made of."""
     shards = sampled(tmp_path / "data" / "store")
-    dataset.save(shards)
+    dataset.save(Shards(shards))
     if damage == "removed":
         shards[1].unlink()
     elif damage == "changed":
@@ -65,7 +65,7 @@ def test_only_the_very_shards_that_were_listed_are_loaded(
 
 
 def test_the_data_folder_may_be_moved(tmp_path: Path, dataset: SampleStoreDataset) -> None:
-    dataset.save(sampled(tmp_path / "data" / "store"))
+    dataset.save(Shards(sampled(tmp_path / "data" / "store")))
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     moved = SampleStoreDataset(filepath=str(tmp_path / "elsewhere" / "04_feature" / "candidates.json"))
     assert len(moved.load().table()) == 4
@@ -78,5 +78,5 @@ def test_a_layer_may_lie_on_another_disk(tmp_path: Path, dataset: SampleStoreDat
     target.mkdir(parents=True)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / linked).symlink_to(target)
-    dataset.save(sampled(tmp_path / "data" / "store"))
+    dataset.save(Shards(sampled(tmp_path / "data" / "store")))
     assert len(dataset.load().table()) == 4

@@ -19,14 +19,14 @@ from aft.feedback.ratings import RatingsFile, with_ratings
 
 
 def feedback(*keys: tuple[str, int]) -> pd.DataFrame:
-    table = pd.DataFrame(list(keys), columns=["question_id", "sample_index"])
-    return table.assign(response=[f"{question_id} {index}" for question_id, index in keys])
+    rows = [(question_id, index, f"{question_id} {index}", [index]) for question_id, index in keys]
+    return pd.DataFrame(rows, columns=["question_id", "sample_index", "response", "token_ids"])
 
 
 def read_ratings(path: Path, rows: pd.DataFrame) -> pd.Series:
     """The ratings of some rows in a file, of which the log tells."""
     file = RatingsFile(path)
-    ratings, counts = file.of(rows)
+    ratings, counts = file.of(rows, rows)
     file.tell(counts)
     return ratings
 

@@ -16,7 +16,8 @@ from aft.training.settings import Launch
 
 CHAIN = {"generate", "generate_other", "identify", "assess"}
 VARIANTS = ("rft", "aft", "aft_dc", "aft_bc")
-FROM_VFT = {"sample_cots", "generate_vft", "generate_other_vft", "identify_vft"}
+FROM_VFT = {"sample_cots", "label_and_rank", "generate_vft", "generate_other_vft", "identify_vft"}
+FROM_FEEDBACK = {f"{kind}_{name}" for kind in ("train", "generate", "generate_other", "identify") for name in VARIANTS}
 
 
 class Crew:
@@ -25,6 +26,7 @@ class Crew:
     def __init__(self, shares: Sequence[Any], rooms: Any, needed: Any) -> None:
         self.processes, self.asked, self.values, self.told, self.closed = len(shares), [], {}, {"a warning"}, False
         self.made: set[str] = set()
+        self.learnt: dict[str, Any] = {}
 
     def add(self, nodes: Sequence[Any], values: dict[str, Any]) -> None:
         self.asked += [node.name.rpartition(".")[-1] for node in nodes]
@@ -34,7 +36,7 @@ class Crew:
         return node.name in self.made
 
     def learn(self, outputs: dict[str, Any]) -> None:
-        self.values |= outputs
+        self.learnt |= outputs
 
     def close(self) -> None:
         self.closed = True
@@ -81,13 +83,13 @@ def come_to(hook: SideBySideHook, pipeline: Pipeline, name: str) -> None:
         hook.before_node_run(node, {})
         if node.name.rpartition(".")[-1] == name:
             return
-        hook.after_node_run(node, {})
+        hook.after_node_run(node, dict.fromkeys(node.outputs))
     raise AssertionError(name)
 
 
 def test_while_vft_is_trained_nothing_runs_beside_it_but_what_follows_is_waiting(start, whole):
     crew = start(whole, "train_vft")._crew
-    assert {*crew.asked} == FROM_VFT
+    assert {*crew.asked} == FROM_VFT | FROM_FEEDBACK
     assert "vft_model" not in crew.values and crew.values["train_questions"] == "train_questions"
 
 
@@ -103,11 +105,23 @@ def test_every_variant_waits_with_all_that_follows_from_it(start, whole):
 
 
 def test_what_another_node_has_to_make_of_it_first_is_not_run_beforehand(start, whole):
-    """The groups, and the feedback, which are made from samples in this process."""
-    assert {*start(whole, "sample_cots")._crew.asked} == FROM_VFT - {"sample_cots"}
+    """The groups that are assessed, which are made from VFT's answers in this process."""
+    assert {*start(whole, "sample_cots")._crew.asked} == (FROM_VFT | FROM_FEEDBACK) - {"sample_cots"}
 
 
-@pytest.mark.parametrize("node", ["load_questions", "prepare_base_model", "label_and_rank"])
+def test_figures_and_pages_are_drawn_beforehand_from_what_the_catalog_has(start, whole):
+    """As soon as all tables are there, and not from what a node gives, which is of one seed."""
+    hook = start(whole, "train_vft")
+    come_to(hook, whole, "measure_vft")
+    pages = {"draw_scores_binary", "draw_reliability_binary", "write_answers_binary"}
+    assert not pages & {*hook._crew.asked}
+    come_to(hook, whole, "write_report_binary")
+    pages |= {"compare_binary", "draw_accuracy_binary", "draw_training_binary"}
+    assert pages - {*hook._crew.asked} <= {"draw_accuracy_binary", "draw_training_binary"}
+    assert not any(name.endswith(("training_curve", "assessment")) for name in hook._crew.learnt)
+
+
+@pytest.mark.parametrize("node", ["load_questions", "prepare_base_model"])
 def test_before_there_is_a_choice_no_process_is_started(start, whole, node):
     assert start(whole, node)._crew is None
 
@@ -115,7 +129,15 @@ def test_before_there_is_a_choice_no_process_is_started(start, whole, node):
 def test_where_vft_is_missing_processes_are_started_at_once_and_begin_with_it(start, whole):
     """Their imports take seconds, and until VFT is trained there is nothing else to do."""
     assert start(whole, "load_questions", missing=["vft_model"])._crew.asked == []
-    assert {*start(whole, "train_vft", missing=["vft_model"])._crew.asked} == FROM_VFT | {"train_vft"}
+    assert {*start(whole, "train_vft", missing=["vft_model"])._crew.asked} == FROM_VFT | FROM_FEEDBACK | {"train_vft"}
+
+
+def test_while_vft_is_trained_elsewhere_this_process_does_what_it_has_to(whole, start):
+    """Such as making MLflow's database, once."""
+    hook = start(whole, "load_questions", missing=["vft_model"])
+    hook._meanwhile = lambda: hook._crew.asked.append("meanwhile")
+    come_to(hook, whole, "train_aft")
+    assert hook._crew.asked[0] == "train_vft" and hook._crew.asked.count("meanwhile") == 1
 
 
 def test_where_vft_is_there_no_process_is_started_at_once(start, whole):

@@ -22,7 +22,6 @@ from aft.pipelines.parameters import Evaluation, Labelling
 from aft.pipelines.tables import to_table
 from aft.reporting.answers import drawn
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
-from aft.shards import Shards
 from aft.tasks import Question
 from aft.training.settings import Objective, TrainingSettings
 
@@ -42,7 +41,7 @@ def test_variants_answer_on_the_cluster_unless_a_server_has_another_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("aft.sampling.run.sample_responses", lambda *given: asked.append(given[-1]))
+    monkeypatch.setattr("aft.sampling.run.sample_responses", lambda *given: asked.append(given[-1]) or [])
     evaluation = Evaluation(SamplingSettings(samples=1, greedy=True), ks=[1], level=0.95, resamples=10)
     questions: pd.DataFrame = to_table(pocket_questions)
     for answer in (nodes.generate, nodes.generate_others):
@@ -338,9 +337,8 @@ def test_test_questions_that_are_too_long_are_wrong_and_counted(
     ]
     questions = to_table(asked)
     evaluation = Evaluation(SamplingSettings(samples=2, greedy=True, max_new_tokens=24), ks=[2], resamples=10)
-    paths = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
-    greedy = nodes.generate_others(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
-    generations, others = Shards(paths), Shards(greedy)
+    generations = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
+    others = nodes.generate_others(pocket_directory, questions, evaluation, SamplerSettings(), 0, str(tmp_path))
     predicted = nodes.predict(generations, questions, 0, "id")["seed_0"]
     assert "2 of 6 questions were too long to be answered and count as wrong." in caplog.text
     tables = nodes.predict_others(others, questions, {"seed_0": lambda: predicted}, questions, 0, "id")["seed_0"]
@@ -370,8 +368,8 @@ def test_generations_in_many_shards_are_predicted_as_in_one(
         sampling = SamplingSettings(samples=2, greedy=True, max_new_tokens=4, block_size=block_size)
         evaluation, place = Evaluation(sampling, ks=[2]), str(tmp_path / str(block_size))
         shards = nodes.generate(pocket_directory, questions, evaluation, SamplerSettings(), 0, place)
-        assert len(shards) == 6 // block_size
-        return nodes.predict(Shards(shards), questions, 0, "id")["seed_0"]
+        assert len(shards.paths) == 6 // block_size
+        return nodes.predict(shards, questions, 0, "id")["seed_0"]
 
     pd.testing.assert_frame_equal(predicted(2), predicted(6))
 

@@ -62,7 +62,9 @@ def label(
         sampler: SamplerSettings = HERE,
     ) -> tuple[list[Path], dict[str, Any]]:
         monkeypatch.setattr(nodes, "_ROWS", rows)
-        return label_and_rank(candidates, to_table(asked), labelling, 0, str(tmp_path), str(tmp_path / cache), sampler)
+        places = str(tmp_path), str(tmp_path / cache)
+        made, summary = label_and_rank(candidates, to_table(asked), labelling, 0, *places, sampler)
+        return list(made.paths), summary
 
     return of
 
@@ -103,6 +105,18 @@ def test_other_answers_tasks_and_settings_are_labelled_anew(
         path.write_text(json.dumps(row) + "\n", encoding="utf-8")
         rated, _ = label(Labelling(judge="file", ratings_file=str(path)))
         assert Shards(rated).table()["rating"].dropna().tolist() == [rating]
+
+
+def test_a_rating_of_a_duplicate_is_one_of_the_row_that_stands_for_it(
+    label: Label, pocket_questions: list[Question], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Samples 1 and 2 are equal: rated 3 and 4, their row has 3.5; without de-duplication both rows have it."""
+    path, asked = tmp_path / "ratings.csv", pocket_questions[0].question_id
+    path.write_text(f"question_id,sample_index,rating\n{asked},1,3\n{asked},2,4\n", encoding="utf-8")
+    for deduplicate in (True, False):
+        rated, _ = label(Labelling(judge="file", ratings_file=str(path), deduplicate=deduplicate))
+        assert Shards(rated).table()["rating"].dropna().tolist() == [3.5] * (1 if deduplicate else 2)
+    assert "unknown" not in caplog.text.replace("0 of its rows are of unknown", "")
 
 
 def test_what_a_file_does_not_rate_is_told_once_for_all_shards(

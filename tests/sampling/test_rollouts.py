@@ -34,7 +34,7 @@ def imported(tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions:
             *(SamplerSettings(), 3, str(tmp_path / "cache"), str(tmp_path / "rows_{seed}.jsonl")),
             [question.content_hash for question in held_out],
         )
-        return candidates(pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True))
+        return candidates(shards.table())
 
     return of
 

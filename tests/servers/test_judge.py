@@ -7,6 +7,7 @@ The model is called "served". It need not judge well, nor always in the form tha
 or counted as malformed. What was measured is printed.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
-import httpx
 import pandas as pd
 import pytest
 
@@ -105,7 +106,9 @@ def test_a_killed_run_keeps_its_ratings_and_asks_for_the_others_alone(tmp_path: 
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    if at(httpx.get(f"{URL}/models").json(), "data", 0, "owned_by") == "llamacpp":
+    with urlopen(f"{URL}/models") as listed:
+        owner = at(json.load(listed), "data", 0, "owned_by")
+    if owner == "llamacpp":
         pytest.skip("llama.cpp's server has one model, and answers for any name")
     with pytest.raises(SettingsError, match="has no chat model another"):
         ask(responses().head(1), ASKED, replace(JUDGE, model="another"), tmp_path)

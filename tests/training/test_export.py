@@ -17,7 +17,6 @@ from aft.pipelines.parameters import Labelling
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.tables import to_table
 from aft.sampling.settings import SamplerSettings, SamplingSettings
-from aft.shards import Shards
 from aft.tasks import Question, pocket
 from aft.training.examples import build_examples
 from aft.training.export import SHAPES, export_feedback
@@ -34,10 +33,10 @@ def label(tmp_path: Path, pocket_directory: ModelDirectory, pocket_questions: li
         path, asked = tmp_path / "rows.jsonl", to_table(pocket_questions[:4])
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         options = (None, SamplingSettings(1), SamplerSettings(), 0, str(tmp_path / "cache"), str(path))
-        shards = sample_cots(pocket_directory, asked, *options)
+        candidates = sample_cots(pocket_directory, asked, *options)
         caches = (str(tmp_path / "ratings"), str(tmp_path / "cache"))
-        made, summary = label_and_rank(Shards(shards), asked, Labelling(**labelling), 0, *caches)
-        return Shards(made).table(), summary
+        made, summary = label_and_rank(candidates, asked, Labelling(**labelling), 0, *caches)
+        return made.table(), summary
 
     return of
 

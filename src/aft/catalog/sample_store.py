@@ -1,4 +1,4 @@
-"""A Kedro dataset for a table in shards: it saves the list of them, and loads a handle on them."""
+"""A Kedro dataset for a table in shards: of the handle on them it saves their list, from which it is loaded."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from aft.sealed import check_seal, write_sealed
 from aft.shards import Shards
 
 
-class SampleStoreDataset(AbstractDataset[list[Path], Shards]):
+class SampleStoreDataset(AbstractDataset[Shards, Shards]):
     """A file that names the shards of one finished run of a stage, with their hashes; the shards stay in their store.
 
     The file itself is sealed.
@@ -37,9 +37,11 @@ class SampleStoreDataset(AbstractDataset[list[Path], Shards]):
             )
         return Shards(tuple(shards))
 
-    def save(self, data: list[Path]) -> None:
+    def save(self, data: Shards) -> None:
         """Name the shards of a finished run, relative to the file."""
-        shards = [{"path": os.path.relpath(shard.resolve(), self._home), "sha256": hash_file(shard)} for shard in data]
+        shards = [
+            {"path": os.path.relpath(shard.resolve(), self._home), "sha256": hash_file(shard)} for shard in data.paths
+        ]
         text = json_text({"shards": shards})
         write_sealed(self._filepath, lambda staged: staged.write_text(text, encoding="utf-8"))
 

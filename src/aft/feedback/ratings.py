@@ -47,7 +47,7 @@ def with_ratings(feedback: pd.DataFrame, ratings: pd.Series) -> pd.DataFrame:
 class RatingsFile:
     """The ratings in a .csv, .jsonl or .parquet file, with hashes of the responses that they are of; no text.
 
-    The file has `question_id`, `sample_index` and `rating`, in any order of rows; several ratings of one candidate are
+    The file has `question_id`, `sample_index` and `rating`, in any order of rows; several ratings of one response are
     averaged, on whatever scale. With a column `response` every rating must be of the very text that it is joined to.
     Raises `DataError` for a file that is missing, empty or of another kind, and for the first row without these three,
     with another rating than a finite number, with more or fewer fields than are named, or with one of them twice; the
@@ -61,15 +61,22 @@ class RatingsFile:
             self.n_rows += 1
             self._given.setdefault(key, []).append((rating, None if response is None else _hash(response)))
 
-    def of(self, feedback: pd.DataFrame) -> tuple[pd.Series, dict[str, int]]:
+    def of(self, feedback: pd.DataFrame, candidates: pd.DataFrame) -> tuple[pd.Series, dict[str, int]]:
         """The ratings of the rows of `feedback`, in its index, NaN = unrated, and their counts for `tell`.
 
+        A rating counts for all `candidates` of its question with the same tokens, of which the feedback may have one.
         Raises `DataError` if one is of another text.
         """
-        ratings, used = [], 0
-        rows = zip(feedback["question_id"], feedback["sample_index"].map(int), feedback["response"], strict=True)
-        for question_id, sample_index, response in rows:
-            given = self._given.get((question_id, sample_index), [])
+        ratings, used = [], set[tuple[str, int]]()
+        tokens = zip(candidates["question_id"], candidates["token_ids"].map(tuple), strict=True)
+        alike: dict[tuple[str, tuple[int, ...]], list[tuple[str, int]]] = {}
+        for key, sample_index in zip(tokens, candidates["sample_index"].map(int), strict=True):
+            alike.setdefault(key, []).append((key[0], sample_index))
+        columns = (feedback["question_id"], feedback["sample_index"], feedback["response"])
+        for question_id, sample_index, response, ids in zip(*columns, feedback["token_ids"].map(tuple), strict=True):
+            keys = alike[question_id, ids]
+            used.update(keys)
+            given = [one for key in keys for one in self._given.get(key, ())]
             if any(text not in (None, _hash(response)) for _, text in given):
                 raise DataError(
                     f"{self.path} rates another response than sample {sample_index} of {question_id}, as if it was "
@@ -77,9 +84,9 @@ class RatingsFile:
                 )
             # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
             ratings.append(math.fsum(rating for rating, _ in given) / len(given) if given else math.nan)
-            used += len(given)
         found = pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
-        return found, {"candidates": len(found), "unrated": int(found.isna().sum()), "rows_used": used}
+        rows_used = sum(len(self._given.get(key, ())) for key in used)
+        return found, {"candidates": len(found), "unrated": int(found.isna().sum()), "rows_used": rows_used}
 
     def tell(self, counts: Mapping[str, int]) -> None:
         """Log the sums of the counts of `of`: candidates without a rating, and ratings of unknown candidates."""

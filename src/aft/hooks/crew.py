@@ -85,7 +85,7 @@ class Crew:
 
     def _next(self) -> tuple[Node, dict[str, Any]] | None:
         """The first node that can be run, which is under way from here on, and its inputs."""
-        known = {**self._values, **self._outputs}
+        known = {**self._outputs, **self._values}  # as the catalog has it, where it was there
         for node in self._waiting:
             if known.keys() >= set(node.inputs):
                 self._waiting.remove(node)

@@ -60,6 +60,14 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
             yield client, experiment_id
 
 
+def is_to_be_made(uri: str) -> bool:
+    """Whether the address is of a file that is not there; raises `SettingsError` for one that cannot be."""
+    with explained(uri):
+        check_file(uri)
+        file = database_file(uri)
+    return file is not None and not file.exists()
+
+
 def reason(error: Exception, uri: str) -> str:
     """What an error says, short, on one line, and without credentials, SQL statements and addresses to read more."""
     text = re.split(r"\s*(?:\[SQL: |\(Background on this error)", str(error).replace(uri, without_credentials(uri)))[0]

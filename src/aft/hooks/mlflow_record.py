@@ -65,13 +65,13 @@ class RunRecord:
 
     def open_child(self, node: Node) -> None:
         """Open the child run that the node's tag names; children are opened when their first node starts."""
-        child = _child_of(node)
+        child = child_of(node)
         if child is None or child in self.opened:
             return
         self.opened.add(child)
         kind, variant = child
         tags = {"mlflow.parentRunId": self.parent, "kind": kind, "variant": variant, "seed": str(self.seed)}
-        began = _now()
+        began = milliseconds()
 
         def create() -> None:
             run = self.client.create_run(
@@ -89,7 +89,7 @@ class RunRecord:
 
     def log(self, name: str, data: Any, node: Node) -> None:
         """Record a dataset that was saved, and finish the child run if it was the last one that it waited for."""
-        child = _child_of(node)
+        child = child_of(node)
         if isinstance(data, ModelDirectory):
             tags = {"model_fingerprint" if child else f"model_fingerprint.{name}": data.fingerprint}
             warnings = enumerate(kept_warnings(data.path), start=1)
@@ -155,27 +155,28 @@ class RunRecord:
             self._terminate(child, "FINISHED")
 
     def _terminate(self, child: Child | None, status: str) -> None:
-        self._write(child, partial(self.client.set_terminated, status=status, end_time=_now()))
+        self._write(child, partial(self.client.set_terminated, status=status, end_time=milliseconds()))
 
 
 def open_record(
-    run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol, uri: str, experiment: str
+    run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol, uri: str, experiment: str, began: int
 ) -> RunRecord | None:
-    """Open the parent run; None, with a warning, if MLflow cannot be used in the middle of a study.
+    """Open the parent run, which began then; None, with a warning, if MLflow cannot be used in the midst of a study.
 
     Raises `SettingsError` if the catalog asks for what is not known, and `SettingsError` or `StoreError` if the
     tracking server or file cannot be used where no run of a study has used it before.
     """
     project = Path(run_params["project_path"])
     parameters = catalog.load("parameters") | asked_of(catalog)
-    kinds = _kinds(pipeline, catalog)
+    kinds = kinds_of(pipeline, catalog)
     try:
         with connected(uri, experiment, project) as (client, experiment_id):
             alive = be_alive(project, uri, experiment_id)
             tags = {"seed": str(parameters["seed"]), "aft_version": __version__, **source_tags(project), **alive.tags}
             if PARENT in os.environ:
                 tags["mlflow.parentRunId"] = os.environ[PARENT]
-            parent = client.create_run(experiment_id, tags=tags, run_name=_run_name(run_params, parameters))
+            name = _run_name(run_params, parameters)
+            parent = client.create_run(experiment_id, start_time=began, tags=tags, run_name=name)
     except (SettingsError, StoreError) as error:
         if PARENT not in os.environ:
             raise
@@ -202,7 +203,8 @@ def _run_name(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> s
     return f"{pipelines}@{where} seed {parameters['seed']}"
 
 
-def _child_of(node: Node) -> Child | None:
+def child_of(node: Node) -> Child | None:
+    """The child run that a node belongs to, None if to the parent."""
     for tag in node.tags:
         if tag.startswith("run."):
             _, kind, variant = tag.split(".", 2)
@@ -213,13 +215,13 @@ def _child_of(node: Node) -> Child | None:
 def _outputs_by_child(pipeline: Pipeline) -> dict[Child, set[str]]:
     outputs: dict[Child, set[str]] = {}
     for node in pipeline.nodes:
-        child = _child_of(node)
+        child = child_of(node)
         if child:
             outputs.setdefault(child, set()).update(node.outputs)
     return outputs
 
 
-def _kinds(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
+def kinds_of(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
     """What the catalog declares for each dataset that is written; raises `SettingsError` for an unknown kind."""
     kinds = {}
     for name in sorted({output for node in pipeline.nodes for output in node.outputs}):
@@ -247,7 +249,7 @@ def _metrics(values: Mapping[str, Any], step: int = 0) -> "Iterator[Metric]":
     """Metrics of the finite numbers among `values`."""
     from mlflow.entities import Metric
 
-    now = _now()
+    now = milliseconds()
     for key, value in values.items():
         if math.isfinite(value):
             yield Metric(key, float(value), now, step)
@@ -274,6 +276,6 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
-def _now() -> int:
+def milliseconds() -> int:
     """The time as MLflow has it, in milliseconds."""
     return int(time.time() * 1000)

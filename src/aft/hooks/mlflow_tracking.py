@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aft.errors import IncompleteRecord, SettingsError
+from aft.errors import AftError, IncompleteRecord, SettingsError
+from aft.hooks.mlflow_connection import is_to_be_made
 from aft.hooks.mlflow_database import address_of
-from aft.hooks.mlflow_record import RunRecord, open_record
+from aft.hooks.mlflow_record import RunRecord, child_of, kinds_of, milliseconds, open_record
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,19 @@ def read_settings(context: KedroContext) -> MlflowSettings:
 
 
 class MlflowTrackingHook:
-    """Opens the record when a run starts, feeds it, and closes it however the run ends."""
+    """Opens the record when a run starts, feeds it, and closes it however the run ends.
+
+    Where MLflow's database is still to be made, which takes seconds, the record is opened as soon as it has a child, or
+    before that while the run waits for another process: training need not wait for it.
+    """
 
     missing = 0  # how many records of the last run are not in MLflow
 
     def __init__(self) -> None:
         self._settings: MlflowSettings | None = None
         self._record: RunRecord | None = None
+        self._opening: Callable[[], RunRecord | None] | None = None  # of a record that is not opened yet
+        self._saved: list[tuple[str, Any, Node]] = []  # until then
         self._untracked = False
 
     @hook_impl
@@ -73,10 +81,22 @@ class MlflowTrackingHook:
         """
         self._close("KILLED")  # what an interrupted run in the same process left behind
         self.missing, self._untracked = 0, False
+        self._opening, self._saved = None, []
         if self._settings is None or not self._settings.enabled:
             return
+        kinds_of(pipeline, catalog)  # refuses an unknown one
         uri = self._settings.uri(Path(run_params["project_path"]))
-        self._record = open_record(run_params, pipeline, catalog, uri, self._settings.experiment)
+        given = run_params, pipeline, catalog, uri, self._settings.experiment
+        self._opening = partial(open_record, *given, began=milliseconds())
+        if not is_to_be_made(uri):
+            self.open()
+
+    def open(self) -> None:
+        """Open the record, if it still is to be; raises `SettingsError` if that is not possible."""
+        if self._opening is None:
+            return
+        opening, self._opening = self._opening, None
+        self._record = opening()
         if self._record is None:
             self._untracked = True
             return
@@ -84,17 +104,24 @@ class MlflowTrackingHook:
         atexit.register(self._close, "KILLED")
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _exit)
+        for name, data, node in self._saved:
+            self._record.log(name, data, node)
+        self._saved.clear()
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Open the child run of the node, unless it is open already."""
+        if child_of(node) is not None:
+            self.open()
         if self._record is not None:
             self._record.open_child(node)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Record what the catalog declares about the dataset."""
-        if self._record is not None:
+        if self._opening is not None:
+            self._saved.append((dataset_name, data, node))
+        elif self._record is not None:
             self._record.log(dataset_name, data, node)
 
     @hook_impl(wrapper=True)
@@ -103,6 +130,7 @@ class MlflowTrackingHook:
 
         Raises `IncompleteRecord`, for the command's exit status.
         """
+        self.open()
         self._close("FINISHED")
         result = yield
         if self._untracked:
@@ -114,6 +142,10 @@ class MlflowTrackingHook:
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Close the record: a node failed."""
+        try:
+            self.open()
+        except AftError as error:  # what the node said comes first
+            logger.warning("The run is not recorded. %s", error)
         self._close("FAILED")
 
     def _close(self, status: str) -> None:

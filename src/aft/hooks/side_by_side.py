@@ -13,7 +13,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -28,8 +28,11 @@ from aft.directories import announced
 from aft.hooks.crew import Crew
 from aft.machine import THREADS, share_cores, shares_of, usual_jobs, visible_devices
 from aft.pipelines.align_train.nodes import train_variant
-from aft.pipelines.evaluate.nodes import ROOMS, assess, generate, generate_others, identify
-from aft.pipelines.parameters import MACHINE
+from aft.pipelines.evaluate import nodes as evaluate
+from aft.pipelines.evaluate.nodes import ROOMS
+from aft.pipelines.evaluate.report import write_answers
+from aft.pipelines.label_and_rank.nodes import label_and_rank
+from aft.pipelines.parameters import MACHINE, Labelling
 from aft.pipelines.sample_cots.nodes import sample_cots
 from aft.pipelines.vft_train.nodes import train_vft
 from aft.sampling.settings import SamplerSettings
@@ -38,15 +41,27 @@ from aft.training.settings import Launch
 logger = logging.getLogger(__name__)
 
 _TRAINING = (train_vft, train_variant)
-_LONG = (*_TRAINING, sample_cots, generate, generate_others, assess)  # what they make is kept
+_LONG = (  # what they make is kept
+    *(*_TRAINING, sample_cots, label_and_rank),
+    *(evaluate.generate, evaluate.generate_others, evaluate.assess),
+)
+_PAGES = (  # and what these make, but nobody reads it
+    *(evaluate.compare, write_answers),
+    *(evaluate.draw_accuracy, evaluate.draw_scores, evaluate.draw_reliability, evaluate.draw_training),
+)
 _NEEDED = ("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")  # takes seconds
-_BEFOREHAND = (*_LONG, identify)  # of these, others read a model or an identity, which are saved as they are
+_NEEDED_TO_DRAW = ("aft.reporting.figures",)  # a second more
+_AS_THEY_ARE = {  # what nodes may hand on beforehand: the catalog has it as they give it
+    *("vft_model", "model", "candidates", "feedback", "generations", "other_generations", "identity")
+}
 
 
 class SideBySideHook:
     """Has a crew run nodes before their turn, from the first node on that has to make something."""
 
-    def __init__(self) -> None:
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """While the first node is made elsewhere, this process does what it is to do `meanwhile`."""
+        self._meanwhile = meanwhile
         self._open = ExitStack()
         self._crew: Crew | None = None
 
@@ -63,7 +78,9 @@ class SideBySideHook:
         sampler = read(SamplerSettings, parameters.get("sampler", {}), "sampler")
         if self._limit == 1 or not launch.alone or sampler.cluster:
             return
-        self._long = [one for one in _LONG if one is not sample_cots or sampler.engine == "local"]
+        labelling = read(Labelling, parameters.get("labelling", {}), "labelling")
+        at_servers = {sample_cots: sampler.engine == "server", label_and_rank: labelling.judge == "openai"}
+        self._long = [one for one in _LONG if not at_servers.get(one)]
         self._open.enter_context(announced(self._share))
         atexit.register(self._close)  # Kedro tells hooks of no Ctrl-C
         self._open.callback(atexit.unregister, self._close)
@@ -77,7 +94,9 @@ class SideBySideHook:
         self._rest = self._rest[self._rest.index(node) + 1 :]
         self._here, self._inputs = node, inputs
         if self._crew is not None:
-            if not self._asked and node.func in self._long:
+            if self._asked:
+                self._share()  # what the nodes before it gave may be all that others need
+            elif node.func in self._long:
                 self._hand_over(self._crew)
             self._silence.on = self._crew.turn_of(node)
 
@@ -86,7 +105,7 @@ class SideBySideHook:
         """Others may wait for what the node gives."""
         if self._crew is not None:
             self._silence.on = False
-            self._crew.learn(outputs if node.func in _BEFOREHAND else {})
+            self._crew.learn({name: outputs[name] for name in _handed_on(outputs)})
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -107,7 +126,8 @@ class SideBySideHook:
         self._asked.add(self._here.name)
         crew.add([self._here], self._inputs)
         self._share()
-        for name in _NEEDED:
+        self._meanwhile()
+        for name in (*_NEEDED, *_NEEDED_TO_DRAW):
             importlib.import_module(name)
 
     def _share(self) -> None:
@@ -117,20 +137,21 @@ class SideBySideHook:
         read = {name for node in long for name in node.inputs}
         if self._crew is None and sum(read.isdisjoint(node.outputs) for node in long) > 1:  # not one after the other
             self._start(long)
-        if self._crew is not None:
-            new = [node for node in found if node.name not in self._asked]
+        new = [node for node in found if node.name not in self._asked]
+        if self._crew is not None and new:
             self._asked |= {node.name for node in new}
             self._crew.add(*self._with_inputs(new))
 
     def _beforehand(self) -> list[Node]:
         """The nodes after this one whose inputs are there, or come from this one or from such a node."""
         to_come = {name for node in (self._here, *self._rest) for name in node.outputs}
-        handed = set(self._here.outputs if self._here.func in _BEFOREHAND else ())
+        beforehand = (*self._long, *_PAGES, evaluate.identify)
+        handed = _handed_on(self._here.outputs if self._here.func in beforehand else ())
         found = []
         for node in self._rest:
-            if node.func in (*self._long, identify) and handed.issuperset(to_come.intersection(node.inputs)):
+            if node.func in beforehand and handed.issuperset(to_come.intersection(node.inputs)):
                 found.append(node)
-                handed.update(node.outputs)
+                handed |= _handed_on(node.outputs)
         return found
 
     def _with_inputs(self, nodes: list[Node]) -> tuple[list[Node], dict[str, Any]]:
@@ -162,6 +183,10 @@ class SideBySideHook:
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._silence)
             self._open.callback(handler.removeFilter, self._silence)
+
+
+def _handed_on(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.rpartition(".")[-1] in _AS_THEY_ARE}
 
 
 def _number(setting: str | int) -> int | None:

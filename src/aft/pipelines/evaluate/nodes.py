@@ -111,13 +111,14 @@ def generate(
     sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
-) -> list[Path]:
+) -> Shards:
     """The shards with the variant's greedy answer and its samples for every test question."""
     from aft.sampling.run import sample_responses
 
     questions, cache = to_questions(test_questions), Path(sample_cache)
     settings = evaluation.sampling
-    return sample_responses(model, questions, settings, seed, cache, "answer test questions", _for_variants(sampler))
+    label = "answer test questions"
+    return Shards(sample_responses(model, questions, settings, seed, cache, label, _for_variants(sampler)))
 
 
 def generate_others(
@@ -127,13 +128,14 @@ def generate_others(
     sampler: SamplerSettings,
     seed: int,
     sample_cache: str,
-) -> list[Path]:
+) -> Shards:
     """The shards with the variant's greedy answer to every question of the other sets."""
     from aft.sampling.run import sample_responses
 
     questions, cache = to_questions(other_questions), Path(sample_cache)
     settings = replace(evaluation.sampling, samples=0)
-    return sample_responses(model, questions, settings, seed, cache, "answer other sets", _for_variants(sampler))
+    label = "answer other sets"
+    return Shards(sample_responses(model, questions, settings, seed, cache, label, _for_variants(sampler)))
 
 
 def _for_variants(sampler: SamplerSettings) -> SamplerSettings:

@@ -50,7 +50,7 @@ def label_and_rank(
     rating_cache: str,
     sample_cache: str,
     sampler: SamplerSettings = _HERE,
-) -> tuple[list[Path], dict[str, Any]]:
+) -> tuple[Shards, dict[str, Any]]:
     """The shards of the feedback, in the order of those of the candidates, and its summary.
 
     Several that are missing are made on the cluster that samples, if there is one; a judge's server is asked from here.
@@ -97,7 +97,7 @@ def label_and_rank(
             "load they may be: remove %s to label again.",
             *(late, store.directory),
         )
-    return shards, summary | {"judge": labelling.judge} | _added(report for _, report in rated)
+    return Shards(shards), summary | {"judge": labelling.judge} | _added(report for _, report in rated)
 
 
 class _Unrated(NamedTuple):
@@ -181,7 +181,7 @@ class _Labeller:
         """The rating of every row by a judge that is no server, NaN where there is none, and the judge's report."""
         feedback, candidates, questions, _ = unrated
         if self.file is not None:
-            return self.file.of(feedback)
+            return self.file.of(feedback, candidates)
         match self.labelling.judge:
             case "steps":
                 ratings = rate_steps(feedback, questions)

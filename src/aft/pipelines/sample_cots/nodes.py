@@ -9,6 +9,7 @@ from aft.errors import SettingsError
 from aft.models.directory import ModelDirectory, open_model
 from aft.pipelines.tables import to_questions
 from aft.sampling.settings import SamplerSettings, SamplingSettings
+from aft.shards import Shards
 
 
 def sample_cots(
@@ -21,7 +22,7 @@ def sample_cots(
     sample_cache: str,
     candidates_from: str | None = None,
     held_out: Collection[str] = (),
-) -> list[Path]:
+) -> Shards:
     """The shards with k responses of the VFT model, or of another one, to every training question.
 
     With `candidates_from` nothing is sampled: they hold the responses in that file or folder, without those to
@@ -34,10 +35,11 @@ def sample_cots(
     questions = to_questions(train_questions)
     if candidates_from is not None:
         path = Path(candidates_from.replace("{seed}", str(seed)))
-        return import_responses(vft_model, path, questions, held_out, Path(sample_cache), sampling.block_size)
+        cache = Path(sample_cache)
+        return Shards(import_responses(vft_model, path, questions, held_out, cache, sampling.block_size))
     model = vft_model if sample_from is None else _other_model(sample_from, seed)
     label = "sample from vft" if sample_from is None else f"sample from {model.path.name}"
-    return sample_responses(model, questions, sampling, seed, Path(sample_cache), label, sampler)
+    return Shards(sample_responses(model, questions, sampling, seed, Path(sample_cache), label, sampler))
 
 
 def _other_model(sample_from: str, seed: int) -> ModelDirectory:
