@@ -17,6 +17,7 @@ from aft.feedback.label import label_responses, rank_binary
 from aft.models.directory import ModelDirectory
 from aft.models.tokens import encode_response
 from aft.pipelines.tables import to_table
+from aft.shards import Shards
 from aft.tasks import Question
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def export(
     with KedroSession.create(ROOT, env="smoke", conf_source=where[2], runtime_params=given) as session:
         catalog = cast(KedroSession, session).load_context().catalog
         rank_binary(labelled, deduplicate=True).to_parquet(tmp_path / "shard.parquet", index=False)
-        catalog.save("feedback", [tmp_path / "shard.parquet"])
+        catalog.save("feedback", Shards([tmp_path / "shard.parquet"]))
         catalog.save("train_questions", to_table(pocket_questions[:3]))
         catalog.save("held_out_hashes", ["0" * 16])
         catalog.save("vft_model", pocket_directory)

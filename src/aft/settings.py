@@ -36,7 +36,7 @@ logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No n
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
 _TRACKING = MlflowTrackingHook()
 _CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
-_HOLDERS = (SideBySideHook(meanwhile=_TRACKING.open), RunLockHook())
+_HOLDERS = (SideBySideHook(meanwhile=_TRACKING.begin), RunLockHook())
 HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), *_HOLDERS, *_CHECKS, RefusedStartHook(*_HOLDERS))
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.

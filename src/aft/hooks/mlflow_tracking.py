@@ -89,9 +89,9 @@ class MlflowTrackingHook:
         given = run_params, pipeline, catalog, uri, self._settings.experiment
         self._opening = partial(open_record, *given, began=milliseconds())
         if not is_to_be_made(uri):
-            self.open()
+            self.begin()
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Open the record, if it still is to be; raises `SettingsError` if that is not possible."""
         if self._opening is None:
             return
@@ -112,7 +112,7 @@ class MlflowTrackingHook:
     def before_node_run(self, node: Node) -> None:
         """Open the child run of the node, unless it is open already."""
         if child_of(node) is not None:
-            self.open()
+            self.begin()
         if self._record is not None:
             self._record.open_child(node)
 
@@ -130,7 +130,7 @@ class MlflowTrackingHook:
 
         Raises `IncompleteRecord`, for the command's exit status.
         """
-        self.open()
+        self.begin()
         self._close("FINISHED")
         result = yield
         if self._untracked:
@@ -143,7 +143,7 @@ class MlflowTrackingHook:
     def on_pipeline_error(self) -> None:
         """Close the record: a node failed."""
         try:
-            self.open()
+            self.begin()
         except AftError as error:  # what the node said comes first
             logger.warning("The run is not recorded. %s", error)
         self._close("FAILED")
