@@ -185,7 +185,7 @@ def test_a_client_that_raises_does_not_stop_the_run(method, error, project, run,
     assert said is not None and said.endswith("records are missing in MLflow.")
 
 
-@pytest.mark.parametrize("trouble", ["server away", "database locked"])
+@pytest.mark.parametrize("trouble", ["server away", "no file", "database locked"])
 def test_a_run_in_the_middle_of_a_study_is_complete_without_mlflow(trouble, project, run, monkeypatch):
     """Only the study's own start needs MLflow."""
     monkeypatch.setenv(PARENT, "0123")
@@ -193,6 +193,8 @@ def test_a_run_in_the_middle_of_a_study_is_complete_without_mlflow(trouble, proj
     if trouble == "server away":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    elif trouble == "no file":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///:memory:")
     else:
         monkeypatch.setattr("aft.hooks.mlflow_database._PATIENCE_S", 0.02)
         lock.hold()

@@ -191,6 +191,8 @@ def test_there_are_as_many_processes_as_asked_for_but_no_more_than_variants(star
 def test_what_was_told_beforehand_is_not_told_again_and_the_end_closes_all(start, whole):
     hook, seen = start(whole, "train_aft"), []
     crew = hook._crew
+    record = logging.LogRecord("aft.any", logging.INFO, "", 0, "a summary", None, None)
+    assert logging.getLogger().handlers[0].filter(record)  # of a node that this process runs before its turn
     crew.made = {node.name for node in whole.nodes if node.name.endswith("train_rft")}
     handler = logging.getLogger().handlers[0]
     come_to(hook, whole, "train_rft")
@@ -198,10 +200,11 @@ def test_what_was_told_beforehand_is_not_told_again_and_the_end_closes_all(start
         ("aft.directories", logging.INFO, "Reusing"),
         ("aft.directories", logging.WARNING, "new"),
         ("aft.any", logging.WARNING, "a warning"),
+        ("aft.any", logging.INFO, "a summary"),
     ):
         record = logging.LogRecord(name, level, "", 0, message, None, None)
         seen.append((message, bool(handler.filter(record))))
-    assert seen == [("Reusing", False), ("new", True), ("a warning", False)]
+    assert seen == [("Reusing", False), ("new", True), ("a warning", False), ("a summary", False)]
     hook.on_pipeline_error()
     assert crew.closed and handler.filter(
         logging.LogRecord("aft.directories", logging.INFO, "", 0, "Reusing", None, None)

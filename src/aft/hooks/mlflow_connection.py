@@ -61,10 +61,13 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
 
 
 def is_to_be_made(uri: str) -> bool:
-    """Whether the address is of a file that is not there; raises `SettingsError` for one that cannot be."""
-    with explained(uri):
-        check_file(uri)
-        file = database_file(uri)
+    """Whether the address is of a file that is not there and can be: what else is wrong, `connected` says at once."""
+    try:
+        with explained(uri):
+            check_file(uri)
+            file = database_file(uri)
+    except SettingsError:
+        return False
     return file is not None and not file.exists()
 
 

@@ -96,6 +96,7 @@ class MlflowTrackingHook:
         if self._opening is None:
             return
         opening, self._opening = self._opening, None
+        saved, self._saved = self._saved, []
         self._record = opening()
         if self._record is None:
             self._untracked = True
@@ -104,9 +105,8 @@ class MlflowTrackingHook:
         atexit.register(self._close, "KILLED")
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _exit)
-        for name, data, node in self._saved:
+        for name, data, node in saved:
             self._record.log(name, data, node)
-        self._saved.clear()
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:

@@ -196,11 +196,14 @@ def _number(setting: str | int) -> int | None:
 class _Silence(logging.Filter):
     """While it is on: keeps back what was told already, and that something is reused."""
 
-    def __init__(self, told: Collection[str]) -> None:
+    def __init__(self, told: set[str]) -> None:
         super().__init__()
         self.told, self.on = told, False
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be seen."""
+        if not self.on:
+            self.told.add(record.getMessage())  # of a node that this process runs before its turn, too
+            return True
         reused = record.name == "aft.directories" and record.levelno == logging.INFO
-        return not (self.on and (reused or record.getMessage() in self.told))
+        return not (reused or record.getMessage() in self.told)
