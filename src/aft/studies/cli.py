@@ -83,19 +83,24 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
 
 
 @studies.command("document")
+@click.argument("names", nargs=-1)
 @click.option(
     "--output", type=click.Path(path_type=Path, resolve_path=True), help="By default the project's docs/results.md."
 )
 @at_workplace
-def document_studies(place: "Workplace", output: Path | None) -> None:
-    """Write one page from the files of all finished studies; OUTPUT_reading.md, if there, stands before the tables."""
+def document_studies(place: "Workplace", names: tuple[str, ...], output: Path | None) -> None:
+    """Write one page from the files of the finished studies of NAMES, by default of all.
+
+    OUTPUT_reading.md, if there, stands before the tables.
+    """
     from aft.files import write_atomically
     from aft.reporting.study_pages import document
 
     output = output or place.project / "docs/results.md"
     own = output.with_name(f"{output.stem}_reading.md")
     reading = own.read_text(encoding="utf-8") if own.is_file() else ""
-    text = document(place.studies, _read(place), output.parent / "figures", output.parent, reading)
+    chosen = _chosen(names or ("all",), list(_read(place)))
+    text = document(place.studies, chosen, output.parent / "figures", output.parent, reading)
     write_atomically(output, lambda staged: staged.write_text(text, encoding="utf-8"))
     click.echo(f"Written: {place.shown(output)}")
 
