@@ -194,7 +194,7 @@ def test_training_and_scoring_leave_out_the_same_tokens(
         (example,) = build_examples([question], [], tokenizer, Objective(), 500)
         assert example.target_lengths == [counted]
         (score,) = score_responses(
-            *(model, rows, {question.question_id: question}, "score", "float32", tmp_path / "scores"), token_budget=999
+            *(model, rows, {question.question_id: question}, "float32", tmp_path / "scores"), token_budget=999
         )
         prompt, first = encode_question(tokenizer, question), len(ids) - counted
         assert score == pytest.approx(naive_score(model.model(), [*prompt, *ids[:first]], ids[first:]), abs=1e-5)

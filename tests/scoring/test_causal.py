@@ -78,7 +78,7 @@ def test_training_scoring_and_sampling_refuse_it(encoder: ModelDirectory, pocket
     rows = pd.DataFrame({"question_id": [pocket_questions[0].question_id], "sample_index": 0, "token_ids": [[5, 1]]})
     questions = {question.question_id: question for question in pocket_questions}
     with pytest.raises(ModelError, match="no causal language model"):
-        score_responses(encoder, rows, questions, "test", "float32", tmp_path / "scores", token_budget=99)
+        score_responses(encoder, rows, questions, "float32", tmp_path / "scores", token_budget=99)
     with pytest.raises(ModelError, match="no causal language model"):
         token_logprobs(encoder, pocket_questions[0], [[5, 1]])
     with pytest.raises(ModelError, match="no causal language model"):

@@ -39,7 +39,7 @@ def scored(pocket_directory, by_id, tmp_path):
 
     def run(rows, model=pocket_directory, precision="float32", questions=by_id, budget=8192, **how):
         store = tmp_path / "scores"
-        return score_responses(model, rows, questions, "test", precision, store, token_budget=budget, **how)
+        return score_responses(model, rows, questions, precision, store, token_budget=budget, **how)
 
     return run
 
@@ -252,7 +252,5 @@ def test_scores_that_are_not_finite_are_not_kept(table, pocket_directory, by_id,
         model.get_input_embeddings().weight.fill_(float("nan"))
     save_model(model, pocket_tokenizer, tmp_path / "broken")
     with pytest.raises(NumericalError, match="scores that are not finite, pocket/train/"):
-        score_responses(
-            open_model(tmp_path / "broken"), table, by_id, "test", "float32", tmp_path / "scores", token_budget=99
-        )
+        score_responses(open_model(tmp_path / "broken"), table, by_id, "float32", tmp_path / "scores", token_budget=99)
     assert not [path for path in (tmp_path / "scores").iterdir() if path.is_dir() and not path.name.startswith(".")]

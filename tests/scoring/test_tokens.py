@@ -37,7 +37,7 @@ def test_the_mean_is_the_score(pocket_directory, pocket_questions, tmp_path):
     assert all(row.dtype == np.float64 and (row <= 0).all() for row in found)
     table = pd.DataFrame({"question_id": question.question_id, "sample_index": range(4), "token_ids": responses})
     by_id = {question.question_id: question}
-    expected = score_responses(pocket_directory, table, by_id, "test", "float32", tmp_path, token_budget=8192)
+    expected = score_responses(pocket_directory, table, by_id, "float32", tmp_path, token_budget=8192)
     assert [row.mean() for row in found] == pytest.approx(expected.tolist(), abs=1e-5)
 
 

@@ -49,16 +49,15 @@ def alignment_loss(
     loss and still counts in its mean.
 
     Args:
-        scores_Q_K: mean token log-probability of each response, in nats, <= 0. Computed in float64 if given
-            so, else in float32. The caller sees to it that unmasked scores are finite: a check here would
-            have to wait for the device.
+        scores_Q_K: mean token log-probability of each response, in nats, <= 0; in float64 if given so, else in float32.
+            The caller sees to it that unmasked ones are finite: a check here would have to wait for the device.
         ranks_Q_K: integers, 0 = best; equal ranks are not compared, gaps between ranks do not matter.
         mask_Q_K: bool, False = padding, whose content (even NaN) touches neither the loss nor a gradient.
         term: one of `TERMS`, which says what of the following it needs.
         constraint: one of `CONSTRAINTS`.
         beta: margin of the boundary below the worst better score, in nats; a negative one puts it above.
-        ratings_Q_K: rewards for `pro`, higher = better. NaN means unrated: a question with an unrated
-            response takes tau = 1 for all its pairs, as every question does when no ratings are given.
+        ratings_Q_K: rewards for `pro`, higher = better. NaN means unrated: a question with an unrated response takes
+            tau = 1 for all its pairs, as every question does when no ratings are given.
         reference_scores_Q_K: scores of the same responses under the reference model, in nats.
         dpo_beta: inverse temperature of `dpo` (Eq. 16), > 0.
         lengths_Q_K: tokens of each response; its summed log-probability is score x length.
@@ -66,17 +65,13 @@ def alignment_loss(
         behaviour_scores_Q_K: scores under the model that sampled the responses, at temperature 1, in nats.
         constants: those of a term that is not the paper's, by name; what is not given is as published.
 
-    Returns:
-        The loss, and metrics as detached 0-d float tensors: `alignment_term`, the loss without the addends of
-        the boundary; `constraint_term`, the loss minus that; `comparable`, the number of questions with a
-        pair; and over those questions only (NaN if there is none) `score_positive`, the mean score of all
-        responses of their question's best rank, `score_negative`, that of all others, and `margin`, the mean
-        over questions of the question's mean positive minus its mean negative score.
-
-    Raises:
-        SettingsError: unknown term, constraint or constant; a term without what it needs; `dpo` with `dpo_beta` <= 0.
-        DataError: an empty batch, shapes that differ, a mask that is not bool; for `pro` a pair whose better
-            rank lacks the higher rating, or an infinite rating. Both errors are ValueErrors.
+    Returns the loss, and metrics as detached 0-d float tensors: `alignment_term`, the loss without the addends of the
+    boundary; `constraint_term`, the loss minus that; `comparable`, the number of questions with a pair; and over those
+    questions only (NaN if there is none) `score_positive`, the mean score of all responses of their question's best
+    rank, `score_negative`, that of all others, and `margin`, the mean of each question's mean positive minus mean
+    negative score. Raises `SettingsError` for an unknown term, constraint or constant, a term without what it needs and
+    `dpo` with `dpo_beta` <= 0; `DataError` for an empty batch, shapes that differ, a mask that is not bool, and under
+    `pro` for an infinite rating or a pair whose better rank lacks the higher one. Both errors are ValueErrors.
     """
     inputs = {
         **{"ratings": ratings_Q_K, "reference_scores": reference_scores_Q_K, "lengths": lengths_Q_K},

@@ -238,8 +238,7 @@ def with_reference_scores(
     asked, load = lookup(train_questions), cache(lambda: on_device(vft_model.model(weights)))
     for rows in feedback:
         scores = score_responses(
-            *(vft_model, rows, asked(rows["question_id"])),
-            *("score with the reference model", training.precision, score_cache),
+            *(vft_model, rows, asked(rows["question_id"]), training.precision, score_cache),
             token_budget=training.token_budget,
             weights=weights,
             load=load,

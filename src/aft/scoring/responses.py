@@ -26,7 +26,6 @@ def score_responses(
     source: ModelDirectory,
     responses: "pd.DataFrame",
     questions: Mapping[str, Question],
-    label: str,
     precision: str,
     cache: Path,
     *,
@@ -70,7 +69,7 @@ def score_responses(
         model = on_device(source.model(loaded)) if load is None else load()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
             ids = keys["question_id"].tolist()
-            scores = _score(model, source.tokenizer(), ids, tokens, questions, label, token_budget)
+            scores = _score(model, source.tokenizer(), ids, tokens, questions, token_budget)
         broken = keys["question_id"][~np.isfinite(scores)].unique()
         if len(broken):
             raise NumericalError(
@@ -103,7 +102,6 @@ def _score(
     question_ids: list[str],
     tokens: list[list[int]],
     questions: Mapping[str, Question],
-    label: str,
     token_budget: int,
 ) -> "np.ndarray":
     import numpy as np
@@ -123,7 +121,7 @@ def _score(
     # Prompts of like length side by side, the longest first: if they fit into memory, all do.
     order = sorted(range(len(groups)), key=lambda g: -groups[g].cost)
     scores = np.empty(len(tokens))
-    with bar(label, len(tokens), "response") as shown:
+    with bar("score responses", len(tokens), "response") as shown:
         for _, places in plan([groups[g] for g in order], path, token_budget):
             some = [order[place] for place in places]
             chosen = [row for g in some for row in numbers[g]]

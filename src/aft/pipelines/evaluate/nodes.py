@@ -209,10 +209,8 @@ def assess(
     from aft.scoring.responses import score_responses
 
     questions, precision = by_id(test_questions), evaluation.sampling.precision
-    label, budget = "score held-out groups", training.token_budget
-    scores = score_responses(
-        model, assessment_groups, questions, label, precision, Path(score_cache), token_budget=budget
-    )
+    budget = training.token_budget
+    scores = score_responses(model, assessment_groups, questions, precision, Path(score_cache), token_budget=budget)
     scored = assessment_groups[["question_id", "sample_index", "is_correct"]]
     return {seed_key(seed): scored.assign(score=scores, identity=identity)}
 
