@@ -9,7 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from aft.cli import cli
-from aft.errors import ModelError, SettingsError
+from aft.errors import ModelError, SettingsError, StoreError
+from aft.locks import lock_of, locked
 from aft.models.gguf import convert
 from aft.models.source import find_model
 from aft.models.tokens import encode_response
@@ -85,3 +86,14 @@ def test_a_gguf_file_as_base_model_and_a_missing_package_are_told_with_the_way_o
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(SettingsError, match=r"pip install 'aft\[gguf\]'"):
         convert(tmp_path / "some.gguf", tmp_path / "model")
+
+
+def test_a_folder_that_another_process_writes_is_left_to_it(
+    written: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    staged = tmp_path / ".model.partial"
+    staged.mkdir()
+    with locked(lock_of(tmp_path / "model")), pytest.raises(StoreError, match="wait until it has ended"):
+        convert(written[0], tmp_path / "model")
+    assert staged.is_dir()
+    assert convert(written[0], tmp_path / "model").path == tmp_path / "model"

@@ -6,6 +6,7 @@ from typing import Any
 
 from aft.errors import ModelError, SettingsError
 from aft.files import writing
+from aft.locks import lock_of, locked
 from aft.models.directory import ModelDirectory, hide_weight_bars, open_model
 from aft.models.publish import save_model
 
@@ -13,8 +14,9 @@ from aft.models.publish import save_model
 def convert(file: Path, folder: Path) -> ModelDirectory:
     """Write the model in the GGUF file `file` into the new `folder`, quantised weights as the numbers they stand for.
 
-    Raises `SettingsError` if the package that reads GGUF is missing, and `ModelError` if there is no such file, if
-    `folder` exists, or if transformers cannot read the file: it knows some of the architectures of llama.cpp.
+    Raises `SettingsError` if the package that reads GGUF is missing, `ModelError` if there is no such file, if `folder`
+    exists, or if transformers cannot read the file (it knows some of the architectures of llama.cpp), and `StoreError`
+    if another process is writing the folder.
     """
     try:
         import gguf  # noqa: F401
@@ -22,13 +24,13 @@ def convert(file: Path, folder: Path) -> ModelDirectory:
         raise SettingsError("A GGUF file needs the package gguf; run pip install 'aft[gguf]'.") from error
     if not file.is_file():
         raise ModelError(f"There is no file {file}.")
-    if folder.exists():
-        raise ModelError(f"{folder} exists; name a new folder.")
-    hide_weight_bars()
-    model, tokenizer = _read(file)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
-    with writing(folder):
+    with writing(folder), locked(lock_of(folder), patience=0):
+        if folder.exists():
+            raise ModelError(f"{folder} exists; name a new folder.")
+        hide_weight_bars()
+        model, tokenizer = _read(file)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
         partial.mkdir(parents=True)
         save_model(model, tokenizer, partial)
         open_model(partial)  # whatever is amiss is found before the folder is there

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aft.code import source_hash
 from aft.directories import build_once, finish_directory, is_intact, read_manifest
 from aft.files import write_json, write_text, writing
-from aft.locks import locked
+from aft.locks import lock_of, locked
 from aft.models.adapters import ADAPTER
 from aft.models.card import CARD
 from aft.models.chat import CHAT_KEY, STYLE_KEY, ChatSettings, PromptStyle, chat_settings, check_chat, prompt_style
@@ -67,7 +67,7 @@ def publish(source: ModelDirectory, target: Path) -> ModelDirectory:
     if _is_published(source, target):
         return published
     staged = target.with_name(f".{target.name}.partial")
-    with writing(target), locked(target.with_name(f".{target.name}.lock")):
+    with writing(target), locked(lock_of(target)):
         if _is_published(source, target):  # by another process in between
             return published
         shutil.rmtree(staged, ignore_errors=True)  # what a killed run left
