@@ -123,6 +123,55 @@ def test_no_question_is_in_two_splits(tmp_path: Path, caplog: pytest.LogCaptureF
         load(tmp_path, test_limit=3, train_size=7, validation_size=2)
 
 
+HEADER = "Question,Numbers,Equation,Answer,group_nums,Body,Ques_Statement"
+FOLDS = (
+    '"Tom has number0 pens , and buys number1 .",8.0 3.0,+ number0 number1,11.0,"[1, 2]",Tom,"and buys number1 ."',
+    "Ann cuts number0 m into number1 m .,7.5 0.16666666666666666,/ number0 number1,45,[3],Ann,How many ?",
+    "number1 of number0 and number2 .,25000.0 2.0 4.0,- number0 * number1 number2,24992.0,[4],number1,?",
+)
+
+
+def publish_folds(folder: Path, *rows: str) -> Path:
+    """A row in each of the authors' folds, the last of which are empty."""
+    for number in range(5):
+        own = folder / f"fold{number}"
+        own.mkdir(parents=True)
+        text = "\n".join([HEADER, *rows[number : number + 1], ""])
+        (own / "dev.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_folds_as_the_authors_publish_them_are_the_same_questions(tmp_path: Path) -> None:
+    """Whole numbers stand in a question without a point, others with all their digits."""
+    rows = (
+        row("Tom has 8 pens , and buys 3 .", "+ number0 number1", [8.0, 3.0], 11.0),
+        row("Ann cuts 7.5 m into 0.16666666666666666 m .", "/ number0 number1", [7.5, 0.16666666666666666], 45.0),
+        row("2 of 25000 and 4 .", "- number0 * number1 number2", [25000.0, 2.0, 4.0], 24992.0),
+    )
+    folds, one = publish_folds(tmp_path / "folds", *FOLDS), publish(tmp_path, *rows)
+    for settings in ({}, {"test_limit": 1, "train_size": 1}):
+        assert load(folds, **settings) == load(one, **settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("Tom has number2 .,8.0 3.0,+ number0 number1,11.0,,,", "has no number for 'number2' of its question"),
+        ("Tom has number0 .,eight,+ number0 number1,11.0,,,", "has no numbers in the field 'Numbers'"),
+        ("Tom has number0 .,8.0,+ number0 number0,many,,,", "has the answer 'many', which is no number"),
+    ],
+)
+def test_a_row_of_a_fold_that_cannot_be_read_is_named(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(DataError) as refused:
+        load(publish_folds(tmp_path, line))
+    assert str(refused.value).startswith(f"{tmp_path / 'fold0/dev.csv'}, line 2 ") and told in str(refused.value)
+
+
+def test_without_either_form_both_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither mawps_1920\.jsonl nor fold0 in .* data/cv_mawps of github\.com"):
+        load(tmp_path)
+
+
 def test_the_published_file_trains_and_tests(published_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of 1,520 questions that are not tested, 12 are not told by their equation, and 177 are asked before."""
     splits = load(published_data / "mawps", test_limit=400, train_size=1331)

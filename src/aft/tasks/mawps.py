@@ -10,21 +10,24 @@ Answers are floats, 0.8333333333333334 for 5/6, so that two are the same if they
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import starmap
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from aft.bounds import CountOrZero, Seed
 from aft.checked import checked
 from aft.errors import DataError, SettingsError
+from aft.records import number_in
 from aft.tasks import gsm8k
 from aft.tasks.answers import numbers_agree
 from aft.tasks.base import Question, spaceless_hash
 from aft.tasks.calculator import value_of, value_of_side
-from aft.tasks.rows import MEND, draw, field, file_rows, number_question, text_field, without_repeats
+from aft.tasks.rows import MEND, Row, draw, field, file_rows, number_question, text_field, without_repeats
 
 __all__ = ["Settings", "answers_equal", "extract_answer", "load_questions", "prompt"]
 
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 MawpsSet = Literal["AddSub", "MultiArith", "SingleEq", "mawps_1920"]
 
 _WITH_EQUATIONS: MawpsSet = "mawps_1920"
+_FOLDS = 5  # of the authors' cross-validation
+_PLACE = re.compile(r"\bnumber[0-9]+\b")  # of a number in a question of theirs
 _DECIMALS = 4  # of a number in a reference; equations then hold by the calculator's tolerance
 _WORDS = {  # what a step calls its operation
     "+": ("sum", "plus", "add"),
@@ -54,7 +59,7 @@ class Settings:
     """Where MAWPS comes from, which of its sets are asked, and how many questions of mawps_1920 train."""
 
     path: str
-    """Folder with the published files of the sets, plain or packed with gzip."""
+    """Folder with the published files of the sets, plain or packed with gzip; of `mawps_1920` its file or its folds."""
 
     sets: tuple[MawpsSet, ...] = ("AddSub", "MultiArith", "SingleEq")
     """The sets that are asked, one after the other; `mawps_1920` is the selection of SVAMP's authors."""
@@ -111,8 +116,42 @@ prompt, extract_answer, answers_equal = gsm8k.prompt, gsm8k.extract_answer, numb
 
 def _published(path: str, name: str) -> list[tuple[str, Any, Question]]:
     """Where each row of a set stands, what stands there, and its question."""
-    rows = file_rows(path, f"{name}.jsonl" if name == _WITH_EQUATIONS else f"{name}.json")
+    rows = _selected(Path(path)) if name == _WITH_EQUATIONS else file_rows(path, f"{name}.json")
     return [(where, row, _question(row, where, f"mawps/{name}/{at:05d}")) for at, (where, row) in enumerate(rows)]
+
+
+def _selected(folder: Path) -> Iterator[Row]:
+    """The rows of `mawps_1920`: of its one file, or of `fold0` to `fold4`, as the authors' `data/cv_mawps` has them.
+
+    Each fold's `dev.csv` has a fifth of the questions; their texts have `number0`, `number1` and so on for their
+    numbers, which stand in a field of their own.
+    """
+    one, folds = f"{_WITH_EQUATIONS}.jsonl", [folder / f"fold{number}" for number in range(_FOLDS)]
+    if (folder / one).is_file() or (folder / f"{one}.gz").is_file():
+        yield from file_rows(str(folder), one)
+        return
+    if not folds[0].is_dir():
+        raise DataError(
+            f"There is neither {one} nor {folds[0].name} in {folder}; the setting 'path' must name a folder with one "
+            "of them, such as data/cv_mawps of github.com/arkilpatel/SVAMP."
+        )
+    for fold in folds:
+        for where, row in file_rows(str(fold), "dev.csv"):
+            yield where, _with_numbers(row, where)
+
+
+def _with_numbers(row: Any, where: str) -> dict[str, Any]:
+    """A row of a fold, its numbers put back into the question."""
+    numbers = [number_in(number) for number in text_field(row, "Numbers", where).split()]
+    if None in numbers:
+        raise DataError(f"{where} has no numbers in the field 'Numbers'; {MEND}.")
+    shown = {f"number{at}": repr(number).removesuffix(".0") for at, number in enumerate(numbers)}
+    try:
+        question = _PLACE.sub(lambda found: shown[found[0]], text_field(row, "Question", where))
+    except KeyError as error:
+        raise DataError(f"{where} has no number for '{error.args[0]}' of its question; {MEND}.") from error
+    named = {name.lower(): field(row, name, where) for name in ("Equation", "Answer")}
+    return {"question": question, "numbers": numbers, **named}
 
 
 def _question(row: Any, where: str, question_id: str) -> Question:
