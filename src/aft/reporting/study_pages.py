@@ -56,6 +56,7 @@ class StudyPage:
     baselines: list[str] = field(default_factory=list)  # variants that do not depend on x
     paper: Mapping[str, Mapping[Place, float]] = field(default_factory=dict)  # by column; shares in percent
     paper_source: str | None = None
+    env: str | None = None  # of its command
 
 
 def write_study(folder: Path, page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, level: float) -> None:
@@ -104,6 +105,7 @@ def study_text(page: StudyPage, table: pd.DataFrame, orderings: pd.DataFrame, fi
     return render(
         "study.md.j2",
         name=page.name,
+        env=page.env,
         title=page.title,
         question=page.question,
         seeds=page.seeds,

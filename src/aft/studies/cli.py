@@ -76,7 +76,7 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
             more = tuned_columns(place, study, best[name], points[name]) if name in best else {}
             table = study_table(results, evaluation).assign(**more)
             claims = verdicts(study, results, evaluation)
-            write_study(folder, study.page(name, place.variants), table, claims, evaluation.level)
+            write_study(folder, study.page(name, place.variants, place.env), table, claims, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)
             logger.info("%s: %s", study.title, place.shown(folder))
         logger.info("%d studies in %.0f min.", len(chosen), (time.perf_counter() - began) / 60)

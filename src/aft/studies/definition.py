@@ -149,8 +149,8 @@ class Study:
             return [*first, *(f"{self.rounds}@{number}" for number in range(2, self.n_rounds + 1))]
         return self.variants
 
-    def page(self, name: str, variants: Mapping[str, Variant]) -> StudyPage:
-        """What stands on the page of this study, which is called `name`, beside its results."""
+    def page(self, name: str, variants: Mapping[str, Variant], env: str | None = None) -> StudyPage:
+        """What stands beside the results on the page of this study, which is called `name` in the recipe `env`."""
         return StudyPage(
             name,
             self.title,
@@ -164,6 +164,7 @@ class Study:
             paper_source=self.paper_source,
             **({"x_label": self.sweep.label, "log_x": self.sweep.log} if self.sweep else {}),
             over_seconds=self.over_seconds,
+            env=env,
         )
 
     def check_reported(self, ks: list[int], samples: int, sets: list[str]) -> None:
