@@ -46,11 +46,13 @@ def test_a_study_from_nothing_to_its_page(project: Any, tmp_path: Path) -> None:
     assert project.studies("document", "--output", str(page)).returncode == 0
     assert "## Tiny rounds" in page.read_text(encoding="utf-8")
     assert (tmp_path / "figures/study_tiny.png").is_file()
+    assert "(`kedro studies run tiny --env=smoke`;" in page.read_text(encoding="utf-8")
     assert "Not run: pilot" in page.read_text(encoding="utf-8")
 
     assert project.studies("document", "tiny", "--output", str(page)).returncode == 0
     text = page.read_text(encoding="utf-8")
     assert "## Tiny rounds" in text and "Not run" not in text
+    assert "--output: docs/results.md is that of all" in project.studies("document", "tiny").stderr
 
 
 @pytest.mark.e2e

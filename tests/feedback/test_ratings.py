@@ -327,6 +327,18 @@ def test_ratings_of_other_texts_are_refused(tmp_path):
         read_ratings(path, ROWS)
 
 
+def test_responses_with_the_same_tokens_share_their_ratings_each_of_its_own_text(tmp_path):
+    """As words that a tokenizer does not know: what is trained on is the same, what was rated is not the same text."""
+    candidates = ROWS.iloc[:2].assign(token_ids=[[7], [7]])
+    path = tmp_path / "ratings.csv"
+    path.write_text("question_id,sample_index,rating,response\na,0,7,a 0\na,1,9,a 1\n", encoding="utf-8")
+    ratings, counts = RatingsFile(path).of(candidates.iloc[:1], candidates)
+    assert ratings.tolist() == [8] and counts["rows_used"] == 2
+    path.write_text("question_id,sample_index,rating,response\na,1,9,a 0\n", encoding="utf-8")
+    with pytest.raises(DataError, match="another response than sample 1 of a"):
+        RatingsFile(path).of(candidates.iloc[:1], candidates)
+
+
 def test_means_that_differ_in_their_last_bit_are_ties():
     """(1 + 1.1 + 1.2) / 3 and (1.1 + 1.1 + 1.1) / 3 are 1.0999999999999999 and 1.1 or so."""
     ratings = pd.Series([math.fsum([1.0, 1.1, 1.2]) / 3, math.fsum([1.1, 1.1, 1.1]) / 3, 1.0, 2.0, 1.0])

@@ -1,6 +1,7 @@
 """Processes that run nodes before their turn: what they hand on, what their end changes, and that none is left."""
 
 import json
+import logging
 import math
 import operator
 import os
@@ -90,6 +91,15 @@ def test_the_run_goes_on_without_a_process_that_was_killed(crew, caplog):
     crew.add([after], {})
     assert not crew.turn_of(killed) and not crew.turn_of(after)
     assert caplog.messages[-1] == "A process that worked for this run has ended; the run goes on without it."
+
+
+def test_what_a_process_says_is_seen_before_it_counts_as_told(crew, caplog):
+    """While another node's turn keeps back what was told, too."""
+    caplog.handler.addFilter(lambda record: record.getMessage() not in crew.told)
+    warns = Node(logging.getLogger("aft.other").warning, "text", "nothing", name="warns")
+    crew.add([warns], {"text": "Careful."})
+    until(lambda: "Careful." in crew.told)
+    assert caplog.messages == ["Careful."]
 
 
 def test_a_process_that_has_other_code_makes_nothing(edit_code, caplog):

@@ -403,6 +403,26 @@ def test_the_first_run_makes_the_database_when_it_trains_and_records_what_was_be
     assert parent.info.start_time < 1000 * database.stat().st_ctime
 
 
+@pytest.mark.parametrize("in_the_way", [False, True])
+def test_the_record_is_opened_at_once_where_nothing_waits_for_it_or_it_cannot_be_kept(
+    tmp_path, run_with_hook, in_the_way
+):
+    """A run without a child has nothing to train meanwhile; a file stands where artifacts are to lie."""
+    there = []
+
+    def look():
+        there.append((tmp_path / "mlflow.db").exists())
+        return ingest()
+
+    nodes = [Node(look, None, ["questions", "base_model"], name="ingest")]
+    if in_the_way:
+        (tmp_path / "mlartifacts").write_text("", encoding="utf-8")
+        nodes += [Node(train, "questions", ["model", "curve"], name="train", tags=["run.train.aft"])]
+    with pytest.raises(SettingsError, match=r"MLflow at .* cannot be used") if in_the_way else nullcontext():
+        run_with_hook(MlflowTrackingHook(), Pipeline(nodes), catalog_in(tmp_path), tmp_path, ON)
+    assert there == ([] if in_the_way else [True])
+
+
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):
     """While one holds the lock the other waits, and says so when it has waited too long; a server needs no lock."""
     from aft.hooks import mlflow_connection

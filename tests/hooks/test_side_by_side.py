@@ -188,6 +188,17 @@ def test_there_are_as_many_processes_as_asked_for_but_no_more_than_variants(star
     assert start(whole, "train_aft", parallel=parallel)._crew.processes == processes - 1
 
 
+def test_samples_and_labels_are_of_no_variant(start, whole):
+    """Where they are made anew, what follows is waiting; five variants are as many processes, this one among them."""
+    assert start(whole, "sample_cots")._crew.processes == 4
+
+
+def test_a_record_that_cannot_be_read_is_left_to_logging(start, whole):
+    start(whole, "train_aft")
+    record = logging.LogRecord("any", logging.WARNING, "", 0, "no place for it", (FutureWarning,), None)
+    assert logging.getLogger().handlers[0].filter(record)
+
+
 def test_what_was_told_beforehand_is_not_told_again_and_the_end_closes_all(start, whole):
     hook, seen = start(whole, "train_aft"), []
     crew = hook._crew

@@ -4,7 +4,7 @@
 set -euo pipefail
 environment=$1 file=$2 port=${3:-8000} threads=${4:-2}
 
-if [ ! -d "$environment/lib" ]; then
+if ! "$environment/bin/python" -c "import xllamacpp" 2> /dev/null; then
     python3 -m venv "$environment"
     "$environment/bin/pip" install -q xllamacpp==2026.10.11549
 fi

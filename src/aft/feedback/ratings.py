@@ -65,28 +65,33 @@ class RatingsFile:
         """The ratings of the rows of `feedback`, in its index, NaN = unrated, and their counts for `tell`.
 
         A rating counts for all `candidates` of its question with the same tokens, of which the feedback may have one.
-        Raises `DataError` if one is of another text.
+        Raises `DataError` if one is of another text than its candidate.
         """
-        ratings, used = [], set[tuple[str, int]]()
-        tokens = zip(candidates["question_id"], candidates["token_ids"].map(tuple), strict=True)
-        alike: dict[tuple[str, tuple[int, ...]], list[tuple[str, int]]] = {}
-        for key, sample_index in zip(tokens, candidates["sample_index"].map(int), strict=True):
-            alike.setdefault(key, []).append((key[0], sample_index))
-        columns = (feedback["question_id"], feedback["sample_index"], feedback["response"])
-        for question_id, sample_index, response, ids in zip(*columns, feedback["token_ids"].map(tuple), strict=True):
-            keys = alike[question_id, ids]
-            used.update(keys)
-            given = [one for key in keys for one in self._given.get(key, ())]
-            if any(text not in (None, _hash(response)) for _, text in given):
-                raise DataError(
-                    f"{self.path} rates another response than sample {sample_index} of {question_id}, as if it was "
-                    "made for other samples; give the ratings of these ({seed} in the file's name stands for the seed)."
-                )
-            # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
-            ratings.append(math.fsum(rating for rating, _ in given) / len(given) if given else math.nan)
-        found = pd.Series(ratings, index=feedback.index, dtype="float64", name="rating")
-        rows_used = sum(len(self._given.get(key, ())) for key in used)
+        alike: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}  # texts by sample
+        columns = (candidates[name] for name in ("question_id", "sample_index", "response"))
+        for ids, question_id, sample_index, response in zip(candidates["token_ids"].map(tuple), *columns, strict=True):
+            alike.setdefault((question_id, ids), {})[int(sample_index)] = response
+        rated = list(zip(feedback["question_id"], feedback["token_ids"].map(tuple), strict=True))
+        given = {key: self._ratings(key[0], alike[key]) for key in dict.fromkeys(rated)}
+        # fsum is exact: equal ratings of two candidates have the same mean in whatever order they come
+        means = {key: math.fsum(some) / len(some) if some else math.nan for key, some in given.items()}
+        found = pd.Series([means[key] for key in rated], index=feedback.index, dtype="float64", name="rating")
+        rows_used = sum(map(len, given.values()))
         return found, {"candidates": len(found), "unrated": int(found.isna().sum()), "rows_used": rows_used}
+
+    def _ratings(self, question_id: str, texts: Mapping[int, str]) -> list[float]:
+        """All ratings of these samples of a question."""
+        found = []
+        for sample_index, text in texts.items():
+            for rating, rated in self._given.get((question_id, sample_index), ()):
+                if rated not in (None, _hash(text)):
+                    raise DataError(
+                        f"{self.path} rates another response than sample {sample_index} of {question_id}, as if it was "
+                        "made for other samples; give the ratings of these ({seed} in the file's name stands for the "
+                        "seed)."
+                    )
+                found.append(rating)
+        return found
 
     def tell(self, counts: Mapping[str, int]) -> None:
         """Log the sums of the counts of `of`: candidates without a rating, and ratings of unknown candidates."""

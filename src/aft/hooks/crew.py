@@ -121,8 +121,8 @@ class Crew:
                 if what == "shown":
                     line.set_description_str(content)
                 else:
-                    self.told.add(content.getMessage())
                     logging.getLogger(content.name).handle(content)
+                    self.told.add(content.getMessage())  # afterwards: what was told is kept back
 
             try:
                 if worker.answer(hear) != code:

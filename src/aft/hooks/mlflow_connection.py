@@ -29,6 +29,7 @@ _ENVIRONMENT = {
 }
 # A connection that is kept goes on writing into a file that was deleted.
 _ENVIRONMENT_OF_A_FILE = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
+_ARTIFACTS = "mlartifacts"  # the folder in the project for what is recorded beside a database in a file
 _PATIENCE_S = 60  # how long a run waits while another one prepares the database
 
 
@@ -54,21 +55,22 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
             if file:
                 make_whole(file)
             client = MlflowClient(tracking_uri=uri)
-            artifacts = (project / "mlartifacts").as_uri() if file else None
+            artifacts = (project / _ARTIFACTS).as_uri() if file else None
             experiment_id = _experiment(client, experiment, artifacts)
             close_killed(client, project, uri, experiment_id)
             yield client, experiment_id
 
 
-def is_to_be_made(uri: str) -> bool:
+def is_to_be_made(uri: str, project: Path) -> bool:
     """Whether the address is of a file that is not there and can be: what else is wrong, `connected` says at once."""
     try:
         with explained(uri):
             check_file(uri)
-            file = database_file(uri)
+            file, artifacts = database_file(uri), project / _ARTIFACTS
+            artifacts.mkdir(exist_ok=True)
     except SettingsError:
         return False
-    return file is not None and not file.exists()
+    return file is not None and not file.exists() and os.access(artifacts, os.W_OK)
 
 
 def reason(error: Exception, uri: str) -> str:
@@ -118,8 +120,8 @@ def _one_at_a_time(uri: str, project: Path) -> Iterator[None]:
     """Wait until no other run makes the tables of the same file: MLflow fails if two do it at once."""
     lock = nullcontext()
     if is_sqlite(uri):
-        (project / "mlartifacts").mkdir(exist_ok=True)
-        lock = FileLock(project / "mlartifacts" / ".lock", timeout=_PATIENCE_S)
+        (project / _ARTIFACTS).mkdir(exist_ok=True)
+        lock = FileLock(project / _ARTIFACTS / ".lock", timeout=_PATIENCE_S)
     try:
         with lock:
             yield

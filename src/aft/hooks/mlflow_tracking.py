@@ -55,8 +55,9 @@ def read_settings(context: KedroContext) -> MlflowSettings:
 class MlflowTrackingHook:
     """Opens the record when a run starts, feeds it, and closes it however the run ends.
 
-    Where MLflow's database is still to be made, which takes seconds, the record is opened as soon as it has a child, or
-    before that while the run waits for another process: training need not wait for it.
+    Where MLflow's database is still to be made, which takes seconds, the record of a run with children is opened with
+    the first of them, or before that while the run waits for another process: training need not wait for it. A run that
+    is killed before that leaves no record.
     """
 
     missing = 0  # how many records of the last run are not in MLflow
@@ -88,7 +89,8 @@ class MlflowTrackingHook:
         uri = self._settings.uri(Path(run_params["project_path"]))
         given = run_params, pipeline, catalog, uri, self._settings.experiment
         self._opening = partial(open_record, *given, began=milliseconds())
-        if not is_to_be_made(uri):
+        has_children = any(child_of(node) is not None for node in pipeline.nodes)
+        if not (has_children and is_to_be_made(uri, Path(run_params["project_path"]))):
             self.begin()
 
     def begin(self) -> None:
@@ -130,7 +132,6 @@ class MlflowTrackingHook:
 
         Raises `IncompleteRecord`, for the command's exit status.
         """
-        self.begin()
         self._close("FINISHED")
         result = yield
         if self._untracked:

@@ -41,8 +41,9 @@ from aft.training.settings import Launch
 logger = logging.getLogger(__name__)
 
 _TRAINING = (train_vft, train_variant)
+_BETWEEN = (sample_cots, label_and_rank)  # of no variant
 _LONG = (  # what they make is kept
-    *(*_TRAINING, sample_cots, label_and_rank),
+    *(*_TRAINING, *_BETWEEN),
     *(evaluate.generate, evaluate.generate_others, evaluate.assess),
 )
 _PAGES = (  # and what these make, but nobody reads it
@@ -167,7 +168,8 @@ class SideBySideHook:
 
     def _start(self, nodes: Collection[Node]) -> None:
         """Start as many processes as there are to be, but no more than these nodes' variants."""
-        number = min(len({node.namespace for node in nodes}), self._limit or usual_jobs())
+        variants = {node.namespace for node in nodes if node.func not in _BETWEEN}
+        number = min(len(variants), self._limit or usual_jobs())
         if number < 2:
             return
         threads = {THREADS: str(self._threads)} if self._threads and THREADS not in os.environ else {}
@@ -202,8 +204,12 @@ class _Silence(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be seen."""
+        try:
+            message = record.getMessage()
+        except Exception:  # of whoever logged it: logging itself tells that, where a filter would end the run
+            return True
         if not self.on:
-            self.told.add(record.getMessage())  # of a node that this process runs before its turn, too
+            self.told.add(message)  # of a node that this process runs before its turn, too
             return True
         reused = record.name == "aft.directories" and record.levelno == logging.INFO
-        return not (reused or record.getMessage() in self.told)
+        return not (reused or message in self.told)

@@ -96,6 +96,8 @@ def document_studies(place: "Workplace", names: tuple[str, ...], output: Path | 
     from aft.files import write_atomically
     from aft.reporting.study_pages import document
 
+    if names and "all" not in names and output is None:
+        raise SettingsError("Name the page of some studies with --output: docs/results.md is that of all.")
     output = output or place.project / "docs/results.md"
     own = output.with_name(f"{output.stem}_reading.md")
     reading = own.read_text(encoding="utf-8") if own.is_file() else ""
