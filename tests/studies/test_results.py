@@ -11,6 +11,7 @@ and makes 0: no verdict. rft has all wrong: aft is above it by 1 in every resamp
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -143,16 +144,25 @@ def test_an_ordering_must_name_one_result() -> None:
         _verdict(Ordering("which aft?", above="aft", below="vft"))
 
 
-def test_the_table_has_a_row_per_point_with_its_difference_to_vft() -> None:
-    table = study_table(RESULTS, EVALUATION).set_index(["value", "variant"])
+def test_the_table_has_a_row_per_point_with_its_difference_to_vft(tmp_path: Path) -> None:
+    """When it is made again, too, of rows that were kept."""
+    table = study_table(RESULTS, EVALUATION, tmp_path)
+    pd.testing.assert_frame_equal(study_table(RESULTS, EVALUATION, tmp_path), table)
+    table = table.set_index(["value", "variant"])
     assert table["accuracy"].tolist() == [0.25, 0.0, 1.0, 0.25]
     assert table["difference"].tolist() == [0, -0.25, 0.75, 0]
     assert table["accuracy_validation"].tolist() == [0.25, 0.0, 1.0, 0.25]
 
 
-def test_the_table_tells_what_training_took() -> None:
+def test_other_results_have_other_rows_in_the_same_cache(tmp_path: Path) -> None:
+    study_table(RESULTS, EVALUATION, tmp_path)
+    other = {(None, "vft"): RESULTS[None, "vft"], (0.1, "aft"): RESULTS[0.2, "aft"]}
+    assert study_table(other, EVALUATION, tmp_path)["accuracy"].tolist() == [0.25, 0.25]
+
+
+def test_the_table_tells_what_training_took(tmp_path: Path) -> None:
     """As means over seeds: 10 tokens in 2 s and 20 in 1 s, and under the other seed twice that."""
     curve = pd.DataFrame({"step": [1, 2], "tokens": [10.0, 20.0], "tokens_per_s": [5.0, 20.0]})
     own = replace(RESULTS[None, "vft"], curves={0: curve, 1: pd.concat([curve, curve])})
-    row = study_table({(None, "vft"): own}, EVALUATION).iloc[0]
+    row = study_table({(None, "vft"): own}, EVALUATION, tmp_path).iloc[0]
     assert [row[f"training_{name}"] for name in ("steps", "tokens", "seconds")] == [3, 45, 4.5]

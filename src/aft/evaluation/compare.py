@@ -68,8 +68,9 @@ def comparison_row(
     """
     _check_others(name, own, baseline)
     correct, theirs = greedy_correctness(own.predictions), greedy_correctness(baseline.predictions)
-    figures = [
-        measure(rows, own.groups[seed], ks, others=own.others.get(seed)) for seed, rows in own.predictions.items()
+    figures = [  # without the intervals of single seeds, which `_means` leaves out
+        measure(rows, own.groups[seed], ks, others=own.others.get(seed), resamples=1)
+        for seed, rows in own.predictions.items()
     ]
     row: dict[str, Any] = {"seeds": " ".join(map(str, own.predictions)), "questions": len(correct)}
     row |= _accuracy(correct, level, resamples)

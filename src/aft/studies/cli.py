@@ -71,10 +71,10 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
         for batch in batches_of((study, points[name]) for name, study in chosen.items()):
             parent.incomplete += run_cells(place, batch, at_once, parent.run_id)
         for name, study in chosen.items():
-            results, evaluation = load_results(place, study, points[name])
+            results, evaluation, cache = load_results(place, study, points[name])
             folder = place.studies / name
             more = tuned_columns(place, study, best[name], points[name]) if name in best else {}
-            table = study_table(results, evaluation).assign(**more)
+            table = study_table(results, evaluation, cache).assign(**more)
             claims = verdicts(study, results, evaluation)
             write_study(folder, study.page(name, place.variants, place.env), table, claims, evaluation.level)
             record_study(place.mlflow, place.project, parent, name, folder)

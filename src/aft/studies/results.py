@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from aft.evaluation.compare import Results, Seeds, comparison_row, greedy_correc
 from aft.evaluation.predictions import sampled_accuracy
 from aft.evaluation.statistics import Estimate, two_level_bootstrap
 from aft.pipelines.comparisons import dataset
-from aft.pipelines.evaluate.nodes import KINDS, alike_seeds
+from aft.pipelines.evaluate.nodes import COUNTING, KINDS, alike_seeds, kept
 from aft.pipelines.parameters import Evaluation
 from aft.pipelines.training import seed_key
 from aft.reporting.study_pages import NOTHING_TO_COMPARE, VERDICTS
@@ -35,14 +36,16 @@ class Trained(Results):
 Key = tuple[Any, str]  # a point's value and a variant
 
 
-def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Trained], Evaluation]:
-    """The results of every point's variants for the study's seeds, and how they were evaluated."""
+def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[dict[Key, Trained], Evaluation, Path]:
+    """The results of every point's variants for the study's seeds, how they were evaluated, and where what follows from
+    them is kept."""
     found: dict[Key, Trained] = {}
-    evaluation = None
+    evaluation = cache = None
     for point in points:
         with place.context(point.label, study.seeds[0], point.params) as context:
             catalog = context.catalog
             evaluation = evaluation or catalog.load("params:evaluation")
+            cache = cache or Path(catalog.load("params:score_cache"))
             for variant in point.variants:
                 tables = [catalog.load(dataset(variant, kind)) for kind in KINDS]
                 alike = alike_seeds(variant, *tables, seed=study.seeds[0])
@@ -56,22 +59,34 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
                 curves = catalog.load(dataset(variant, "training_curve"))
                 trained = {seed: curves[seed_key(seed)]() for seed in study.seeds}
                 found[point.value, variant] = Trained(predictions, groups, others, trained)
-    return found, cast(Evaluation, evaluation)
+    return found, cast(Evaluation, evaluation), cast(Path, cache)
 
 
-def study_table(results: Mapping[Key, Trained], evaluation: Evaluation) -> pd.DataFrame:
+def study_table(results: Mapping[Key, Trained], evaluation: Evaluation, cache: Path) -> pd.DataFrame:
     """One row per point and variant: `value`, `variant`, the figures of `comparison_row`, and what training took.
 
     Differences are to VFT at the same point, or else at the first point that has it, or else to the variant itself.
+    Rows are kept in `cache`: many studies have the same.
     """
     rows = []
     for (value, variant), own in results.items():
         at_other_points = (key for key in results if key[1] == BASELINE)
         key = (value, BASELINE) if (value, BASELINE) in results else next(at_other_points, (value, variant))
-        ks, level, resamples = evaluation.ks, evaluation.level, evaluation.resamples
-        row = comparison_row(variant, own, results[key], ks, level, resamples)
+        row = _row(variant, own, results[key], evaluation, cache)
         rows.append({"value": value, "variant": variant, **row, **_took(own.curves)})
     return pd.DataFrame(rows)
+
+
+def _row(variant: str, own: Results, theirs: Results, evaluation: Evaluation, cache: Path) -> dict[str, Any]:
+    """`comparison_row`, kept for these tables and settings."""
+    how = evaluation.ks, evaluation.level, evaluation.resamples
+
+    def row() -> dict[str, Any]:
+        (made,) = pd.DataFrame([comparison_row(variant, own, theirs, *how)]).to_dict("records")  # numbers as JSON's
+        return {str(name): value for name, value in made.items()}
+
+    tables = [(one.predictions, one.groups, one.others) for one in (own, theirs)]
+    return kept(str(cache), "row of a study", (variant, tables, *how), row, *COUNTING)
 
 
 def _took(curves: Seeds) -> dict[str, float]:

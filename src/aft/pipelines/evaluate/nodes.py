@@ -43,8 +43,8 @@ ROOMS = (  # whose code decides a variant's results: all that make or judge a mo
 )
 # Of these whatever makes something loads and checks the code; that needs torch, and for what is found nobody does.
 _LOADED_LATER = ("alignment", "sampling", "scoring", "training")
-_COUNTING = ("evaluation", "pipelines/evaluate")  # whose code makes figures of the tables
-DRAWING = (*_COUNTING, "alignment/variants.py", "pipelines/comparisons.py", "reporting", "tasks")  # and of these, pages
+COUNTING = ("evaluation", "pipelines/evaluate")  # whose code makes figures of the tables
+DRAWING = (*COUNTING, "alignment/variants.py", "pipelines/comparisons.py", "reporting", "tasks")  # and of these, pages
 KINDS = ("predictions", "assessment", "other_predictions")  # the tables that a variant's figures come from
 
 
@@ -227,7 +227,7 @@ def summarise_variant(
     key = seed_key(seed)
     rows, scored, others = (rows[key]() for rows in (predictions, assessment, other_predictions))
     asked = (rows, scored, evaluation.ks, evaluation.level, others, evaluation.resamples)
-    return kept(score_cache, "figures of a variant", asked, lambda: measure(*asked), *_COUNTING)
+    return kept(score_cache, "figures of a variant", asked, lambda: measure(*asked), *COUNTING)
 
 
 def compare(
@@ -250,7 +250,7 @@ def compare(
 
     tables = {name: (one.predictions, one.groups, one.others) for name, one in results.items()}
     asked = (tables, ks, level, resamples)
-    table, paired = kept(score_cache, "comparison", asked, columns, *_COUNTING)
+    table, paired = kept(score_cache, "comparison", asked, columns, *COUNTING)
     return pd.DataFrame(table), pd.DataFrame(paired)
 
 
