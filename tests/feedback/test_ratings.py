@@ -329,7 +329,7 @@ def test_ratings_of_other_texts_are_refused(tmp_path):
 
 def test_responses_with_the_same_tokens_share_their_ratings_each_of_its_own_text(tmp_path):
     """As words that a tokenizer does not know: what is trained on is the same, what was rated is not the same text."""
-    candidates = ROWS.iloc[:2].assign(token_ids=[[7], [7]])
+    candidates = ROWS.iloc[:2].assign(token_ids=pd.Series([[7], [7]]))
     path = tmp_path / "ratings.csv"
     path.write_text("question_id,sample_index,rating,response\na,0,7,a 0\na,1,9,a 1\n", encoding="utf-8")
     ratings, counts = RatingsFile(path).of(candidates.iloc[:1], candidates)

@@ -39,10 +39,13 @@ def test_a_page_forbids_to_load_or_run_anything():
 
 def test_markdown_is_not_escaped():
     claim = {"claim": "a < b"}
-    given = {"missing": [], "older": [], "tally": [claim], "claims": [claim], "texts": ["'c'"]}
-    made = render("studies.md.j2", version="1", reading="d > e", **given)
+    table = "| claim |\n| --- |\n| a < b |\n\n"
+    given = {"missing": [], "older": [], "tally": [claim], "claims": [claim], "reading": "d > e", "version": "1"}
+    made = render("studies.md.j2", texts=["'c'", "'d'"], **given)
     assert "AFT 1.\n\nd > e\n\n## Orderings" in made
-    assert "\n\n| claim |\n| --- |\n| a < b |\n\n| claim |\n| --- |\n| a < b |\n\n'c'\n" in made
+    assert f"\n\n{table}{table}'c'\n\n'd'\n" in made
+    alone = render("studies.md.j2", texts=["'c'"], **given)  # its own text has its claims
+    assert f"\n\n{table}'c'\n" in alone and table * 2 not in alone
 
 
 def test_a_value_that_lacks_is_an_error():
