@@ -423,6 +423,13 @@ def test_the_record_is_opened_at_once_where_nothing_waits_for_it_or_it_cannot_be
     assert there == ([] if in_the_way else [True])
 
 
+def test_a_server_keeps_artifacts_itself(tmp_path):
+    from aft.hooks.mlflow_connection import is_to_be_made
+
+    assert not is_to_be_made("http://host", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):
     """While one holds the lock the other waits, and says so when it has waited too long; a server needs no lock."""
     from aft.hooks import mlflow_connection

@@ -67,10 +67,12 @@ def is_to_be_made(uri: str, project: Path) -> bool:
         with explained(uri):
             check_file(uri)
             file, artifacts = database_file(uri), project / _ARTIFACTS
+            if file is None or file.exists():
+                return False
             artifacts.mkdir(exist_ok=True)
     except SettingsError:
         return False
-    return file is not None and not file.exists() and os.access(artifacts, os.W_OK)
+    return os.access(artifacts, os.W_OK)
 
 
 def reason(error: Exception, uri: str) -> str:

@@ -85,7 +85,9 @@ def run_studies(place: "Workplace", names: tuple[str, ...], jobs: int | None) ->
 @studies.command("document")
 @click.argument("names", nargs=-1)
 @click.option(
-    "--output", type=click.Path(path_type=Path, resolve_path=True), help="By default the project's docs/results.md."
+    "--output",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="By default, without --env, the project's docs/results.md.",
 )
 @at_workplace
 def document_studies(place: "Workplace", names: tuple[str, ...], output: Path | None) -> None:
@@ -96,8 +98,8 @@ def document_studies(place: "Workplace", names: tuple[str, ...], output: Path | 
     from aft.files import write_atomically
     from aft.reporting.study_pages import document
 
-    if names and "all" not in names and output is None:
-        raise SettingsError("Name the page of some studies with --output: docs/results.md is that of all.")
+    if output is None and (place.env or (names and "all" not in names)):
+        raise SettingsError("Name the page with --output: docs/results.md is that of all studies of pocket.")
     output = output or place.project / "docs/results.md"
     own = output.with_name(f"{output.stem}_reading.md")
     reading = own.read_text(encoding="utf-8") if own.is_file() else ""
