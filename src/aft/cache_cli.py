@@ -69,8 +69,8 @@ def clean_cache(place: "Workplace", unused: bool, older_than: float, yes: bool) 
 
 def _kept(place: "Workplace") -> tuple[Path, list[Path]]:
     """The data folder and the caches."""
-    with place.context() as context:
-        return Path(place.globals["data"]), [Path(str(context.params[name])) for name in CACHES]
+    params = place.context().params
+    return Path(place.globals["data"]), [Path(str(params[name])) for name in CACHES]
 
 
 def _print(entries: list[Entry]) -> None:

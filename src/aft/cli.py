@@ -136,8 +136,8 @@ def pretrain_pocket(place: "Workplace", folder: Path) -> None:
     """
     from aft.pipelines.ingest.pocket_base import make_pocket_base
 
-    with place.context() as context:
-        made, cache = context.params["base_model"].pocket, Path(context.params["model_cache"])
+    params = place.context().params
+    made, cache = params["base_model"].pocket, Path(params["model_cache"])
     click.echo(f"Written: {make_pocket_base(made, cache, folder).fingerprint} in {folder}")
 
 

@@ -43,12 +43,12 @@ def export(place: "Workplace", shape: str, output: Path | None, seed: int, label
 
     if output is not None and output.suffix not in _SUFFIXES:
         raise SettingsError(f"--output is {output}, but must end in {' or '.join(_SUFFIXES)}.")
-    with place.context(label, seed) as context:
-        catalog, folder = context.catalog, context.config_loader["globals"]["folder"]
-        questions, model = to_questions(catalog.load("train_questions")), catalog.load("vft_model")
-        tokenizer, held_out = model.tokenizer(), catalog.load("held_out_hashes")
-        refuse_held_out(questions, held_out, chat_settings(tokenizer).examples)
-        table, configured = catalog.load("feedback").table(), context.params["training"].max_tokens
+    context = place.context(label, seed)
+    catalog, folder = context.catalog, context.config_loader["globals"]["folder"]
+    questions, model = to_questions(catalog.load("train_questions")), catalog.load("vft_model")
+    tokenizer, held_out = model.tokenizer(), catalog.load("held_out_hashes")
+    refuse_held_out(questions, held_out, chat_settings(tokenizer).examples)
+    table, configured = catalog.load("feedback").table(), context.params["training"].max_tokens
     # As the run trained, whatever its --params; a model that was not made by a run does not say.
     max_tokens = model.made_from.get("training", {}).get("max_tokens", configured)
     rows = export_feedback(shape, questions, table, tokenizer, max_tokens, model.end_tokens())

@@ -72,12 +72,11 @@ class Place:
             (project / f"ratings_{seed}.csv").write_text("question_id,sample_index,rating\n", encoding="utf-8")
             (project / f"rollouts_{seed}").mkdir()
 
-    @contextmanager
-    def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
+    def context(self, label: str, seed: int, params: dict[str, Any]) -> Any:
         asked = {"raw_questions": self.asked or self.params["task"], "raw_test_sets": self.params["test_sets"]}
         catalog = {name: {"asked": value} for name, value in asked.items()}
         params = {**self.params, "label": label, "seed": seed}
-        yield SimpleNamespace(params=params, config_loader={"catalog": catalog})
+        return SimpleNamespace(params=params, config_loader={"catalog": catalog})
 
     def folder(self, cell: Cell) -> Path:
         return self.project / "reports" / f"seed_{cell.seed}"
@@ -234,9 +233,8 @@ def test_marks_that_are_none_of_ours_are_as_no_marks(place: Place, content: str)
 class Recipe(run.Workplace):
     """A recipe whose settings are all the known ones and those of the study."""
 
-    @contextmanager
-    def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> Iterator[Any]:
-        yield SimpleNamespace(params={**PARAMS, "label": label, **(params or {})})
+    def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> Any:
+        return SimpleNamespace(params={**PARAMS, "label": label, **(params or {})})
 
 
 def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_runs(
@@ -374,3 +372,20 @@ def test_a_trial_is_finished_when_its_curve_is_there(place: Place) -> None:
     curve.touch()
     run.run_cells(*asked)
     assert place.made == [(1, ("vft",))]
+
+
+def test_a_context_is_made_once_for_a_label_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study asks for it when it checks its settings, looks for what is missing, and reads results."""
+    given: list[dict[str, Any]] = []
+
+    @contextmanager
+    def create(*_: Any, runtime_params: dict[str, Any], **others: Any) -> Iterator[Any]:
+        given.append(runtime_params)
+        yield SimpleNamespace(load_context=object)
+
+    monkeypatch.setattr(run.KedroSession, "create", create)
+    place, params = run.Workplace(tmp_path, None, None), {"training.epochs": 4}
+    first = place.context("r.study", 1, params)
+    assert place.context("r.study", 1, params) is first
+    assert place.context("r.study", 2, params) is not first
+    assert given == [{"training": {"epochs": 4}, "seed": seed, "label": "r.study"} for seed in (1, 2)]

@@ -1,7 +1,5 @@
 """Tuning: as many trials for every variant, judged on validation alone, under seeds that nothing else is run under."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -38,13 +36,12 @@ class Place:
     def __init__(self, accuracies: dict[tuple[str, int], list[float]], select: str = "validation") -> None:
         self.accuracies, self.select = accuracies, select
 
-    @contextmanager
-    def context(self, label: str, seed: int, params: dict[str, Any]) -> Iterator[Any]:
+    def context(self, label: str, seed: int, params: dict[str, Any]) -> Any:
         del seed, params
         seeds = {one: own for (name, one), own in self.accuracies.items() if name == label}
         curves = {seed_key(one): lambda own=own: curve_of(own) for one, own in seeds.items()}
         params = {"training": SimpleNamespace(select=self.select)}
-        yield SimpleNamespace(params=params, catalog=SimpleNamespace(load=lambda _: curves))
+        return SimpleNamespace(params=params, catalog=SimpleNamespace(load=lambda _: curves))
 
 
 def curve_of(accuracies: list[float]) -> pd.DataFrame:
@@ -144,7 +141,7 @@ def test_a_variant_that_is_not_trained_cannot_be_tuned():
     """Its curve has no step; a sentence, not a traceback after all the trials."""
     curves = {"seed_5": lambda: pd.DataFrame({"validation_accuracy": []})}
     context = SimpleNamespace(catalog=SimpleNamespace(load=lambda name: curves))
-    place: Any = SimpleNamespace(context=lambda *given: nullcontext(context))
+    place: Any = SimpleNamespace(context=lambda *given: context)
     point: Any = SimpleNamespace(label="x", params={})
     with pytest.raises(SettingsError, match=r"^base is not trained, so that nothing of it can be tuned"):
         selected(place, point, "base", [5])

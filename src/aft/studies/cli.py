@@ -112,14 +112,12 @@ def document_studies(place: "Workplace", names: tuple[str, ...], output: Path | 
 def _read(place: "Workplace") -> dict[str, Any]:
     from aft.studies.definition import read_studies
 
-    with place.context() as context:
-        try:
-            content = dict(context.config_loader["studies"])
-        except Exception as error:  # the YAML parser's, OmegaConf's and Kedro's are of no common kind
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise SettingsError(
-                f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is."
-            ) from error
+    context = place.context()
+    try:
+        content = dict(context.config_loader["studies"])
+    except Exception as error:  # the YAML parser's, OmegaConf's and Kedro's are of no common kind
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise SettingsError(f"studies.yml cannot be read: {reason}; mend it, as conf/base/studies.yml is.") from error
     return read_studies(content, place.variants)
 
 

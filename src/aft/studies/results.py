@@ -42,23 +42,22 @@ def load_results(place: Workplace, study: Study, points: list[Point]) -> tuple[d
     found: dict[Key, Trained] = {}
     evaluation = cache = None
     for point in points:
-        with place.context(point.label, study.seeds[0], point.params) as context:
-            catalog = context.catalog
-            evaluation = evaluation or catalog.load("params:evaluation")
-            cache = cache or Path(catalog.load("params:score_cache"))
-            for variant in point.variants:
-                tables = [catalog.load(dataset(variant, kind)) for kind in KINDS]
-                alike = alike_seeds(variant, *tables, seed=study.seeds[0])
-                missing = [seed for seed in study.seeds if seed not in alike[0]]
-                if missing:
-                    raise DataError(
-                        f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
-                        f"{study.seeds[0]}; delete {place.shown(place.reports(point.label))} and run the study again."
-                    )
-                predictions, groups, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
-                curves = catalog.load(dataset(variant, "training_curve"))
-                trained = {seed: curves[seed_key(seed)]() for seed in study.seeds}
-                found[point.value, variant] = Trained(predictions, groups, others, trained)
+        catalog = place.context(point.label, study.seeds[0], point.params).catalog
+        evaluation = evaluation or catalog.load("params:evaluation")
+        cache = cache or Path(catalog.load("params:score_cache"))
+        for variant in point.variants:
+            tables = [catalog.load(dataset(variant, kind)) for kind in KINDS]
+            alike = alike_seeds(variant, *tables, seed=study.seeds[0])
+            missing = [seed for seed in study.seeds if seed not in alike[0]]
+            if missing:
+                raise DataError(
+                    f"{point.label} has no {variant} of seed {missing[0]} that was made as that of seed "
+                    f"{study.seeds[0]}; delete {place.shown(place.reports(point.label))} and run the study again."
+                )
+            predictions, groups, others = ({seed: rows[seed] for seed in study.seeds} for rows in alike)
+            curves = catalog.load(dataset(variant, "training_curve"))
+            trained = {seed: curves[seed_key(seed)]() for seed in study.seeds}
+            found[point.value, variant] = Trained(predictions, groups, others, trained)
     return found, cast(Evaluation, evaluation), cast(Path, cache)
 
 

@@ -5,9 +5,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -52,40 +52,39 @@ class Workplace:
     env: str | None
     conf_source: str | None
 
-    @contextmanager
-    def context(
-        self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None
-    ) -> Iterator[KedroContext]:
-        """Kedro's context of a run under this label, seed and settings."""
-        given = {**nested(params or {}), "seed": seed} | ({} if label is None else {"label": label})
-        with KedroSession.create(
-            self.project, env=self.env, conf_source=self.conf_source, runtime_params=given
-        ) as session:
-            yield cast(KedroSession, session).load_context()
+    def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> KedroContext:
+        """Kedro's context of a run under this seed and label, which names these settings; made once."""
+        if (label, seed) not in self._contexts:
+            given = {**nested(params or {}), "seed": seed} | ({} if label is None else {"label": label})
+            with KedroSession.create(
+                self.project, env=self.env, conf_source=self.conf_source, runtime_params=given
+            ) as session:
+                self._contexts[label, seed] = cast(KedroSession, session).load_context()
+        return self._contexts[label, seed]
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[str | None, int], KedroContext]:
+        return {}  # each is half a second of work, and a study asks for most of them three times
 
     @cached_property
     def globals(self) -> dict[str, Any]:
         """The recipe's `globals.yml`."""
-        with self.context() as context:
-            return dict(context.config_loader["globals"])
+        return dict(self.context().config_loader["globals"])
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """The recipe's variants."""
-        with self.context() as context:
-            return variants_of(context.config_loader["parameters"]["align"])
+        return variants_of(self.context().config_loader["parameters"]["align"])
 
     @cached_property
     def mlflow(self) -> MlflowSettings:
         """Where runs are recorded."""
-        with self.context() as context:
-            return read_settings(context)
+        return read_settings(self.context())
 
     @property
     def usual_jobs(self) -> int:
         """How many cells run at once without -j."""
-        with self.context() as context:
-            return usual_jobs(context.params["launch"].processes)
+        return usual_jobs(self.context().params["launch"].processes)
 
     @property
     def studies(self) -> Path:
@@ -95,8 +94,7 @@ class Workplace:
     def check(self, study: Study, points: Sequence[Point]) -> None:
         """Raise `SettingsError` before anything runs if the study or one of its settings cannot be."""
         for point in points:
-            with self.context(point.label, study.seeds[0], point.params) as context:
-                params = context.params
+            params = self.context(point.label, study.seeds[0], point.params).params
             check_known(params)
             asked = params["evaluation"]
             study.check_reported(asked.ks, asked.sampling.samples, ["validation", *params["test_sets"]])
@@ -224,12 +222,12 @@ class _Worker:
 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, parent: str | None) -> dict[str, Mark]:
     """The variants of a cell that are still to be made or recorded, each with the mark of what decides its results."""
-    with place.context(cell.label, cell.seed, cell.params) as context:
-        catalog = context.config_loader["catalog"]
-        params = {
-            **context.params,
-            **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
-        }
+    context = place.context(cell.label, cell.seed, cell.params)
+    catalog = context.config_loader["catalog"]
+    params = {
+        **context.params,
+        **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
+    }
     finished, missing = _marks(folder), {}
     for name in cell.variants:
         mark = mark_of(params, name, cell.seed, content)

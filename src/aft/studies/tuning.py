@@ -39,11 +39,10 @@ def trial_cells(trials: Sequence[Point], tuning: Tuning) -> list[Cell]:
 
 def check_selects(study: Study, place: Workplace, trials: Sequence[Point]) -> None:
     """Raise `SettingsError` unless a trial selects its epoch on validation, by which it is judged."""
-    with place.context(trials[0].label, study.seeds[0], trials[0].params) as context:
-        if context.params["training"].select != "validation":
-            raise SettingsError(
-                f"The study '{study.title}' is tuned by validation: set training.select to validation in its params."
-            )
+    if place.context(trials[0].label, study.seeds[0], trials[0].params).params["training"].select != "validation":
+        raise SettingsError(
+            f"The study '{study.title}' is tuned by validation: set training.select to validation in its params."
+        )
 
 
 def choose(place: Workplace, study: Study, trials: Sequence[Point], tuning: Tuning) -> dict[str, Chosen]:
@@ -59,8 +58,7 @@ def choose(place: Workplace, study: Study, trials: Sequence[Point], tuning: Tuni
 
 def selected(place: Workplace, point: Point, variant: str, seeds: Sequence[int]) -> list[pd.Series]:
     """The curve's row of the epoch that became the variant's model, for each seed."""
-    with place.context(point.label, seeds[0], point.params) as context:
-        curves = context.catalog.load(dataset(variant, CURVE))
+    curves = place.context(point.label, seeds[0], point.params).catalog.load(dataset(variant, CURVE))
     tables = [curves[seed_key(seed)]() for seed in seeds]
     if any(table.empty for table in tables):
         raise SettingsError(f"{variant} is not trained, so that nothing of it can be tuned; leave it out of the study.")
