@@ -205,3 +205,12 @@ def test_maximum_likelihood_alone_has_no_alignment_metrics():
     loss, metrics = objective_loss(sums, batch, Objective(), Totals.of(batch))
     told: dict[str, Any] = metrics
     assert set(told) == {"vft_term"} and float(loss) == float(told["vft_term"]) == pytest.approx(12 / 7)
+
+
+def test_ratings_that_float32_cannot_tell_apart_keep_their_ranks():
+    """tau = 1e-9 (Eq. 21), so that log[1 + e^(tau s_2 - tau s_1)] is ln 2 (Eq. 20); in float32 1 - 1e-9 is 1."""
+    example = Example("q", [2, 3], [[7]], [[7], [7, 7]], [0, 1], ratings=[1.0, 1.0 - 1e-9])
+    objective = Objective(term="pro", feedback="ranking", vft_weight=0)
+    sums = torch.tensor([-2.0, -1.0, -4.0])
+    loss, _ = objective_loss(sums, [example], objective, Totals.of([example]))
+    assert float(loss) == pytest.approx(math.log(2), abs=1e-6)

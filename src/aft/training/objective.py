@@ -95,9 +95,9 @@ def _alignment(
     def rows(values_R: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(mask_Q_K, dtype=values_R.dtype).masked_scatter(mask_Q_K, values_R)
 
-    def given(name: str) -> torch.Tensor:
+    def given(name: str, dtype: torch.dtype = sums_R.dtype) -> torch.Tensor:
         values = [value for example in examples for value in getattr(example, name)]
-        return rows(torch.tensor(values, dtype=sums_R.dtype, device=device))
+        return rows(torch.tensor(values, dtype=dtype, device=device))
 
     ranks = [rank for example in examples for rank in example.ranks]
     ranks_Q_K = rows(torch.tensor(ranks, dtype=torch.long, device=device))
@@ -114,7 +114,8 @@ def _alignment(
         beta=objective.beta,
         dpo_beta=objective.dpo_beta,
         constants=objective.constants,
-        ratings_Q_K=given("ratings") if any(example.ratings for example in examples) else None,
+        # Ranks were made of them as they were given: in float32 two of them could be equal.
+        ratings_Q_K=given("ratings", torch.float64) if any(example.ratings for example in examples) else None,
         **{f"{name}_Q_K": given(name) * scale_Q_K for name in objective.kind.needs},
     )
     if objective.score_reduction == "sum":  # the curve has mean scores all the same
