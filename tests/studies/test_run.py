@@ -249,6 +249,18 @@ def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_ru
         place.check(unknown, points_of(unknown, "r", "data"))
 
 
+def test_the_accuracy_on_each_dataset_of_a_multitask_can_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers are a set of their own, as those to a further test set are (`predict_others`)."""
+    monkeypatch.setattr(run, "check_known", lambda params: None)
+    place = Recipe(tmp_path, None, None)
+    known, unknown = (Study("T", "Q", ["aft"], [0], figures=[f"accuracy_{name}"]) for name in ("ecqa", "aqua_rat"))
+    place.check(known, points_of(known, "r", "data"))
+    with pytest.raises(SettingsError, match=r"reports accuracy_aqua_rat; there are .*accuracy_gsm8k, accuracy_svamp"):
+        place.check(unknown, points_of(unknown, "r", "data"))
+
+
 class Elsewhere(Place):
     """A project whose cells are processes."""
 

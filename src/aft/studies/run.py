@@ -96,8 +96,9 @@ class Workplace:
         for point in points:
             params = self.context(point.label, study.seeds[0], point.params).params
             check_known(params)
-            asked = params["evaluation"]
-            study.check_reported(asked.ks, asked.sampling.samples, ["validation", *params["test_sets"]])
+            asked, task = params["evaluation"], params["task"]
+            own = task.settings if task.family == "multitask" else ()  # the answers to each of its datasets are a set
+            study.check_reported(asked.ks, asked.sampling.samples, ["validation", *own, *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
         """A path as a person may see it: relative to the project where it lies in it."""
