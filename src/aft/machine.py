@@ -1,6 +1,7 @@
 """What there is to compute with, cores and GPUs, and the share of it that each of several processes has."""
 
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 SMALL = 1_000_000  # weights: with fewer, one thread takes a step as fast as several, or faster
 _TRIM, _MMAP = -1, -3  # of glibc's mallopt: how much that is free it keeps; what is so large is always given back
 _KEPT = {_MMAP: 2**25, _TRIM: 2**28}  # bytes
+_GARBAGE = (50_000, 20, 20)  # objects, and rounds, between two looks for garbage in cycles; Python's own: 700, 10, 10
 _shared: dict[str, int | None] = {}
 
 
@@ -44,6 +46,15 @@ def shares_of(devices: list[str], jobs: int) -> list[dict[str, str]]:
     """
     count = len(devices)
     return [{VISIBLE: ",".join(devices[job % count :: jobs])} if count else {} for job in range(jobs)]
+
+
+def collect_seldom() -> None:
+    """Look for garbage in cycles less often than Python would.
+
+    Imports, configuration and records make objects by the million that stay, and training and sampling leave no cycle
+    behind: of a run that finds everything made, a twelfth went into looking.
+    """
+    gc.set_threshold(*_GARBAGE)
 
 
 def share_cores(processes: int, threads: int | None = None) -> None:

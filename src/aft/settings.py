@@ -14,7 +14,9 @@ from aft.hooks.refused_start import RefusedStartHook
 from aft.hooks.run_lock import RunLockHook
 from aft.hooks.run_summary import RunSummaryHook
 from aft.hooks.side_by_side import SideBySideHook
+from aft.machine import collect_seldom
 
+collect_seldom()
 # No telemetry of any dependency. (Kedro's own is switched off by the file .telemetry, which is read even earlier.)
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

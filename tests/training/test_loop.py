@@ -1,6 +1,7 @@
 """A step of the training loop against loops without padding or batches, and what it refuses."""
 
 import copy
+import gc
 import math
 import random
 from typing import Any
@@ -441,3 +442,23 @@ def test_only_the_first_process_looks_for_a_checkpoint(small_llama, ragged_examp
         monkeypatch.setattr(loop.collectives, "is_first", lambda first=first: first)
         train(small_llama(), ragged_examples(2), PLAIN, tmp_path, max_steps=1)
         assert looked == [tmp_path] * first
+
+
+@pytest.mark.parametrize("scoring", ["naive", "shared", "two_pass"])
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_training_leaves_no_tensor_in_a_cycle(scoring, recomputes, small_llama, ragged_examples, tmp_path):
+    """Else activations would stay until Python looks for garbage, which it does seldom (`aft.machine`)."""
+    model, examples = small_llama(), ragged_examples(6)
+    objective = Objective(term="aft", constraint="boundary")
+    changes = {"scoring": scoring, "gradient_checkpointing": recomputes, "batch_size": 3, "epochs": 2}
+    train(model, examples, objective, tmp_path, **changes)  # what is made once may stay
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        train(model, examples, objective, tmp_path, **changes)
+        gc.collect()
+        left = [kind for kind in map(type, gc.garbage) if issubclass(kind, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left

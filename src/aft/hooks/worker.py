@@ -18,7 +18,7 @@ from typing import Any
 from kedro.pipeline.node import Node
 
 from aft.code import load_rooms
-from aft.machine import share_cores
+from aft.machine import collect_seldom, share_cores
 from aft.progress import show_by
 
 KEDROS = logging.getLogger("kedro.pipeline.node")  # it logs errors, which are logged when a node's turn comes
@@ -34,6 +34,7 @@ def main(descriptor: str, sharing: str, needed: str, rooms: str) -> None:
     pipe = _Pipe(Connection(int(descriptor)))
     logging.getLogger().addHandler(pipe)
     KEDROS.disabled = True
+    collect_seldom()
     share_cores(int(sharing))
     show_by(lambda text: pipe.tell("shown", text))
     for name in filter(None, needed.split(",")):
