@@ -51,8 +51,8 @@ def shares_of(devices: list[str], jobs: int) -> list[dict[str, str]]:
 def collect_seldom() -> None:
     """Look for garbage in cycles less often than Python would.
 
-    Imports, configuration and records make objects by the million that stay, and training and sampling leave no cycle
-    behind: of a run that finds everything made, a twelfth went into looking.
+    Imports, configuration and records make objects by the million that stay, and a step of training leaves no tensor
+    in a cycle: of a run that finds everything made, a twelfth went into looking.
     """
     gc.set_threshold(*_GARBAGE)
 

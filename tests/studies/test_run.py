@@ -20,7 +20,7 @@ from aft.feedback.judge_settings import JudgeSettings
 from aft.models.directory import ModelDirectory
 from aft.models.pocket import Architecture
 from aft.pipeline_registry import register_pipelines
-from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBase, TaskChoice
+from aft.pipelines.parameters import BaseModel, Evaluation, Labelling, PocketBase
 from aft.sampling.settings import ClusterSettings, SamplerSettings, SamplingSettings, ServerSettings
 from aft.studies import cell, run
 from aft.studies.definition import Study, Sweep
@@ -32,7 +32,7 @@ from aft.training.settings import Launch, Objective, TrainingSettings
 
 PARAMS: dict[str, Any] = {
     **{"seed": 0, "recipe": "r", "model_cache": "cache", "sample_cache": "c", "score_cache": "c", "rating_cache": "c"},
-    "task": TaskChoice("multitask", {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}),
+    "task": {"family": "multitask", "settings": {"gsm8k": {"path": "questions"}, "ecqa": {"path": None}}},
     "test_sets": {"svamp": {"family": "svamp", "settings": {"path": "more"}}},
     "base_model": BaseModel("model", pocket=PocketBase(Corpus(), Architecture(), TrainingSettings(1, 0.1, 1))),
     "training": TrainingSettings(epochs=4, learning_rate=0.1, batch_size=1),
@@ -59,7 +59,7 @@ def changed(value: Any, path: list[str], to: Any) -> Any:
 class Place:
     """A project whose cells are as quickly made as noted."""
 
-    asked: TaskChoice | None = None  # in the catalog, where it differs from the parameters
+    asked: dict[str, Any] | None = None  # in the catalog, where it differs from the parameters
 
     def __init__(self, project: Path, model: Path) -> None:
         self.project, self.params, self.made = project, PARAMS, []
@@ -114,7 +114,7 @@ ALL = [(0, ("vft", "aft")), (1, ("vft", "aft"))]
 
 def test_other_questions_in_the_catalog_are_seen(place: Place) -> None:
     """And those in the files that it names."""
-    place.asked = TaskChoice("gsm8k", {"path": str(place.project / "more")})
+    place.asked = {"family": "gsm8k", "settings": {"path": str(place.project / "more")}}
     assert place.run() == ALL
     assert place.run() == []
     (place.project / "more/train.jsonl").write_text("{}{}\n", encoding="utf-8")
@@ -234,7 +234,8 @@ class Recipe(run.Workplace):
     """A recipe whose settings are all the known ones and those of the study."""
 
     def context(self, label: str | None = None, seed: int = 0, params: dict[str, Any] | None = None) -> Any:
-        return SimpleNamespace(params={**PARAMS, "label": label, **(params or {})})
+        catalog = {"raw_questions": {"asked": PARAMS["task"]}, "raw_test_sets": {"asked": PARAMS["test_sets"]}}
+        return SimpleNamespace(params={**PARAMS, "label": label, **(params or {})}, config_loader={"catalog": catalog})
 
 
 def test_a_sweep_over_a_setting_that_nothing_reads_is_refused_before_anything_runs(

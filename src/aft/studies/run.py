@@ -94,10 +94,12 @@ class Workplace:
     def check(self, study: Study, points: Sequence[Point]) -> None:
         """Raise `SettingsError` before anything runs if the study or one of its settings cannot be."""
         for point in points:
-            params = self.context(point.label, study.seeds[0], point.params).params
-            check_known(params)
+            context = self.context(point.label, study.seeds[0], point.params)
+            check_known(context.params)
+            params = _decisive(context)
             asked, task = params["evaluation"], params["task"]
-            own = task.settings if task.family == "multitask" else ()  # the answers to each of its datasets are a set
+            # The answers to each dataset of a multitask are a set.
+            own = task["settings"] if task["family"] == "multitask" else ()
             study.check_reported(asked.ks, asked.sampling.samples, ["validation", *own, *params["test_sets"]])
 
     def shown(self, path: Path) -> Path:
@@ -223,12 +225,7 @@ class _Worker:
 
 def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, parent: str | None) -> dict[str, Mark]:
     """The variants of a cell that are still to be made or recorded, each with the mark of what decides its results."""
-    context = place.context(cell.label, cell.seed, cell.params)
-    catalog = context.config_loader["catalog"]
-    params = {
-        **context.params,
-        **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
-    }
+    params = _decisive(place.context(cell.label, cell.seed, cell.params))
     finished, missing = _marks(folder), {}
     for name in cell.variants:
         mark = mark_of(params, name, cell.seed, content)
@@ -240,6 +237,15 @@ def _missing(place: Workplace, cell: Cell, folder: Path, content: Content, paren
         if other or not _result(folder, cell, name).is_file():
             missing[name] = mark
     return missing
+
+
+def _decisive(context: KedroContext) -> dict[str, Any]:
+    """The parameters of a run, with the questions as the catalog asks for them, which may name others."""
+    catalog = context.config_loader["catalog"]
+    return {
+        **context.params,
+        **{"task": catalog["raw_questions"]["asked"], "test_sets": catalog["raw_test_sets"]["asked"]},
+    }
 
 
 def _result(folder: Path, cell: Cell, variant: str) -> Path:
