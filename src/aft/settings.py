@@ -9,6 +9,7 @@ from aft.context import Context
 from aft.hooks.check_caches import CheckCachesHook
 from aft.hooks.check_inputs import CheckInputsHook
 from aft.hooks.check_parameters import CheckParametersHook
+from aft.hooks.mlflow_process import RecordProcess
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.hooks.refused_start import RefusedStartHook
 from aft.hooks.run_lock import RunLockHook
@@ -36,9 +37,9 @@ warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is depre
 logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No nodes ran" not in line.getMessage())
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
-_TRACKING = MlflowTrackingHook()
+_TRACKING = MlflowTrackingHook(RecordProcess().open)
 _CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
-_HOLDERS = (SideBySideHook(meanwhile=_TRACKING.begin), RunLockHook())
+_HOLDERS = (SideBySideHook(), RunLockHook())
 HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), *_HOLDERS, *_CHECKS, RefusedStartHook(*_HOLDERS))
 
 # It would read our mlflow.yml and refuse its keys. Releases differ in how their distribution spells the name.

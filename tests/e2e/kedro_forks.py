@@ -8,8 +8,14 @@ import importlib
 import json
 import os
 import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import Any
 
 from kedro.framework.cli import main
+
+from aft.hooks import mlflow_writer, pipe
 
 IMPORTED = (
     "aft.settings",  # the first of all: it sets what the others read from the environment as they are imported
@@ -18,6 +24,22 @@ IMPORTED = (
 )
 for name in IMPORTED:
     importlib.import_module(name)
+
+start_process = pipe.start
+
+
+def fork_writer(module: str, *given: Any) -> tuple[Any, Connection]:
+    """The process that writes to MLflow, with what is imported here; any other is started as ever."""
+    if module != mlflow_writer.__name__:
+        return start_process(module, *given)
+    ours, theirs = Pipe()
+    writer = os.fork()
+    if writer == 0:
+        ours.close()
+        mlflow_writer.main(str(theirs.fileno()))
+    theirs.close()
+    return SimpleNamespace(poll=lambda: None), ours
+
 
 for line in sys.stdin:
     command = json.loads(line)
@@ -33,5 +55,6 @@ os.environ.update(command["environment"])
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 for descriptor, file in enumerate(command["says"], start=1):
     os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+pipe.start = fork_writer
 sys.argv = ["python -m kedro", *command["arguments"]]
 main()

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from aft.errors import SettingsError
-from aft.hooks.mlflow_record import connected
+from aft.hooks.mlflow_connection import connected
 from aft.hooks.mlflow_tracking import MlflowSettings
 
 MAKE = """
 import sys
 from pathlib import Path
-from aft.hooks.mlflow_record import connected
+from aft.hooks.mlflow_connection import connected
 with connected(sys.argv[1], "aft", Path(sys.argv[2])):
     pass
 """

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -375,59 +374,6 @@ def test_a_kind_of_record_that_does_not_exist_is_refused(tmp_path, run_with_hook
     catalog["parameters"] = PARAMETERS
     with pytest.raises(SettingsError, match="log 'metric' of x; choose one of metrics, history"):
         run_with_hook(MlflowTrackingHook(), Pipeline([Node(fail, None, "x")]), catalog, tmp_path, ON)
-
-
-@pytest.mark.parametrize("broken", [False, True])
-def test_the_first_run_makes_the_database_when_it_trains_and_records_what_was_before(tmp_path, run_with_hook, broken):
-    """A run that fails before that is recorded, too; both began before their database."""
-    there, database = {}, tmp_path / "mlflow.db"
-
-    def looking(name, function):
-        def run(*given):
-            there[name] = database.exists()
-            return function(*given)
-
-        return run
-
-    nodes = [
-        Node(looking("ingest", ingest), None, ["questions", "base_model"], name="ingest"),
-        Node(looking("train", train), "questions", ["model", "curve"], name="train", tags=["run.train.aft"]),
-        *([Node(fail, "base_model", "x", name="broken")] if broken else []),
-    ]
-    with pytest.raises(RuntimeError) if broken else nullcontext():
-        run_with_hook(MlflowTrackingHook(), Pipeline(nodes), catalog_in(tmp_path), tmp_path, ON)
-    assert there == ({"ingest": False} if broken else {"ingest": False, "train": True})
-    parent = next(run for run in runs_of(tmp_path) if run.info.run_name.startswith("__default__"))
-    assert parent.data.tags["data_hash.questions"] and parent.data.tags["model_fingerprint.base_model"] == "f0"
-    assert parent.info.status == ("FAILED" if broken else "FINISHED")
-    assert parent.info.start_time < 1000 * database.stat().st_ctime
-
-
-@pytest.mark.parametrize("in_the_way", [False, True])
-def test_the_record_is_opened_at_once_where_nothing_waits_for_it_or_it_cannot_be_kept(
-    tmp_path, run_with_hook, in_the_way
-):
-    """A run without a child has nothing to train meanwhile; a file stands where artifacts are to lie."""
-    there = []
-
-    def look():
-        there.append((tmp_path / "mlflow.db").exists())
-        return ingest()
-
-    nodes = [Node(look, None, ["questions", "base_model"], name="ingest")]
-    if in_the_way:
-        (tmp_path / "mlartifacts").write_text("", encoding="utf-8")
-        nodes += [Node(train, "questions", ["model", "curve"], name="train", tags=["run.train.aft"])]
-    with pytest.raises(SettingsError, match=r"MLflow at .* cannot be used") if in_the_way else nullcontext():
-        run_with_hook(MlflowTrackingHook(), Pipeline(nodes), catalog_in(tmp_path), tmp_path, ON)
-    assert there == ([] if in_the_way else [True])
-
-
-def test_a_server_keeps_artifacts_itself(tmp_path):
-    from aft.hooks.mlflow_connection import is_to_be_made
-
-    assert not is_to_be_made("http://host", tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_two_first_runs_do_not_make_the_database_at_once(tmp_path, monkeypatch):

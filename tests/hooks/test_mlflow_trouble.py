@@ -15,7 +15,8 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.errors import AftError
 from aft.hooks import mlflow_tracking
-from aft.hooks.mlflow_record import PARENT, connected
+from aft.hooks.mlflow_connection import connected
+from aft.hooks.mlflow_plan import PARENT
 
 ON = {"enabled": True, "tracking_uri": None, "experiment": "aft"}
 CATALOG = {"align.{variant}.metrics": {"type": "MemoryDataset", "metadata": {"mlflow": {"log": "metrics"}}}}

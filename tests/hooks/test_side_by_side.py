@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kedro.pipeline import Pipeline
 
-from aft.directories import announce
+from aft.directories import announce, announced
 from aft.hooks.side_by_side import SideBySideHook
 from aft.pipeline_registry import register_pipelines
 from aft.sampling.settings import ClusterSettings, SamplerSettings, ServerSettings
@@ -132,12 +132,12 @@ def test_where_vft_is_missing_processes_are_started_at_once_and_begin_with_it(st
     assert {*start(whole, "train_vft", missing=["vft_model"])._crew.asked} == FROM_VFT | FROM_FEEDBACK | {"train_vft"}
 
 
-def test_while_vft_is_trained_elsewhere_this_process_does_what_it_has_to(whole, start):
-    """Such as making MLflow's database, once."""
+def test_that_vft_is_to_be_trained_elsewhere_is_announced_once_it_is_under_way(whole, start):
+    """Whoever listens may have to wait, as for MLflow."""
     hook = start(whole, "load_questions", missing=["vft_model"])
-    hook._meanwhile = lambda: hook._crew.asked.append("meanwhile")
-    come_to(hook, whole, "train_aft")
-    assert hook._crew.asked[0] == "train_vft" and hook._crew.asked.count("meanwhile") == 1
+    with announced(lambda: hook._crew.asked.append("announced")):
+        come_to(hook, whole, "train_aft")
+    assert hook._crew.asked[0] == "train_vft" and hook._crew.asked.count("announced") == 1
 
 
 def test_where_vft_is_there_no_process_is_started_at_once(start, whole):

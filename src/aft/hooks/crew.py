@@ -1,13 +1,9 @@
 """A crew of processes that run nodes before their turn, while the run goes on; see `aft.hooks.side_by_side`."""
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from multiprocessing import Pipe
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +11,7 @@ from kedro.pipeline.node import Node
 from tqdm import tqdm
 
 from aft.code import source_hash
+from aft.hooks import pipe
 from aft.hooks.worker import KEDROS
 
 logger = logging.getLogger(__name__)
@@ -121,7 +118,7 @@ class Crew:
                 if what == "shown":
                     line.set_description_str(content)
                 else:
-                    logging.getLogger(content.name).handle(content)
+                    pipe.show(content)
                     self.told.add(content.getMessage())  # afterwards: what was told is kept back
 
             try:
@@ -148,14 +145,7 @@ class _Worker:
     """One process, `aft.hooks.worker`, and the pipe to it."""
 
     def __init__(self, share: Mapping[str, str], words: Sequence[str]) -> None:
-        self._pipe, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "aft.hooks.worker", str(theirs.fileno()), *words],
-                env={**os.environ, **share},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        self._process, self._pipe = pipe.start("aft.hooks.worker", words, share)
 
     def run(self, node: Node, hear: Callable[[str, Any], object], inputs: dict[str, Any]) -> dict[str, Any]:
         """What the node gives in that process, see `answer`."""

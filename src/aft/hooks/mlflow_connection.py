@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from aft.errors import AftError, SettingsError, StoreError
 from aft.hooks.mlflow_alive import close_killed
 from aft.hooks.mlflow_database import check_file, database_file, is_sqlite, make_whole
-from aft.hooks.provenance import shown_uri
 from aft.pipelines.recorded import without_credentials
 
 if TYPE_CHECKING:
@@ -42,11 +41,6 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
     with explained(uri), little_patience():
         check_file(uri)
         file = database_file(uri)
-        logger.info(
-            "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.",
-            experiment,
-            shown_uri(uri, project),
-        )
         for name, value in (_ENVIRONMENT | (_ENVIRONMENT_OF_A_FILE if file else {})).items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -59,20 +53,6 @@ def connected(uri: str, experiment: str, project: Path) -> "Iterator[tuple[Mlflo
             experiment_id = _experiment(client, experiment, artifacts)
             close_killed(client, project, uri, experiment_id)
             yield client, experiment_id
-
-
-def is_to_be_made(uri: str, project: Path) -> bool:
-    """Whether the address is of a file that is not there and can be: what else is wrong, `connected` says at once."""
-    try:
-        with explained(uri):
-            check_file(uri)
-            file, artifacts = database_file(uri), project / _ARTIFACTS
-            if file is None or file.exists():
-                return False
-            artifacts.mkdir(exist_ok=True)
-    except SettingsError:
-        return False
-    return os.access(artifacts, os.W_OK)
 
 
 def reason(error: Exception, uri: str) -> str:

@@ -1,6 +1,6 @@
 """Record runs in MLflow: one parent per `kedro run`, and under it one run per variant and kind of work.
 
-What is recorded is declared in the catalog (see `aft.hooks.mlflow_record`); nodes know nothing of MLflow.
+What is recorded is declared in the catalog (see `aft.hooks.mlflow_plan`); nodes know nothing of MLflow.
 """
 
 import atexit
@@ -8,10 +8,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -20,10 +20,12 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aft.errors import AftError, IncompleteRecord, SettingsError
-from aft.hooks.mlflow_connection import is_to_be_made
+from aft.directories import announced
+from aft.errors import AftError, IncompleteRecord, SettingsError, StoreError
 from aft.hooks.mlflow_database import address_of
-from aft.hooks.mlflow_record import RunRecord, child_of, kinds_of, milliseconds, open_record
+from aft.hooks.mlflow_plan import PARENT, Child, Plan, child_of, content_of, milliseconds, plan_of
+from aft.hooks.mlflow_record import open_record
+from aft.hooks.provenance import shown_uri
 
 logger = logging.getLogger(__name__)
 
@@ -52,22 +54,43 @@ def read_settings(context: KedroContext) -> MlflowSettings:
         raise SettingsError(f"mlflow.yml is refused ({faults}); its keys are {known}.") from error
 
 
+class Record(Protocol):
+    """One run in MLflow as the hook sees it; times are in milliseconds.
+
+    `RunRecord` is one. `RecordProcess` opens it meanwhile: there any method raises `SettingsError` or `StoreError`
+    when that has turned out to be impossible.
+    """
+
+    def ready(self) -> None:
+        """Wait until it is open."""
+
+    def open_child(self, child: Child, when: int) -> None:
+        """Open a child run, unless it is open already."""
+
+    def log(self, name: str, content: Any, child: Child | None, when: int) -> None:
+        """Record a dataset that was saved."""
+
+    def close(self, status: str, when: int) -> int:
+        """Close it; how many records MLflow lacks."""
+        ...
+
+
 class MlflowTrackingHook:
     """Opens the record when a run starts, feeds it, and closes it however the run ends.
 
-    Where MLflow's database is still to be made, which takes seconds, the record of a run with children is opened with
-    the first of them, or before that while the run waits for another process: training need not wait for it. A run that
-    is killed before that leaves no record.
+    A run that cannot be recorded is refused before it makes anything that takes long. One of a study, which has begun,
+    goes on without.
     """
 
     missing = 0  # how many records of the last run are not in MLflow
 
-    def __init__(self) -> None:
+    def __init__(self, open_record: Callable[[Plan], Record] = open_record) -> None:
+        self._open = open_record
         self._settings: MlflowSettings | None = None
-        self._record: RunRecord | None = None
-        self._opening: Callable[[], RunRecord | None] | None = None  # of a record that is not opened yet
-        self._saved: list[tuple[str, Any, Node]] = []  # until then
-        self._untracked = False
+        self._record: Record | None = None
+        self._stack = ExitStack()  # what ends with the record
+        self._gaps = ""  # what the record of the last run lacks, in words
+        self._refusal: AftError | None = None  # known only when the run had ended
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -76,89 +99,98 @@ class MlflowTrackingHook:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Open the parent run; raises `SettingsError` before anything heavy starts if that is not possible.
-
-        A run of a study, which has begun, goes on without.
-        """
+        """Open the parent run; raises `SettingsError` if the catalog asks for what is not known."""
         self._close("KILLED")  # what an interrupted run in the same process left behind
-        self.missing, self._untracked = 0, False
-        self._opening, self._saved = None, []
+        self.missing, self._gaps, self._refusal = 0, "", None
         if self._settings is None or not self._settings.enabled:
             return
-        kinds_of(pipeline, catalog)  # refuses an unknown one
-        uri = self._settings.uri(Path(run_params["project_path"]))
-        given = run_params, pipeline, catalog, uri, self._settings.experiment
-        self._opening = partial(open_record, *given, began=milliseconds())
-        has_children = any(child_of(node) is not None for node in pipeline.nodes)
-        if not (has_children and is_to_be_made(uri, Path(run_params["project_path"]))):
-            self.begin()
-
-    def begin(self) -> None:
-        """Open the record, if it still is to be; raises `SettingsError` if that is not possible."""
-        if self._opening is None:
-            return
-        opening, self._opening = self._opening, None
-        saved, self._saved = self._saved, []
-        self._record = opening()
+        project, experiment = Path(run_params["project_path"]), self._settings.experiment
+        uri = self._settings.uri(project)
+        self._plan, self._catalog = plan_of(run_params, pipeline, catalog, uri, experiment), catalog
+        logger.info("Recording to the experiment '%s' of MLflow at %s.", experiment, shown_uri(uri, project))
+        with self._refusals():
+            self._record = self._open(self._plan)
         if self._record is None:
-            self._untracked = True
             return
         # Kedro tells hooks of an `Exception` only: Ctrl-C and SIGTERM must close the record themselves.
         atexit.register(self._close, "KILLED")
+        self._stack.callback(atexit.unregister, self._close)
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _exit)
-        for name, data, node in saved:
-            self._record.log(name, data, node)
+            self._stack.callback(_let_end)
+        self._stack.enter_context(announced(self._ready))
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Open the child run of the node, unless it is open already."""
-        if child_of(node) is not None:
-            self.begin()
-        if self._record is not None:
-            self._record.open_child(node)
+        child = child_of(node)
+        if self._record is not None and child is not None:
+            with self._refusals():
+                self._record.open_child(child, milliseconds())
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Record what the catalog declares about the dataset."""
-        if self._opening is not None:
-            self._saved.append((dataset_name, data, node))
-        elif self._record is not None:
-            self._record.log(dataset_name, data, node)
+        if self._record is not None:
+            content = content_of(self._plan, dataset_name, data, self._catalog)
+            with self._refusals():
+                self._record.log(dataset_name, content, child_of(node), milliseconds())
 
     @hook_impl(wrapper=True)
     def after_pipeline_run(self) -> Generator[None, Any, Any]:
-        """Close the record: all went well. When all other hooks are through, too, warn of a record with gaps.
+        """Close the record: all went well. When all other hooks are through, too, tell of a record with gaps.
 
-        Raises `IncompleteRecord`, for the command's exit status.
+        Raises `IncompleteRecord`, for the command's exit status, or why there is none.
         """
         self._close("FINISHED")
         result = yield
-        if self._untracked:
-            raise IncompleteRecord("The results are complete; the run is missing in MLflow.")
-        if self.missing:
-            raise IncompleteRecord(f"The results are complete; {missing_records(self.missing)}.")
+        if self._refusal is not None:
+            raise self._refusal
+        if self._gaps:
+            raise IncompleteRecord(f"The results are complete; {self._gaps}.")
         return result
 
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Close the record: a node failed."""
-        try:
-            self.begin()
-        except AftError as error:  # what the node said comes first
-            logger.warning("The run is not recorded. %s", error)
         self._close("FAILED")
 
+    def _ready(self) -> None:
+        """Something that takes long is about to be made: wait until the record is open."""
+        if self._record is not None:
+            with self._refusals():
+                self._record.ready()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Where MLflow cannot be used: a run of a study goes on without a record, another one ends."""
+        try:
+            yield
+        except (SettingsError, StoreError) as error:
+            self._record = None
+            self._stack.close()
+            if PARENT not in os.environ:
+                raise
+            logger.warning("The run goes on without a record. %s", error)
+            self._gaps = "the run is missing in MLflow"
+
     def _close(self, status: str) -> None:
-        record, self._record = self._record, None
+        record = self._record
         if record is None:
             return
-        atexit.unregister(self._close)
-        if signal.getsignal(signal.SIGTERM) is _exit:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self.missing = record.close(status)
-        if self.missing and status != "FINISHED":
-            logger.warning("The record of this run is not complete: %s.", missing_records(self.missing))
+        try:
+            with self._refusals():
+                self.missing = record.close(status, milliseconds())
+            self._gaps = self._gaps or (missing_records(self.missing) if self.missing else "")
+        except IncompleteRecord as error:
+            self._gaps = str(error)
+        except AftError as error:
+            self._refusal = error
+        finally:
+            self._record = None
+            self._stack.close()
+        if status != "FINISHED" and (self._gaps or self._refusal):  # what went wrong comes first
+            logger.warning("The record of this run is not complete: %s.", str(self._refusal or self._gaps).rstrip("."))
 
 
 def missing_records(number: int) -> str:
@@ -169,3 +201,9 @@ def missing_records(number: int) -> str:
 def _exit(signum: int, frame: object) -> None:
     """End the process in the orderly way, so that the record is closed."""
     raise SystemExit(128 + signum)
+
+
+def _let_end() -> None:
+    """SIGTERM is as it was, unless somebody else has set it meanwhile."""
+    if signal.getsignal(signal.SIGTERM) is _exit:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,7 +13,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from kedro.pipeline.node import Node
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from aft.checked import read
-from aft.directories import announced
+from aft.directories import announce, announced
 from aft.hooks.crew import Crew
 from aft.machine import THREADS, share_cores, shares_of, usual_jobs, visible_devices
 from aft.pipelines.align_train.nodes import train_variant
@@ -60,9 +60,7 @@ _AS_THEY_ARE = {  # what nodes may hand on beforehand: the catalog has it as the
 class SideBySideHook:
     """Has a crew run nodes before their turn, from the first node on that has to make something."""
 
-    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """While the first node is made elsewhere, this process does what it is to do `meanwhile`."""
-        self._meanwhile = meanwhile
+    def __init__(self) -> None:
         self._open = ExitStack()
         self._crew: Crew | None = None
 
@@ -127,9 +125,9 @@ class SideBySideHook:
         self._asked.add(self._here.name)
         crew.add([self._here], self._inputs)
         self._share()
-        self._meanwhile()
         for name in (*_NEEDED, *_NEEDED_TO_DRAW):
             importlib.import_module(name)
+        announce()
 
     def _share(self) -> None:
         """This process is about to make something: have others run the nodes that need not wait for their turn."""

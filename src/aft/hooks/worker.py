@@ -8,16 +8,10 @@ import logging
 import os
 import signal
 import sys
-import threading
 from importlib import import_module
-from logging.handlers import QueueHandler
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
-from typing import Any
-
-from kedro.pipeline.node import Node
 
 from aft.code import load_rooms
+from aft.hooks.pipe import TheirEnd
 from aft.machine import collect_seldom, share_cores
 from aft.progress import show_by
 
@@ -31,7 +25,8 @@ def main(descriptor: str, sharing: str, needed: str, rooms: str) -> None:
     are imported.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, with which this process ends
-    pipe = _Pipe(Connection(int(descriptor)))
+    # When the run has ended, what was begun is kept, and nobody waits for the rest.
+    pipe = TheirEnd(descriptor, logging.WARNING, at_end=lambda: os._exit(1))
     logging.getLogger().addHandler(pipe)
     KEDROS.disabled = True
     collect_seldom()
@@ -47,33 +42,6 @@ def main(descriptor: str, sharing: str, needed: str, rooms: str) -> None:
         except Exception as error:
             told = "failed", str(error)
         pipe.tell(*told)
-
-
-class _Pipe(QueueHandler):
-    """The pipe to the run, as a handler of warnings; orders are read by a thread, which sees at once when it closes."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(None)  # type: ignore[arg-type]
-        self.setLevel(logging.WARNING)
-        self.orders: SimpleQueue[tuple[Node, dict[str, Any]]] = SimpleQueue()
-        self._connection, self._turn = connection, threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Hand a warning on."""
-        self.tell("told", record)
-
-    def tell(self, what: str, content: Any) -> None:
-        """Send one message; several threads draw bars."""
-        with self._turn:
-            self._connection.send((what, content))
-
-    def _read(self) -> None:
-        try:
-            while True:
-                self.orders.put(self._connection.recv())
-        finally:  # the run has ended, however it did: what was begun is kept, and nobody waits for the rest
-            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from aft.code import source_hash
 from aft.errors import AftError
 from aft.files import write_json
 from aft.hooks.check_parameters import check_known
-from aft.hooks.mlflow_record import PARENT
+from aft.hooks.mlflow_plan import PARENT
 from aft.hooks.mlflow_tracking import MlflowSettings, read_settings
 from aft.machine import THREADS, shares_of, usual_jobs, visible_devices
 from aft.pipelines.comparisons import dataset, variants_of

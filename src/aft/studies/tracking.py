@@ -12,6 +12,7 @@ from aft.hooks.mlflow_alive import Alive, be_alive
 from aft.hooks.mlflow_connection import connected, reason
 from aft.hooks.mlflow_outbox import Outbox
 from aft.hooks.mlflow_tracking import MlflowSettings
+from aft.hooks.provenance import shown_uri
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def parent_run(settings: MlflowSettings, project: Path, name: str) -> Iterator[S
         yield StudiesRun()
         return
     uri = settings.uri(project)
+    logger.info("Recording to the experiment '%s' of MLflow at %s.", settings.experiment, shown_uri(uri, project))
     with connected(uri, settings.experiment, project) as (client, experiment_id):
         alive = be_alive(project, uri, experiment_id)
         tags = {"kind": "studies", **alive.tags}

@@ -1,0 +1,277 @@
+"""The record that another process writes: the same as one that is written here, and its own kinds of trouble."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+
+from aft.directories import announce
+from aft.errors import IncompleteRecord, SettingsError
+from aft.hooks.mlflow_database import make_whole
+from aft.hooks.mlflow_plan import PARENT
+from aft.hooks.mlflow_process import RecordProcess
+from aft.hooks.mlflow_tracking import MlflowTrackingHook
+from aft.models.directory import ModelDirectory
+
+ON = {"enabled": True, "tracking_uri": None, "experiment": "aft"}
+LOGGED = {"questions": "data_hash", "curve": "history", "metrics": "metrics", "compare.comparison": "table"}
+NOWHERE = {**ON, "tracking_uri": "sqlite:///:memory:"}
+ENDED = "The process that records this run in MLflow has ended"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's, which has nothing but its tables."""
+    made = tmp_path_factory.mktemp("prepared") / "mlflow.db"
+    make_whole(made)
+    return made
+
+
+@pytest.fixture
+def project(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_bytes(database.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def writer() -> Iterator[RecordProcess]:
+    process = RecordProcess()
+    yield process
+    process._end()
+    if process._process is not None:
+        process._process.wait(timeout=60)
+
+
+def whole(measure: Callable[[], dict[str, float] | None]) -> tuple[Pipeline, dict[str, Any]]:
+    """A pipeline with something of every kind, which calls `measure` when its model was trained; its catalog."""
+
+    def ingest() -> pd.DataFrame:
+        return pd.DataFrame({"content_hash": ["a", "b"]})
+
+    def train(_: Any) -> tuple[ModelDirectory, dict[str, pd.DataFrame]]:
+        rows = range(1, 1201)
+        curve = pd.DataFrame({"step": rows, "loss": [1 / row for row in rows]})
+        return ModelDirectory(Path("/models/aft"), "f1"), {"seed_3": curve, "seed_4": curve}
+
+    def metrics(_: Any) -> dict[str, float]:
+        return measure() or {"accuracy": 0.25, "perplexity": float("inf")}
+
+    def compare(_: Any) -> tuple[pd.DataFrame, dict[str, int]]:
+        return pd.DataFrame({"variant": ["vft", "aft"], "accuracy": [0.5, 0.25]}), {"rows": 2}
+
+    nodes = [
+        Node(ingest, None, "questions", name="ingest"),
+        Node(train, "questions", ["model", "curve"], name="train", tags="run.train.aft"),
+        Node(metrics, "model", "metrics", name="measure", tags="run.accuracy.aft"),
+        Node(compare, "metrics", ["compare.comparison", "report"], name="compare"),
+    ]
+    logged = {name: {"type": "MemoryDataset", "metadata": {"mlflow": {"log": kind}}} for name, kind in LOGGED.items()}
+    return Pipeline(nodes), logged
+
+
+@pytest.fixture
+def run(run_with_hook: Any, writer: RecordProcess, caplog: pytest.LogCaptureFixture) -> Any:
+    """The pipeline is run in a project, recorded by the other process unless `opened` says how; the log."""
+
+    def go(project: Path, measure: Any = lambda: None, mlflow: Any = ON, opened: Any = None, **told: Any) -> str:
+        pipeline, logged = whole(measure)
+        report = {"type": "json.JSONDataset", "filepath": str(project / "report.json")}
+        catalog = DataCatalog.from_config({**logged, "report": {**report, "metadata": {"mlflow": {"log": "artifact"}}}})
+        catalog["parameters"] = {"seed": 3, "align": {"aft": {"objective": {"term": "aft"}}}}
+        hook = MlflowTrackingHook(writer.open) if opened is None else MlflowTrackingHook()
+        with caplog.at_level("INFO"):
+            run_with_hook(hook, pipeline, catalog, project, mlflow, **told)
+        return caplog.text
+
+    return go
+
+
+def content(project: Path) -> dict[str, Any]:
+    """What MLflow's database and artifacts hold, without times and ids."""
+    query = "SELECT name, {columns} FROM {table} JOIN runs USING (run_uuid) ORDER BY 1, 2, 3, 4"
+    tables = {"metrics": "key, value, step, is_nan", "params": "key, value, 0", "tags": "key, value, 0"}
+    with closing(sqlite3.connect(project / "mlflow.db")) as file:
+        rows = {
+            table: file.execute(query.format(columns=columns, table=table)).fetchall()
+            for table, columns in tables.items()
+        }
+        runs = file.execute("SELECT name, status, start_time <= end_time FROM runs ORDER BY 1").fetchall()
+    mine = ("mlflow.parentRunId", "aft_process")
+    artifacts = sorted(
+        (*path.relative_to(project / "mlartifacts").parts[1:], path.read_text(encoding="utf-8"))
+        for path in (project / "mlartifacts").rglob("*")
+        if path.is_file() and ".running" not in path.parts and path.name != ".lock"
+    )
+    return {**rows, "tags": [row for row in rows["tags"] if row[1] not in mine], "runs": runs, "artifacts": artifacts}
+
+
+def statuses(project: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(project / "mlflow.db")) as file:
+        return dict(file.execute("SELECT name, status FROM runs").fetchall())
+
+
+def test_it_is_what_would_be_written_here(run, project, tmp_path_factory):
+    """1,200 steps of a curve, one finite metric, and two of a table."""
+    other = tmp_path_factory.mktemp("here")
+    (other / "mlflow.db").write_bytes((project / "mlflow.db").read_bytes())
+    run(project)
+    run(other, opened="here")
+    found = content(project)
+    assert found == content(other)
+    assert len(found["metrics"]) == 1200 + 1 + 2 and len(found["artifacts"]) == 2
+    assert {name: status for name, status, _ in found["runs"]} == {
+        "__default__@base seed 3": "FINISHED",
+        "train aft": "FINISHED",
+        "accuracy aft": "FINISHED",
+    }
+    assert all(in_order for *_, in_order in found["runs"])
+
+
+def test_one_process_records_one_run_after_the_other(run, writer, project):
+    run(project, pipeline_names=["first"])
+    process = writer._process
+    run(project, pipeline_names=["second"])
+    assert writer._process is process
+    assert {"first@base seed 3", "second@base seed 3"} <= set(statuses(project))
+    assert set(statuses(project).values()) == {"FINISHED"}
+
+
+def test_where_nothing_can_be_recorded_nothing_that_takes_long_is_made(run, writer, tmp_path):
+    """The next run, which can be, is recorded by the same process."""
+    made = []
+
+    def make() -> None:
+        announce()
+        made.append("model")
+
+    with pytest.raises(SettingsError, match="MLflow at sqlite:///:memory: cannot be used: it names no file"):
+        run(tmp_path, make, NOWHERE)
+    assert not made
+    process = writer._process
+    run(tmp_path, make)
+    assert made and writer._process is process and set(statuses(tmp_path).values()) == {"FINISHED"}
+
+
+def test_where_nothing_takes_long_the_end_tells_that_nothing_could_be_recorded(run, tmp_path, monkeypatch):
+    """As if the other process needed longer than the run: what it says is heard when the run has ended."""
+    monkeypatch.setattr(RecordProcess, "_order", lambda self, *order: self._pipe.send(order))
+    measured = []
+    with pytest.raises(SettingsError, match="names no file"):
+        run(tmp_path, lambda: measured.append("metrics"), NOWHERE)
+    assert measured == ["metrics"]
+
+
+def test_a_run_of_a_study_goes_on_without_a_record(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(PARENT, "0123")
+    with pytest.raises(IncompleteRecord, match="The results are complete; the run is missing in MLflow"):
+        run(tmp_path, announce, NOWHERE)
+    assert caplog.text.count("WARNING") == 1 and "The run goes on without a record. MLflow at" in caplog.text
+
+
+def test_a_run_whose_recording_process_was_killed_goes_on_and_says_so(run, writer, project, caplog):
+    def kill() -> None:
+        announce()
+        writer._process.kill()
+        writer._process.wait()
+
+    with pytest.raises(IncompleteRecord, match="The results are complete; the process that recorded the run"):
+        run(project, kill)
+    assert caplog.text.count("WARNING") == 1 and ENDED in caplog.text
+    caplog.clear()
+    run(project, pipeline_names=["next"])  # by a new process, which closes what was left open
+    assert "WARNING" not in caplog.text
+    assert statuses(project)["__default__@base seed 3"] == "KILLED"
+    assert statuses(project)["next@base seed 3"] == "FINISHED"
+
+
+def test_what_the_other_process_warns_of_is_told_here(run, project, caplog):
+    """A metric has an impossible name; all else is recorded."""
+    with pytest.raises(IncompleteRecord, match="complete; 1 record is missing in MLflow"):
+        run(project, lambda: {"which?": 0.5})
+    assert caplog.text.count("WARNING") == 1 and "cannot take a record" in caplog.text
+    assert set(statuses(project).values()) == {"FINISHED"}
+
+
+def test_a_failed_run_is_recorded_as_failed(run, project):
+    def fail() -> None:
+        raise RuntimeError("the node broke")
+
+    with pytest.raises(RuntimeError, match="the node broke"):
+        run(project, fail)
+    expected = {"__default__@base seed 3": "FAILED", "train aft": "FINISHED", "accuracy aft": "FAILED"}
+    assert statuses(project) == expected
+
+
+SCRIPT = """
+    import os, signal, sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from conftest import run_pipeline
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Node, Pipeline
+    from aft.directories import announce
+    from aft.hooks.mlflow_process import RecordProcess
+    from aft.hooks.mlflow_tracking import MlflowTrackingHook
+
+    def node():
+        announce()
+        {body}
+        return 0
+
+    catalog = DataCatalog.from_config({{}})
+    catalog["parameters"] = {{"seed": 3}}
+    pipeline = Pipeline([Node(node, None, "x", name="node", tags="run.train.aft")])
+    mlflow = {{"enabled": True, "tracking_uri": None, "experiment": "aft"}}
+    hook = MlflowTrackingHook(RecordProcess().open)
+    run_pipeline(hook, pipeline, catalog, Path({project!r}), mlflow, pipeline_names=["script"])
+"""
+
+
+def script(project: Path, body: str) -> subprocess.Popen[str]:
+    """A process of its own, in a group of its own, that runs a pipeline of one node."""
+    filled = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), project=str(project), body=body)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", filled],
+        env=environment,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM to all", "Ctrl-C"])
+def test_however_a_run_is_killed_its_record_is_closed_at_once(way, project):
+    """No later run need do it; Ctrl-C, and what a scheduler sends, goes to both processes."""
+    process = script(project, 'print("started", flush=True); time.sleep(120)')
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    if way == "SIGKILL":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGTERM if way == "SIGTERM to all" else signal.SIGINT)
+    process.communicate(timeout=60)  # until the other process has closed its end of standard output, too
+    assert statuses(project) == {"script@base seed 3": "KILLED", "train aft": "KILLED"}
+    assert not list((project / "mlartifacts/.running").iterdir())
+
+
+def test_a_run_does_not_import_mlflow_and_leaves_no_process(project):
+    process = script(project, 'print(sorted({"mlflow", "sqlalchemy", "torch"} & set(sys.modules)))')
+    began = time.monotonic()
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("[]\n", 0) and time.monotonic() - began < 60
+    assert statuses(project) == {"script@base seed 3": "FINISHED", "train aft": "FINISHED"}
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
