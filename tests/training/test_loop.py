@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 import random
+import weakref
 from typing import Any
 
 import numpy as np
@@ -447,8 +448,9 @@ def test_only_the_first_process_looks_for_a_checkpoint(small_llama, ragged_examp
 @pytest.mark.parametrize("scoring", ["naive", "shared", "two_pass"])
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_training_leaves_no_tensor_in_a_cycle(scoring, recomputes, small_llama, ragged_examples, tmp_path):
-    """Else activations would stay until Python looks for garbage, which it does seldom (`aft.machine`)."""
+    """Else activations, or a model, would stay until Python looks for garbage, which it does seldom (`aft.machine`)."""
     model, examples = small_llama(), ragged_examples(6)
+    gone = weakref.ref(model)
     objective = Objective(term="aft", constraint="boundary")
     changes = {"scoring": scoring, "gradient_checkpointing": recomputes, "batch_size": 3, "epochs": 2}
     train(model, examples, objective, tmp_path, **changes)  # what is made once may stay
@@ -462,3 +464,9 @@ def test_training_leaves_no_tensor_in_a_cycle(scoring, recomputes, small_llama, 
         gc.set_debug(0)
         gc.garbage.clear()
     assert not left
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
