@@ -35,8 +35,11 @@ def fork_writer(module: str, *given: Any) -> tuple[Any, Connection]:
     ours, theirs = Pipe()
     writer = os.fork()
     if writer == 0:
-        ours.close()
-        mlflow_writer.main(str(theirs.fileno()))
+        try:
+            ours.close()
+            mlflow_writer.main(str(theirs.fileno()))
+        finally:
+            os._exit(1)
     theirs.close()
     return SimpleNamespace(poll=lambda: None), ours
 

@@ -123,8 +123,8 @@ def run(tmp_path, monkeypatch, caplog, run_with_hook):
     tracking = MlflowTrackingHook()
     hook = RunSummaryHook(tracking)
 
-    def told(stages: list[str], mlflow: dict, missing: int = 0, runtime_params: dict | None = None) -> str:
-        tracking.missing = missing
+    def told(stages: list[str], mlflow: dict, gaps: str = "", runtime_params: dict | None = None) -> str:
+        tracking.gaps = gaps
         caplog.clear()
         with caplog.at_level("INFO", logger="aft.run"):
             asked = {"env": "smoke", "runtime_params": runtime_params}
@@ -225,5 +225,6 @@ def test_without_a_comparison_the_accuracy_of_each_variant_is_told(run):
 
 
 def test_what_is_missing_in_mlflow_is_the_last_line(run):
-    assert run(["ingest"], ON, missing=3).splitlines()[-1] == "Tracking incomplete: 3 records are missing in MLflow."
+    told = run(["ingest"], ON, gaps="3 records are missing in MLflow").splitlines()
+    assert told[-1] == "Tracking incomplete: 3 records are missing in MLflow."
     assert "incomplete" not in run(["ingest"], ON)

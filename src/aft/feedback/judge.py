@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aft.directories import Description, remove_leftovers
+from aft.directories import Description, announce, remove_leftovers
 from aft.errors import DataError
 from aft.feedback.judge_client import complete
 from aft.feedback.judge_prompt import PROMPT_VERSION, candidate_hash, read_rating
@@ -95,6 +95,7 @@ class _Judge:
         wanted = [self.answer(key, number) for key in candidates for number in range(self.settings.ratings)]
         missing = [answer for answer in wanted if not answer.is_finished(self.settings.attempts)]
         if missing:
+            announce()
             asked = ((answer, *candidates[answer.candidate]) for answer in missing)
             run(self.ask([(answer, questions[question_id], response) for answer, question_id, response in asked]))
         means = {key: self.mean(key) for key in candidates}

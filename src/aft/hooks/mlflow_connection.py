@@ -1,6 +1,5 @@
 """The connection to MLflow: client and experiment, or one sentence at once if it cannot be used."""
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -18,8 +17,6 @@ from aft.pipelines.recorded import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not honour DO_NOT_TRACK=1

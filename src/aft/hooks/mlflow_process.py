@@ -2,9 +2,17 @@
 
 import atexit
 import logging
+import os
+import socket
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from subprocess import Popen
 from typing import Any
 
-from aft.errors import IncompleteRecord
+from aft.errors import IncompleteRecord, StoreError
 from aft.hooks import pipe
 from aft.hooks.mlflow_plan import Child, Plan
 
@@ -19,25 +27,32 @@ class RecordProcess:
     """
 
     def __init__(self) -> None:
-        self._process: Any = None  # a Popen; none before the first run
-        self._pipe: Any = None  # a Connection; none when the process is gone
-        self._opening = False
-        self._missing: int | None = None  # how many records MLflow lacks, when that has been told
+        self._process: Popen | None = None
+        self._pipe: Connection | None = None  # none if there is no process, or it is gone
+        self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # of this process
+        self._place: Any = None  # folder and environment in which it was started
+        self._busy = self._opening = self._lost = False
 
     def open(self, plan: Plan) -> "RecordProcess":
         """Begin to open the record of a run."""
-        if self._pipe is None or self._process.poll() is not None:
-            self._end()
-            self._process, self._pipe = pipe.start("aft.hooks.mlflow_writer", (), {})
-            atexit.register(self._end)
-        self._opening, self._missing = True, None
+        place = Path.cwd(), dict(os.environ)
+        if self._busy or place != self._place:  # it has a record yet, of an interrupted run; or it would read others
+            self._let_go()
+        if self._process is None or self._process.poll() is not None or self._pipe is None:
+            self._start()
+            self._place = place
+        self._busy, self._opening, self._lost = True, True, False
         self._order("open", plan)
         return self
 
     def ready(self) -> None:
         """Wait until the record is open."""
-        while self._opening and self._pipe is not None:
-            self._hear()
+        try:
+            while self._opening:
+                self._hear()
+        except BaseException:  # Ctrl-C need not wait for MLflow, too
+            self._let_go()
+            raise
 
     def open_child(self, child: Child, when: int) -> None:
         """Have a child run opened."""
@@ -51,16 +66,16 @@ class RecordProcess:
     def close(self, status: str, when: int) -> int:
         """Have the record closed; how many records MLflow lacks. Raises `IncompleteRecord` if the process is gone."""
         self._order("close", status, when)
-        while self._missing is None and self._pipe is not None:
-            self._hear()
-        if self._missing is None:
-            raise IncompleteRecord(
-                "the process that recorded the run in MLflow has ended before it, and the record has gaps"
-            )
-        return self._missing
+        missing = None
+        while missing is None and self._pipe is not None:
+            missing = self._hear()
+        self._busy = False
+        if self._lost:
+            raise IncompleteRecord("the process that writes to MLflow ended before the run, and its record has gaps")
+        return missing or 0
 
     def _order(self, *order: Any) -> None:
-        """Tell the process what to do, and hear what it has said meanwhile."""
+        """Tell the process what to do, and hear what it has answered meanwhile."""
         if self._pipe is None:
             return
         try:
@@ -68,39 +83,64 @@ class RecordProcess:
         except OSError:
             self._lose()
         except BaseException:  # half an order cannot be followed by another
-            self._end()
+            self._let_go()
             raise
-        while self._pipe is not None and self._pipe.poll():
+        while self._pipe is not None and not self._answers.empty():
             self._hear()
 
-    def _hear(self) -> None:
-        """Wait for the next thing that the process says."""
-        try:
-            what, content = self._pipe.recv()
-        except (EOFError, OSError):
+    def _hear(self) -> int | None:
+        """Wait for an answer; how many records MLflow lacks, if it is that."""
+        what, content = self._answers.get()
+        if what == "gone":
             self._lose()
-            return
-        except BaseException:  # the rest of what was half read would be taken for something else
-            self._end()
-            raise
-        match what:
-            case "told":
-                pipe.show(content)
-            case "opened":
-                self._opening = False
-            case "refused":
-                self._opening = False
-                raise content
-            case "closed":
-                self._missing = content
+        self._opening = False
+        if what == "refused":
+            self._let_go()
+            raise content
+        return content
+
+    def _start(self) -> None:
+        try:
+            self._process, self._pipe = pipe.start("aft.hooks.mlflow_writer", (), {})
+        except OSError as error:
+            raise StoreError(
+                f"The process that writes to MLflow cannot be started: {error.strerror}; run again, or set enabled: "
+                "false in mlflow.yml."
+            ) from error
+        self._answers = SimpleQueue()
+        threading.Thread(target=_listen, args=(self._pipe, self._answers), daemon=True).start()
+        atexit.register(self._let_go)
 
     def _lose(self) -> None:
-        logger.warning("The process that records this run in MLflow has ended; the run goes on without it.")
-        self._end()
+        """The process is gone by itself; raises `StoreError` if nothing was recorded yet."""
+        self._let_go()
+        self._lost = True
+        if self._opening:
+            self._opening = False
+            raise StoreError(
+                "The process that writes to MLflow has ended before it recorded anything; run again, or set enabled: "
+                "false in mlflow.yml (what was computed is kept)."
+            )
+        logger.warning("The process that writes to MLflow has ended: the record of this run has gaps.")
 
-    def _end(self) -> None:
-        """Let go of the process, which then ends."""
-        atexit.unregister(self._end)
+    def _let_go(self) -> None:
+        """Give no more orders: the process closes what it has open, and ends."""
+        atexit.unregister(self._let_go)
         if self._pipe is not None:
-            self._pipe.close()
+            # Closing it would not be noticed at the other end while a thread reads here; it is closed with that.
+            with suppress(OSError), socket.socket(fileno=os.dup(self._pipe.fileno())) as ours:
+                ours.shutdown(socket.SHUT_WR)
             self._pipe = None
+
+
+def _listen(theirs: Connection, answers: SimpleQueue[tuple[str, Any]]) -> None:
+    """Read what the process says until it is gone: warnings are told at once."""
+    try:
+        while True:
+            what, content = theirs.recv()
+            if what == "told":
+                pipe.show(content)
+            else:
+                answers.put((what, content))
+    except (EOFError, OSError):
+        answers.put(("gone", None))

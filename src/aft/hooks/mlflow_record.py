@@ -1,6 +1,5 @@
 """What one run writes into MLflow: a parent run, and one child run per variant and kind of work."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-
-logger = logging.getLogger(__name__)
 
 _COMPARISON = "comparison"  # in its namespace the one table whose figures are also metrics of the parent
 _METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits

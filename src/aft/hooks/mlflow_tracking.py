@@ -71,7 +71,7 @@ class Record(Protocol):
         """Record a dataset that was saved."""
 
     def close(self, status: str, when: int) -> int:
-        """Close it; how many records MLflow lacks."""
+        """Close it; how many records MLflow lacks. Raises `IncompleteRecord` if that is not known."""
         ...
 
 
@@ -82,15 +82,14 @@ class MlflowTrackingHook:
     goes on without.
     """
 
-    missing = 0  # how many records of the last run are not in MLflow
+    gaps = ""  # what MLflow lacks of the last run, in words
 
     def __init__(self, open_record: Callable[[Plan], Record] = open_record) -> None:
         self._open = open_record
         self._settings: MlflowSettings | None = None
         self._record: Record | None = None
         self._stack = ExitStack()  # what ends with the record
-        self._gaps = ""  # what the record of the last run lacks, in words
-        self._refusal: AftError | None = None  # known only when the run had ended
+        self._refusal: AftError | None = None  # why the last run could not be recorded
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -99,15 +98,18 @@ class MlflowTrackingHook:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Open the parent run; raises `SettingsError` if the catalog asks for what is not known."""
+        """Open the parent run; raises `SettingsError` if the catalog asks for what is unknown, or as `Record` does."""
         self._close("KILLED")  # what an interrupted run in the same process left behind
-        self.missing, self._gaps, self._refusal = 0, "", None
+        self.gaps, self._refusal = "", None
         if self._settings is None or not self._settings.enabled:
             return
         project, experiment = Path(run_params["project_path"]), self._settings.experiment
         uri = self._settings.uri(project)
         self._plan, self._catalog = plan_of(run_params, pipeline, catalog, uri, experiment), catalog
-        logger.info("Recording to the experiment '%s' of MLflow at %s.", experiment, shown_uri(uri, project))
+        shown = shown_uri(uri, project)
+        logger.info(
+            "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.", experiment, shown
+        )
         with self._refusals():
             self._record = self._open(self._plan)
         if self._record is None:
@@ -146,13 +148,13 @@ class MlflowTrackingHook:
         result = yield
         if self._refusal is not None:
             raise self._refusal
-        if self._gaps:
-            raise IncompleteRecord(f"The results are complete; {self._gaps}.")
+        if self.gaps:
+            raise IncompleteRecord(f"The results are complete; {self.gaps}.")
         return result
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
-        """Close the record: a node failed."""
+        """Close the record, while the run still has what it has locked: a node failed."""
         self._close("FAILED")
 
     def _ready(self) -> None:
@@ -167,30 +169,37 @@ class MlflowTrackingHook:
         try:
             yield
         except (SettingsError, StoreError) as error:
-            self._record = None
-            self._stack.close()
+            self._let_go()
+            self.gaps = "the run is missing in MLflow"
             if PARENT not in os.environ:
+                self._refusal = error
                 raise
             logger.warning("The run goes on without a record. %s", error)
-            self._gaps = "the run is missing in MLflow"
 
     def _close(self, status: str) -> None:
         record = self._record
         if record is None:
             return
         try:
-            with self._refusals():
-                self.missing = record.close(status, milliseconds())
-            self._gaps = self._gaps or (missing_records(self.missing) if self.missing else "")
+            missing = record.close(status, milliseconds())
+            self.gaps = missing_records(missing) if missing else ""
         except IncompleteRecord as error:
-            self._gaps = str(error)
-        except AftError as error:
-            self._refusal = error
+            self.gaps = str(error)
+        except (SettingsError, StoreError) as error:
+            self.gaps = "the run is missing in MLflow"
+            if PARENT in os.environ or status != "FINISHED":  # what went wrong comes first
+                logger.warning("The run is not recorded. %s", error)
+            else:
+                self._refusal = error
+        else:
+            if self.gaps and status != "FINISHED":
+                logger.warning("The record of this run is not complete: %s.", self.gaps)
         finally:
-            self._record = None
-            self._stack.close()
-        if status != "FINISHED" and (self._gaps or self._refusal):  # what went wrong comes first
-            logger.warning("The record of this run is not complete: %s.", str(self._refusal or self._gaps).rstrip("."))
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._record = None
+        self._stack.close()
 
 
 def missing_records(number: int) -> str:

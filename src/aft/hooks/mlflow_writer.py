@@ -4,42 +4,58 @@ import logging
 import os
 import signal
 import sys
+import threading
+from typing import TYPE_CHECKING
 
-from aft.errors import AftError
-from aft.hooks.mlflow_plan import Plan, milliseconds
-from aft.hooks.mlflow_record import RunRecord, open_record
 from aft.hooks.pipe import TheirEnd
-from aft.machine import collect_seldom
+
+if TYPE_CHECKING:
+    from aft.hooks.mlflow_plan import Plan
+    from aft.hooks.mlflow_record import RunRecord
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # they are for the run, which lets us know
+_LONGEST_END_S = 120  # how long a record may take to be closed when the run has ended
 
 
 def main(descriptor: str) -> None:
-    """Serve the pipe of this file descriptor until the run's process ends.
+    """Serve the pipe of this file descriptor until the run's process ends, then end this one.
 
     An order is the name of a method of `RunRecord` and what it is given, or `open` and a plan.
     """
-    for one in (signal.SIGINT, signal.SIGTERM):  # they are for the run, which tells us to close the record
+    for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
-    collect_seldom()
-    pipe = TheirEnd(descriptor, logging.INFO, at_end=lambda: pipe.orders.put(None))
-    logging.getLogger("aft").setLevel(logging.INFO)
+    pipe = TheirEnd(descriptor, at_end=_end)
     logging.getLogger().addHandler(pipe)
+    from aft.hooks.mlflow_plan import milliseconds
+    from aft.machine import collect_seldom
+
+    collect_seldom()
     record: RunRecord | None = None
-    while (order := pipe.orders.get()) is not None:
-        what, *given = order
-        if what == "open":
-            record = _open(pipe, *given)
-        elif record is not None:  # else it was refused, and the run will hear of it
-            done = getattr(record, what)(*given)
-            if what == "close":
-                record = None
-                pipe.tell("closed", done)
-    if record is not None:
-        record.close("KILLED", milliseconds())
-    os._exit(0)  # what Python would tidy up takes half a second, for which a run's caller may wait
+    try:
+        while (order := pipe.orders.get()) is not None:
+            what, *given = order
+            if what == "open":
+                record = _open(pipe, *given)
+            elif record is not None:  # else it was refused, of which the run will hear
+                done = getattr(record, what)(*given)
+                if what == "close":
+                    record = None
+                    pipe.tell("closed", done)
+    except Exception:
+        logger.exception("The record of a run cannot be written to MLflow")
+    finally:
+        if record is not None:
+            record.close("KILLED", milliseconds())
+        os._exit(0)  # what Python would tidy up takes half a second, for which a run's caller may wait
 
 
-def _open(pipe: TheirEnd, plan: Plan) -> RunRecord | None:
+def _open(pipe: TheirEnd, plan: "Plan") -> "RunRecord | None":
     """The record of a plan; None if it cannot be opened, which the run is told."""
+    from aft.errors import AftError
+    from aft.hooks.mlflow_record import open_record
+
     try:
         record = open_record(plan)
     except AftError as error:
@@ -47,6 +63,14 @@ def _open(pipe: TheirEnd, plan: Plan) -> RunRecord | None:
         return None
     pipe.tell("opened", None)
     return record
+
+
+def _end(pipe: TheirEnd) -> None:
+    """The run has ended: what it has ordered is done, but not for ever."""
+    late = threading.Timer(_LONGEST_END_S, os._exit, [1])
+    late.daemon = True
+    late.start()
+    pipe.orders.put(None)
 
 
 if __name__ == "__main__":

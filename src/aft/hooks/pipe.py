@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from logging.handlers import QueueHandler
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -27,26 +28,26 @@ def start(module: str, words: Sequence[str], share: Mapping[str, str]) -> tuple[
 
 
 class TheirEnd(QueueHandler):
-    """The pipe as the process has it: a handler of the log, too, whose lines from `level` on go to the run.
+    """The pipe as the process has it: a handler of the log, too, whose warnings go to the run.
 
     A thread reads the orders, so that whoever gives them need not wait, and sees at once when the run has ended,
-    however it did; then it calls `at_end`.
+    however it did; then it calls `at_end`. What is told after that goes nowhere.
     """
 
-    def __init__(self, descriptor: str, level: int, at_end: Callable[[], object]) -> None:
+    def __init__(self, descriptor: str, at_end: "Callable[[TheirEnd], object]") -> None:
         super().__init__(None)  # type: ignore[arg-type]
-        self.setLevel(level)
+        self.setLevel(logging.WARNING)
         self.orders: SimpleQueue[Any] = SimpleQueue()
         self._connection, self._turn, self._at_end = Connection(int(descriptor)), threading.Lock(), at_end
         threading.Thread(target=self._read, daemon=True).start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Hand a line of the log on."""
+        """Hand a warning on."""
         self.tell("told", record)
 
     def tell(self, what: str, content: Any) -> None:
         """Send one message, whole, whichever thread it is from."""
-        with self._turn:
+        with self._turn, suppress(OSError):
             self._connection.send((what, content))
 
     def _read(self) -> None:
@@ -54,11 +55,11 @@ class TheirEnd(QueueHandler):
             while True:
                 self.orders.put(self._connection.recv())
         except (EOFError, OSError):
-            pass
-        finally:
-            self._at_end()
+            self._at_end(self)
 
 
 def show(line: logging.LogRecord) -> None:
     """Log a line that such a process has told, as if it were from here."""
-    logging.getLogger(line.name).handle(line)
+    logger = logging.getLogger(line.name)
+    if logger.isEnabledFor(line.levelno):
+        logger.handle(line)

@@ -19,7 +19,7 @@ from kedro.pipeline.node import Node
 
 from aft.alignment.variants import BASELINE
 from aft.hooks.mlflow_database import is_sqlite
-from aft.hooks.mlflow_tracking import MlflowTrackingHook, missing_records, read_settings
+from aft.hooks.mlflow_tracking import MlflowTrackingHook, read_settings
 from aft.hooks.provenance import shown_uri
 from aft.models.directory import ModelDirectory
 from aft.pipelines.comparisons import dataset, measured, variants_of
@@ -91,7 +91,6 @@ class RunSummaryHook:
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Log the summary as one message."""
         project = Path(run_params["project_path"])
-        missing = self._tracking.missing
         parameters: dict[str, Any] = catalog.load("parameters") if self._comparisons else {}
         variants = variants_of(parameters.get("align", {}))
         unconstrained = {name for name, variant in variants.items() if variant.family == "unconstrained"}
@@ -109,7 +108,7 @@ class RunSummaryHook:
             stage_lines(self._seconds),
             _aligned(self._places(project, catalog), str.ljust),
             self._next(project, catalog, run_params, parameters["comparisons"]) if self._comparisons else [],
-            [f"Tracking incomplete: {missing_records(missing)}."] if missing else [],
+            [f"Tracking incomplete: {self._tracking.gaps}."] if self._tracking.gaps else [],
         ]
         blocks = ["\n".join(lines) for lines in parts if lines]
         logger.info("%s", "\n\n".join(["The run is complete.", *blocks]))

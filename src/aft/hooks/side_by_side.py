@@ -1,6 +1,6 @@
 """What takes long is made side by side: variants train, answer and score in several processes at once.
 
-Kedro's nodes run one after the other as ever, in this process, which alone writes to the catalog and to MLflow. But
+Kedro's nodes run one after the other as ever, in this process, which alone writes to the catalog. But
 whatever takes long is kept under a hash of what it follows from, whoever makes it (`aft.directories.build_once`, the
 sample store). So as soon as a node has to make something, other processes begin to run the nodes after it whose inputs
 are there, before their turn, and throw away what these give: when their turn comes, all is found. A run that finds

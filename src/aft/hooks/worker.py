@@ -26,7 +26,7 @@ def main(descriptor: str, sharing: str, needed: str, rooms: str) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, with which this process ends
     # When the run has ended, what was begun is kept, and nobody waits for the rest.
-    pipe = TheirEnd(descriptor, logging.WARNING, at_end=lambda: os._exit(1))
+    pipe = TheirEnd(descriptor, at_end=lambda _: os._exit(1))
     logging.getLogger().addHandler(pipe)
     KEDROS.disabled = True
     collect_seldom()

@@ -39,7 +39,12 @@ def parent_run(settings: MlflowSettings, project: Path, name: str) -> Iterator[S
         yield StudiesRun()
         return
     uri = settings.uri(project)
-    logger.info("Recording to the experiment '%s' of MLflow at %s.", settings.experiment, shown_uri(uri, project))
+    shown = shown_uri(uri, project)
+    logger.info(
+        "Recording to the experiment '%s' of MLflow at %s; the first time takes some seconds.",
+        settings.experiment,
+        shown,
+    )
     with connected(uri, settings.experiment, project) as (client, experiment_id):
         alive = be_alive(project, uri, experiment_id)
         tags = {"kind": "studies", **alive.tags}
