@@ -95,11 +95,20 @@ def test_the_run_goes_on_without_a_process_that_was_killed(crew, caplog):
 
 def test_what_a_process_says_is_seen_before_it_counts_as_told(crew, caplog):
     """While another node's turn keeps back what was told, too."""
-    caplog.handler.addFilter(lambda record: record.getMessage() not in crew.told)
+    caplog.handler.addFilter(told := lambda record: record.getMessage() not in crew.told)
     warns = Node(logging.getLogger("aft.other").warning, "text", "nothing", name="warns")
     crew.add([warns], {"text": "Careful."})
     until(lambda: "Careful." in crew.told)
+    caplog.handler.removeFilter(told)
     assert caplog.messages == ["Careful."]
+
+
+def test_what_several_nodes_warn_of_is_told_once(crew, caplog):
+    warn = logging.getLogger("aft.other").warning
+    again = [Node(warn, "text", name, name=name) for name in ("first", "second", "third")]
+    crew.add([*again, Node(warn, "other", "last", name="last")], {"text": "Mind.", "other": "Enough."})
+    until(lambda: "Enough." in crew.told)
+    assert caplog.messages == ["Mind.", "Enough."]
 
 
 def test_a_process_that_has_other_code_makes_nothing(edit_code, caplog):

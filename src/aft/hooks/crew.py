@@ -117,9 +117,9 @@ class Crew:
             def hear(what: str, content: Any) -> None:
                 if what == "shown":
                     line.set_description_str(content)
-                else:
+                elif (message := content.getMessage()) not in self.told:  # each process warns of the same
                     pipe.show(content)
-                    self.told.add(content.getMessage())  # afterwards: what was told is kept back
+                    self.told.add(message)  # afterwards: what was told is kept back
 
             try:
                 if worker.answer(hear) != code:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from aft.errors import SettingsError
 
@@ -34,15 +35,15 @@ _TOO_LATE = {
 def cleared(*, launched: bool = False) -> Iterator[None]:
     """Within, no variable decides what is loaded or trained; afterwards all are as before, also what was set meanwhile.
 
-    `launched` keeps those of torch's launcher, for one of several processes. What was there is named in the log. Raises
-    `SettingsError` as `refuse_low_precision` does.
+    `launched` keeps those of torch's launcher, for one of several processes. What was there is named in the log, once
+    in a process. Raises `SettingsError` as `refuse_low_precision` does.
     """
     refuse_low_precision()
     before = dict(os.environ)
     beginnings = _SETTINGS if launched else (*_SETTINGS, *_OF_PROCESSES)
     found = sorted(name for name in before if name.startswith(beginnings))
     if found:
-        logger.warning("Models are loaded and trained without these environment variables: %s.", ", ".join(found))
+        _tell(", ".join(found))
     for name in found:
         del os.environ[name]
     try:
@@ -51,6 +52,11 @@ def cleared(*, launched: bool = False) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@cache
+def _tell(names: str) -> None:
+    logger.warning("Models are loaded and trained without these environment variables: %s.", names)
 
 
 def refuse_low_precision() -> None:
