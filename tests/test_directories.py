@@ -165,6 +165,10 @@ class TestBuildOnce:
             assert build_once(tmp_path, dict(reversed(MADE_FROM.items())), never) == made
         assert "Reusing" in caplog.text and "test" in caplog.text
 
+    def test_what_takes_a_moment_is_not_announced(self, tmp_path: Path) -> None:
+        with announced(lambda: pytest.fail("announced")):
+            assert (build_once(tmp_path, {"seed": 3}, fill, brief=True) / MANIFEST).is_file()
+
     def test_what_is_to_be_made_is_announced_before_it_is_locked(self, tmp_path: Path) -> None:
         """So that whoever hears it can have it made by another process, and wait; what is there is not announced."""
         heard: list[int] = []

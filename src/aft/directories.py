@@ -20,20 +20,24 @@ Description = Mapping[str, Any]  # what a thing is made from, in JSON's types
 _listeners: list[Callable[[], object]] = []
 
 
-def build_once(root: Path, description: Description, build: Callable[[Path], object], *rooms: str) -> Path:
+def build_once(
+    root: Path, description: Description, build: Callable[[Path], object], *rooms: str, brief: bool = False
+) -> Path:
     """The directory under `root` that is made from `description`: reused if finished, else built and kept.
 
     `build` fills the directory that it is given; what an interrupted build left there is still there, so that it can
     continue. Two processes never build the same thing: the second waits for the first, and reuses what it made.
 
     The code of `rooms` decides what is made: its hash is part of the description, as `code`, where no other stands
-    there. Raises `StoreError` before anything is built if it is not the code in memory, see `aft.code.load_rooms`.
+    there. Raises `StoreError` before anything is built if it is not the code in memory, see `aft.code.load_rooms`. What
+    is `brief` to build is not `announced`.
     """
     description = {**({"code": source_hash(*rooms)} if rooms else {}), **description}
     key, kind = digest(description), description.get("kind", "directory")
     final, staged = root / key, root / f".{key}.partial"
     if not is_intact(final):
-        announce()
+        if not brief:
+            announce()
         with locked(lock_of(final), f"the {kind}"):
             if not is_intact(final):  # another run may have finished it in between
                 if final.exists():

@@ -35,7 +35,7 @@ def shipped_model(workspace: Path, folder: Path = FOLDER) -> ModelDirectory:
             if decides(Path(file.name)):
                 shutil.copyfile(file, directory / file.name)
 
-    return ModelDirectory(build_once(workspace, described, build), facts["fingerprint"])
+    return ModelDirectory(build_once(workspace, described, build, brief=True), facts["fingerprint"])
 
 
 def ship(model: ModelDirectory, facts: Mapping[str, Any], folder: Path) -> None:
