@@ -144,7 +144,10 @@ def is_intact(directory: Path, *, but: str | None = None) -> bool:
 
 @contextmanager
 def announced(listener: Callable[[], object]) -> Iterator[None]:
-    """Within, `listener` is called whenever this process is about to make something that is kept, and was not there."""
+    """Within, `listener` is called whenever this process is about to make something that is kept, and was not there.
+
+    Not for what takes a moment.
+    """
     _listeners.append(listener)
     try:
         yield

@@ -6,6 +6,7 @@ standard output is the exit status with which a command ended.
 
 import importlib
 import json
+import logging
 import os
 import sys
 from multiprocessing import Pipe
@@ -37,6 +38,7 @@ def fork_writer(module: str, *given: Any) -> tuple[Any, Connection]:
     if writer == 0:
         try:
             ours.close()
+            logging.getLogger().handlers.clear()  # those of the command
             mlflow_writer.main(str(theirs.fileno()))
         finally:
             os._exit(1)

@@ -7,9 +7,11 @@ import operator
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -90,6 +92,17 @@ def test_the_run_goes_on_without_a_process_that_was_killed(crew, caplog):
     until(lambda: len(caplog.messages) == 2)
     crew.add([after], {})
     assert not crew.turn_of(killed) and not crew.turn_of(after)
+    assert caplog.messages[-1] == "A process that worked for this run has ended; the run goes on without it."
+
+
+def test_an_order_that_a_process_cannot_read_ends_it(crew, caplog, monkeypatch):
+    """As of a module that was edited meanwhile: the run goes on without the process."""
+    monkeypatch.setitem(sys.modules, "only_here", only_here := ModuleType("only_here"))
+    exec("def unknown(): pass", only_here.__dict__)
+    node = Node(only_here.unknown, None, "nothing", name="unknown")
+    crew.add([node], {})
+    until(lambda: len(caplog.messages) == 2)
+    assert not crew.turn_of(node)
     assert caplog.messages[-1] == "A process that worked for this run has ended; the run goes on without it."
 
 

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kedro.pipeline import Node, Pipeline
 from aft.directories import announce
 from aft.errors import IncompleteRecord, SettingsError, StoreError
 from aft.hooks.mlflow_database import make_whole
-from aft.hooks.mlflow_plan import PARENT
+from aft.hooks.mlflow_plan import PARENT, Plan
 from aft.hooks.mlflow_process import RecordProcess
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
 from aft.models.directory import ModelDirectory
@@ -223,18 +224,46 @@ def test_a_process_that_ends_before_it_records_anything_is_a_refusal(run, writer
     assert not made
 
 
-def test_a_record_that_an_interrupt_left_open_is_closed(run, writer, project):
-    """The process goes on, as a notebook does; the interrupt comes while the run waits for MLflow."""
+def test_a_record_that_an_interrupt_left_open_is_closed(run, writer, project, monkeypatch):
+    """The interrupt comes while the run waits for MLflow; its process goes on, as a notebook does."""
 
-    def interrupt() -> None:
+    def interrupted(self: RecordProcess) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(project, interrupt, pipeline_names=["interrupted"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RecordProcess, "_hear", interrupted)
+        run(project, announce, pipeline_names=["interrupted"])
+    process = writer._process
     run(project, pipeline_names=["next"])
+    assert process.wait(timeout=60) == 0
     found = statuses(project)
     assert found["next@base seed 3"] == "FINISHED" and found["interrupted@base seed 3"] == "KILLED"
     assert "RUNNING" not in found.values()
+
+
+def test_an_answer_that_comes_early_is_heard(writer, project, monkeypatch):
+    """All answers are there before the run looks for them; and those of a process that was killed count as well."""
+    plan = Plan(project, f"sqlite:///{project / 'mlflow.db'}", "aft", "early", None, 0, 3, {None: {}}, {}, {})
+
+    def wait() -> None:
+        while writer._answers.empty():
+            time.sleep(0.01)
+
+    def slow(self: Connection, order: Any) -> None:
+        send(self, order)
+        wait()
+
+    send = Connection.send_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "send_bytes", slow)
+        assert writer.open(plan).close("FINISHED", 1) == 0
+    writer.open(plan)
+    wait()
+    writer._process.kill()
+    writer._process.wait()
+    writer.log("x", 1, None, 2)
+    with pytest.raises(IncompleteRecord, match="ended before the run"):
+        writer.close("FINISHED", 3)
 
 
 def test_what_the_other_process_warns_of_is_told_here(run, project, caplog):

@@ -29,6 +29,7 @@ class Crew:
         It is there when it has imported the modules `needed` and the `rooms`, whose code must be that of this process.
         """
         self.told: set[str] = set()  # warnings
+        self._telling = threading.Lock()
         self._changed = threading.Condition()
         self._waiting: list[Node] = []  # in the order of the run
         self._under_way: set[str] = set()
@@ -117,9 +118,11 @@ class Crew:
             def hear(what: str, content: Any) -> None:
                 if what == "shown":
                     line.set_description_str(content)
-                elif (message := content.getMessage()) not in self.told:  # each process warns of the same
-                    pipe.show(content)
-                    self.told.add(message)  # afterwards: what was told is kept back
+                    return
+                with self._telling:  # each process warns of the same
+                    if (message := content.getMessage()) not in self.told:
+                        pipe.show(content)
+                        self.told.add(message)  # afterwards: what was told is kept back
 
             try:
                 if worker.answer(hear) != code:

@@ -7,6 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import Popen
@@ -23,7 +24,8 @@ class RecordProcess:
     """Does what `RunRecord` does, in the order in which it is told, while the run goes on; for one run after the other.
 
     Any method raises `SettingsError` or `StoreError` once it is known that the record cannot be opened. However this
-    process ends, the other one closes the record, as KILLED if nothing else was said, and ends, too.
+    process ends, the other one closes the record, as KILLED if nothing else was said, and ends, too; if MLflow does not
+    take that in two minutes, the next run closes it (`aft.hooks.mlflow_alive`).
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,7 @@ class RecordProcess:
         self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # of this process
         self._place: Any = None  # folder and environment in which it was started
         self._busy = self._opening = self._lost = False
+        self._missing: int | None = None  # how many records MLflow lacks, when that was answered
 
     def open(self, plan: Plan) -> "RecordProcess":
         """Begin to open the record of a run."""
@@ -41,7 +44,7 @@ class RecordProcess:
         if self._process is None or self._process.poll() is not None or self._pipe is None:
             self._start()
             self._place = place
-        self._busy, self._opening, self._lost = True, True, False
+        self._busy, self._opening, self._lost, self._missing = True, True, False, None
         self._order("open", plan)
         return self
 
@@ -66,30 +69,31 @@ class RecordProcess:
     def close(self, status: str, when: int) -> int:
         """Have the record closed; how many records MLflow lacks. Raises `IncompleteRecord` if the process is gone."""
         self._order("close", status, when)
-        missing = None
-        while missing is None and self._pipe is not None:
-            missing = self._hear()
+        while self._missing is None and self._pipe is not None:
+            self._hear()
         self._busy = False
         if self._lost:
             raise IncompleteRecord("the process that writes to MLflow ended before the run, and its record has gaps")
-        return missing or 0
+        return self._missing or 0
 
     def _order(self, *order: Any) -> None:
         """Tell the process what to do, and hear what it has answered meanwhile."""
         if self._pipe is None:
             return
+        packed = ForkingPickler.dumps(order)
         try:
-            self._pipe.send(order)
-        except OSError:
-            self._lose()
+            self._pipe.send_bytes(packed)
+        except OSError:  # it is gone: hear all that it has answered before
+            while self._pipe is not None:
+                self._hear()
         except BaseException:  # half an order cannot be followed by another
             self._let_go()
             raise
         while self._pipe is not None and not self._answers.empty():
             self._hear()
 
-    def _hear(self) -> int | None:
-        """Wait for an answer; how many records MLflow lacks, if it is that."""
+    def _hear(self) -> None:
+        """Wait for an answer."""
         what, content = self._answers.get()
         if what == "gone":
             self._lose()
@@ -97,7 +101,8 @@ class RecordProcess:
         if what == "refused":
             self._let_go()
             raise content
-        return content
+        if what == "closed":
+            self._missing = content
 
     def _start(self) -> None:
         try:
@@ -136,11 +141,12 @@ class RecordProcess:
 def _listen(theirs: Connection, answers: SimpleQueue[tuple[str, Any]]) -> None:
     """Read what the process says until it is gone: warnings are told at once."""
     try:
-        while True:
-            what, content = theirs.recv()
-            if what == "told":
-                pipe.show(content)
-            else:
-                answers.put((what, content))
-    except (EOFError, OSError):
+        with suppress(EOFError, OSError):
+            while True:
+                what, content = theirs.recv()
+                if what == "told":
+                    pipe.show(content)
+                else:
+                    answers.put((what, content))
+    finally:
         answers.put(("gone", None))

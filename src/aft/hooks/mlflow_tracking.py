@@ -71,7 +71,7 @@ class Record(Protocol):
         """Record a dataset that was saved."""
 
     def close(self, status: str, when: int) -> int:
-        """Close it; how many records MLflow lacks. Raises `IncompleteRecord` if that is not known."""
+        """Close it; how many records MLflow lacks. Raises `IncompleteRecord`, too, if that is not known."""
         ...
 
 

@@ -46,9 +46,10 @@ def main(descriptor: str) -> None:
                     pipe.tell("closed", done)
     except Exception:
         logger.exception("The record of a run cannot be written to MLflow")
-    finally:
+    try:
         if record is not None:
             record.close("KILLED", milliseconds())
+    finally:
         os._exit(0)  # what Python would tidy up takes half a second, for which a run's caller may wait
 
 

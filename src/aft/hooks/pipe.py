@@ -52,9 +52,10 @@ class TheirEnd(QueueHandler):
 
     def _read(self) -> None:
         try:
-            while True:
-                self.orders.put(self._connection.recv())
-        except (EOFError, OSError):
+            with suppress(EOFError, OSError):
+                while True:
+                    self.orders.put(self._connection.recv())
+        finally:  # also of an order that cannot be read
             self._at_end(self)
 
 
