@@ -37,7 +37,7 @@ warnings.filterwarnings("ignore", message=r".*register_new_resolver\(\) is depre
 logging.getLogger("kedro.runner.sequential_runner").addFilter(lambda line: "No nodes ran" not in line.getMessage())
 
 # Hooks run last to first: wrong parameters are refused before a run is recorded.
-_TRACKING = MlflowTrackingHook(RecordProcess().open)
+_TRACKING = MlflowTrackingHook(RecordProcess().open_record)
 _CHECKS = (CheckInputsHook(), CheckCachesHook(), CheckParametersHook())
 _HOLDERS = (SideBySideHook(), RunLockHook())
 HOOKS = (_TRACKING, RunSummaryHook(_TRACKING), *_HOLDERS, *_CHECKS, RefusedStartHook(*_HOLDERS))

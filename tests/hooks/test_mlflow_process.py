@@ -92,7 +92,7 @@ def run(run_with_hook: Any, writer: RecordProcess, caplog: pytest.LogCaptureFixt
         report = {"type": "json.JSONDataset", "filepath": str(project / "report.json")}
         catalog = DataCatalog.from_config({**logged, "report": {**report, "metadata": {"mlflow": {"log": "artifact"}}}})
         catalog["parameters"] = {"seed": 3, "align": {"aft": {"objective": {"term": "aft"}}}}
-        hook = MlflowTrackingHook(writer.open) if opened is None else MlflowTrackingHook()
+        hook = MlflowTrackingHook(writer.open_record) if opened is None else MlflowTrackingHook()
         with caplog.at_level("INFO"):
             run_with_hook(hook, pipeline, catalog, project, mlflow, **told)
         return caplog.text
@@ -256,8 +256,8 @@ def test_an_answer_that_comes_early_is_heard(writer, project, monkeypatch):
     send = Connection.send_bytes
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "send_bytes", slow)
-        assert writer.open(plan).close("FINISHED", 1) == 0
-    writer.open(plan)
+        assert writer.open_record(plan).close("FINISHED", 1) == 0
+    writer.open_record(plan)
     wait()
     writer._process.kill()
     writer._process.wait()
@@ -305,7 +305,7 @@ SCRIPT = """
     catalog["parameters"] = {{"seed": 3}}
     pipeline = Pipeline([Node(node, None, "x", name="node", tags="run.train.aft")])
     mlflow = {{"enabled": True, "tracking_uri": None, "experiment": "aft"}}
-    hook = MlflowTrackingHook(RecordProcess().open)
+    hook = MlflowTrackingHook(RecordProcess().open_record)
     run_pipeline(hook, pipeline, catalog, Path({project!r}), mlflow, pipeline_names=["script"])
 """
 

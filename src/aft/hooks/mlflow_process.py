@@ -36,7 +36,7 @@ class RecordProcess:
         self._busy = self._opening = self._lost = False
         self._missing: int | None = None  # how many records MLflow lacks, when that was answered
 
-    def open(self, plan: Plan) -> "RecordProcess":
+    def open_record(self, plan: Plan) -> "RecordProcess":
         """Begin to open the record of a run."""
         place = Path.cwd(), dict(os.environ)
         if self._busy or place != self._place:  # it has a record yet, of an interrupted run; or it would read others
