@@ -26,7 +26,6 @@ def main(descriptor: str) -> None:
     """
     for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
-    os.nice(10)  # what the run is for comes first
     pipe = TheirEnd(descriptor, at_end=_end)
     logging.getLogger().addHandler(pipe)
     from aft.hooks.mlflow_plan import milliseconds
