@@ -306,6 +306,7 @@ SCRIPT = """
     pipeline = Pipeline([Node(node, None, "x", name="node", tags="run.train.aft")])
     mlflow = {{"enabled": True, "tracking_uri": None, "experiment": "aft"}}
     hook = MlflowTrackingHook(RecordProcess().open_record)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
     run_pipeline(hook, pipeline, catalog, Path({project!r}), mlflow, pipeline_names=["script"])
 """
 
