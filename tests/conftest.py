@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 
+from aft.hooks.mlflow_database import make_whole
 from aft.locks import PATIENCE
 from aft.models.directory import ModelDirectory, open_model
 from aft.models.pocket import Architecture, build_model, build_tokenizer
@@ -36,6 +37,14 @@ PUBLISHED = Path(NAMED or Path(__file__).parents[2] / "shared" / "data")
 _NO_DATA = "the published data sets are not there"
 REAL_MODEL = os.environ.get("AFT_TEST_SMOLLM2")
 _NO_MODEL = "the real model is not there"
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database before the first run, which takes seconds to make."""
+    made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    make_whole(made)
+    return made
 
 
 @pytest.fixture(scope="session")

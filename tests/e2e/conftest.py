@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from aft.hooks.mlflow_database import make_whole
-
 ROOT = Path(__file__).parents[2]
 USUAL = {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 Kedro = Callable[[list[str], dict[str, str]], subprocess.CompletedProcess[str]]
@@ -141,14 +139,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, kedro: Kedro) -> Project:
 def studied(tmp_path_factory: pytest.TempPathFactory, kedro: Kedro) -> Project:
     """A project for studies."""
     return make_project(tmp_path_factory.mktemp("studied"), kedro)
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database before the first run, which takes seconds to make."""
-    made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    make_whole(made)
-    return made
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from kedro.pipeline import Node, Pipeline
 
 from aft.directories import announce
 from aft.errors import IncompleteRecord, SettingsError, StoreError
-from aft.hooks.mlflow_database import make_whole
 from aft.hooks.mlflow_plan import PARENT, Plan
 from aft.hooks.mlflow_process import RecordProcess
 from aft.hooks.mlflow_tracking import MlflowTrackingHook
@@ -30,14 +29,6 @@ ON = {"enabled": True, "tracking_uri": None, "experiment": "aft"}
 LOGGED = {"questions": "data_hash", "curve": "history", "metrics": "metrics", "compare.comparison": "table"}
 NOWHERE = {**ON, "tracking_uri": "sqlite:///:memory:"}
 ENDED = "The process that writes to MLflow has ended"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's, which has nothing but its tables."""
-    made = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    make_whole(made)
-    return made
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aft.directories import announced
 from aft.errors import AftError, IncompleteRecord, SettingsError, StoreError
 from aft.hooks.mlflow_database import address_of
-from aft.hooks.mlflow_plan import PARENT, Child, Plan, child_of, content_of, milliseconds, plan_of
+from aft.hooks.mlflow_plan import Child, Plan, child_of, content_of, milliseconds, plan_of
 from aft.hooks.mlflow_record import open_record
 from aft.hooks.provenance import shown_uri
 
@@ -171,7 +171,7 @@ class MlflowTrackingHook:
         except (SettingsError, StoreError) as error:
             self._let_go()
             self.gaps = "the run is missing in MLflow"
-            if PARENT not in os.environ:
+            if self._plan.study is None:
                 self._refusal = error
                 raise
             logger.warning("The run goes on without a record. %s", error)
@@ -187,7 +187,7 @@ class MlflowTrackingHook:
             self.gaps = str(error)
         except (SettingsError, StoreError) as error:
             self.gaps = "the run is missing in MLflow"
-            if PARENT in os.environ or status != "FINISHED":  # what went wrong comes first
+            if self._plan.study or status != "FINISHED":  # what went wrong comes first
                 logger.warning("The run is not recorded. %s", error)
             else:
                 self._refusal = error
