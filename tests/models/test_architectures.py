@@ -105,7 +105,7 @@ SLOW = [name for name, family in FAMILIES.items() if family.slow is not None]
 
 def tokenizer_of(family: Family) -> Any:
     """Every byte is a token, beside the special ones."""
-    letters = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     whole = Tokenizer(models.BPE(letters, []))
     whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     whole.decoder = decoders.ByteLevel()  # type: ignore[assignment]

@@ -46,7 +46,7 @@ CHAT = ChatSettings(
 
 def chatting(template: str = QWEN3, chat: ChatSettings | None = None) -> Any:
     """Every byte is a token, but for the marks of ChatML and of thoughts."""
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     whole = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     whole.decoder = decoders.ByteLevel()  # type: ignore[assignment]
